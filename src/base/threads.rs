@@ -1,0 +1,139 @@
+//! Threads with a name, a small stack and a way to stop them.
+//!
+//! A [`StopToken`] is a tree of flags: asking a parent to stop asks all its children. Loops wait on the token instead
+//! of sleeping, so nothing outlives a stop by more than one time-out.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+/// Stack of an ordinary thread; parsing and formatting keep their buffers on the heap.
+pub const STACK_BYTES: usize = 256 * 1024;
+
+/// Asks threads to end. Cheap to clone.
+#[derive(Clone)]
+pub struct StopToken(Arc<Node>);
+
+struct Node {
+    state: Mutex<State>,
+    wake: Condvar,
+    /// Keeps the chain from the root alive: a parent knows its children only weakly.
+    _parent: Option<StopToken>,
+}
+
+#[derive(Default)]
+struct State {
+    stopped: bool,
+    children: Vec<std::sync::Weak<Node>>,
+    on_stop: Vec<Box<dyn FnOnce() + Send>>,
+}
+
+impl Default for StopToken {
+    fn default() -> Self {
+        StopToken::new()
+    }
+}
+
+impl StopToken {
+    pub fn new() -> Self {
+        StopToken::below(None)
+    }
+
+    fn below(parent: Option<StopToken>) -> Self {
+        let state = Mutex::new(State::default());
+        StopToken(Arc::new(Node { state, wake: Condvar::new(), _parent: parent }))
+    }
+
+    /// A token that also stops when `self` does.
+    pub fn child(&self) -> StopToken {
+        let child = StopToken::below(Some(self.clone()));
+        let mut state = self.0.state.lock();
+        if state.stopped {
+            drop(state);
+            child.stop();
+        } else {
+            state.children.retain(|weak| weak.strong_count() > 0);
+            state.children.push(Arc::downgrade(&child.0));
+        }
+        child
+    }
+
+    /// Runs `action` when the token stops, at once if it already has. For waking threads that block on a socket.
+    pub fn on_stop(&self, action: impl FnOnce() + Send + 'static) {
+        let mut state = self.0.state.lock();
+        if state.stopped {
+            drop(state);
+            action();
+        } else {
+            state.on_stop.push(Box::new(action));
+        }
+    }
+
+    pub fn stop(&self) {
+        let (children, actions) = {
+            let mut state = self.0.state.lock();
+            state.stopped = true;
+            (std::mem::take(&mut state.children), std::mem::take(&mut state.on_stop))
+        };
+        self.0.wake.notify_all();
+        for child in children.iter().filter_map(std::sync::Weak::upgrade) {
+            StopToken(child).stop();
+        }
+        for action in actions {
+            action();
+        }
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.0.state.lock().stopped
+    }
+
+    /// Waits for `time` or until asked to stop; true when asked to stop.
+    pub fn wait(&self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        let mut state = self.0.state.lock();
+        while !state.stopped {
+            if self.0.wake.wait_until(&mut state, deadline).timed_out() {
+                return state.stopped;
+            }
+        }
+        true
+    }
+}
+
+/// Starts a thread under `name`, as `top -H` shows it (the kernel keeps 15 bytes) and the log tags its lines.
+pub fn spawn<T: Send + 'static>(
+    name: impl Into<String>,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    std::thread::Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stopping_a_parent_stops_its_children() {
+        let parent = StopToken::new();
+        let child = parent.child().child();
+        assert!(!child.wait(Duration::from_millis(1)));
+        parent.stop();
+        assert!(child.wait(Duration::from_secs(60)));
+        assert!(parent.child().is_stopped());
+    }
+
+    #[test]
+    fn actions_run_once_at_the_stop_or_at_once_after_it() {
+        let token = StopToken::new();
+        let (tx, rx) = std::sync::mpsc::channel();
+        let early = tx.clone();
+        token.on_stop(move || early.send(1).unwrap());
+        token.stop();
+        token.on_stop(move || tx.send(2).unwrap());
+        assert_eq!(rx.iter().collect::<Vec<_>>(), [1, 2]);
+    }
+}

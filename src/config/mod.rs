@@ -1,0 +1,1 @@
+//! L1: the INI dialect and typed options that remember their default.

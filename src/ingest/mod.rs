@@ -1,0 +1,1 @@
+//! L4: the one executor of PLUGINSD commands, plugin processes, internal collectors.

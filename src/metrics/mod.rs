@@ -1,0 +1,1 @@
+//! L3: hosts, charts, dimensions, labels, functions and the collection arithmetic.

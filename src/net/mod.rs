@@ -1,0 +1,1 @@
+//! L1: `bind to` and `destination` grammar, dialling, listening, connections.

@@ -1,0 +1,1 @@
+//! L5: receiver sessions, senders with their outbox, choice of parent, streaming status.

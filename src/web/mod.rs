@@ -1,0 +1,1 @@
+//! L6: listeners, HTTP, routes, API, formatters, static files.

@@ -1,0 +1,1 @@
+//! L1: bytes to values and back. No sockets, no clock.

@@ -1,0 +1,102 @@
+//! The layers hold: imports run downwards only, and every module says what it is for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Layer of each top-level module; a module may import from strictly lower layers and from itself.
+const LAYERS: &[(&str, u8)] = &[
+    ("base", 0),
+    ("config", 1),
+    ("net", 1),
+    ("wire", 1),
+    ("storage", 2),
+    ("metrics", 3),
+    ("ingest", 4),
+    ("query", 4),
+    ("stream", 5),
+    ("health", 5),
+    ("export", 5),
+    ("web", 6),
+    ("daemon", 7),
+];
+
+/// Same-layer imports that are part of the design: (from, to).
+const SIDEWAYS: &[(&str, &str)] = &[("config", "wire"), ("net", "wire")];
+
+fn layer(module: &str) -> Option<u8> {
+    LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer)
+}
+
+fn sources() -> Vec<PathBuf> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut found);
+    found.sort();
+    assert!(found.len() > 10, "the sources are not where this test looks for them");
+    found
+}
+
+fn module_of(path: &Path) -> Option<String> {
+    let inside = path.strip_prefix(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let first = inside.components().next()?.as_os_str().to_str()?.to_owned();
+    let name = first.trim_end_matches(".rs").to_owned();
+    layer(&name).map(|_| name)
+}
+
+#[test]
+fn imports_run_downwards_only() {
+    let mut wrong = Vec::new();
+    for path in sources() {
+        let Some(from) = module_of(&path) else { continue };
+        let text = fs::read_to_string(&path).unwrap();
+        for (number, line) in text.lines().enumerate() {
+            if line.trim_start().starts_with("//") {
+                continue;
+            }
+            for piece in line.split("crate::").skip(1) {
+                let to: String =
+                    piece.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                let Some(below) = layer(&to) else { continue };
+                let sideways = SIDEWAYS.contains(&(from.as_str(), to.as_str()));
+                if to != from && !sideways && layer(&from).unwrap() <= below {
+                    wrong.push(format!("{}:{}: {from} imports {to}", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "upward imports:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_module_says_what_it_is_for() {
+    let silent: Vec<_> = sources()
+        .into_iter()
+        .filter(|path| !fs::read_to_string(path).unwrap().starts_with("//!"))
+        .collect();
+    assert!(silent.is_empty(), "modules without a //! doc: {silent:?}");
+}
+
+#[test]
+fn unsafe_stays_in_the_modules_named_for_it() {
+    let allowed = ["src/base/sys.rs", "src/storage/map.rs"];
+    let wrong: Vec<_> = sources()
+        .into_iter()
+        .filter(|path| !allowed.iter().any(|a| path.ends_with(a)))
+        .filter(|path| {
+            fs::read_to_string(path).unwrap().lines().any(|line| {
+                let code = line.split("//").next().unwrap_or("");
+                code.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == "unsafe")
+            })
+        })
+        .collect();
+    assert!(wrong.is_empty(), "unsafe outside {allowed:?}: {wrong:?}");
+}
