@@ -80,7 +80,11 @@ impl Sample {
             bits |= steps << EXPONENT_SHIFT;
         }
         // n is within 0..=MANTISSA_MAX here, so the conversion is exact after rounding.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 <= n <= 2^24")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0 <= n <= 2^24"
+        )]
         let mantissa = round_half_even(n) as u32;
         Sample(bits | mantissa.min(MANTISSA))
     }
