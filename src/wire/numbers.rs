@@ -135,7 +135,6 @@ pub fn double(word: &[u8]) -> Option<f64> {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a double cannot hold more, on either side")]
 fn wide(n: u64) -> f64 {
     n as f64
 }
@@ -185,14 +184,12 @@ pub fn put_decimal(out: &mut Vec<u8>, mut n: u64) {
     let mut text = [0u8; DIGITS_MAX];
     let mut at = DIGITS_MAX;
     while n >= 100 {
-        #[expect(clippy::cast_possible_truncation, reason = "below 100")]
         let pair = (n % 100) as usize * 2;
         n /= 100;
         at -= 2;
         text[at] = PAIRS[pair];
         text[at + 1] = PAIRS[pair + 1];
     }
-    #[expect(clippy::cast_possible_truncation, reason = "below 100")]
     let last = n as usize;
     if last >= 10 {
         at -= 2;
@@ -220,7 +217,6 @@ fn put_base64(out: &mut Vec<u8>, prefix: u8, mut n: u64) {
     let mut at = DIGITS_MAX;
     loop {
         at -= 1;
-        #[expect(clippy::cast_possible_truncation, reason = "six bits")]
         let digit = (n & 63) as usize;
         text[at] = DIGITS64[digit];
         n >>= 6;
@@ -238,7 +234,6 @@ fn put_hex(out: &mut Vec<u8>, mut n: u64) {
     let mut at = DIGITS_MAX;
     loop {
         at -= 1;
-        #[expect(clippy::cast_possible_truncation, reason = "four bits")]
         let digit = (n & 15) as usize;
         text[at] = DIGITS16[digit];
         n >>= 4;
