@@ -1,0 +1,63 @@
+# The commands of this project. `make run` and `make test` need nothing prepared: they install what is missing
+# (Debian packages, by apt-get, as root or with sudo).
+
+TARGET    := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+CARGO     ?= cargo
+CARGOFLAGS ?= --locked
+SCRIPTS   := .ci/run $(wildcard packaging/*.sh packaging/edit-config tests/*.sh plugins.d/*.sh plugins.d/*.plugin)
+
+.PHONY: help deps build quick run test lint fmt bench fuzz install clean
+
+help:
+	@echo "make run               build, then run a parent (http://localhost:19999) and a child on this machine; Ctrl-C stops both"
+	@echo "make test              all tests, with Debian's real netdata as peer"
+	@echo "make build             the release binaries, in $(TARGET)/release"
+	@echo "make lint              format, clippy, shell scripts"
+	@echo "make bench [ROW=...]   ours and the real netdata on the same work"
+	@echo "make fuzz [TIME=600] [ONLY=target]   the fuzz targets, TIME seconds each"
+	@echo "make install DESTDIR=  what a package holds; see packaging/install.sh for the paths"
+
+deps:
+	@packaging/deps.sh build
+
+build: deps
+	$(CARGO) build $(CARGOFLAGS) --release --bins
+
+# What work in progress is tried with: no link-time optimisation.
+quick:
+	$(CARGO) build $(CARGOFLAGS) --profile quick --bins
+
+run: build
+	@exec packaging/run-local.sh "$(TARGET)/release/netdata"
+
+test:
+	@packaging/deps.sh build test
+	$(CARGO) build $(CARGOFLAGS) --bins
+	@tests/peer.sh || echo "make test: no real netdata to test with, those tests will say so"
+	$(CARGO) test $(CARGOFLAGS)
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy $(CARGOFLAGS) --all-targets -- -D warnings
+	@for s in $(SCRIPTS); do bash -n $$s || exit 1; done
+	@if command -v shellcheck >/dev/null; then shellcheck -S warning $(SCRIPTS); else echo "shellcheck is not installed: the scripts were only parsed"; fi
+	@for c in benches tests/fuzz; do if [ -f $$c/Cargo.toml ]; then (cd $$c && $(CARGO) fmt --check) || exit 1; fi; done
+
+fmt:
+	$(CARGO) fmt
+	@for c in benches tests/fuzz; do if [ -f $$c/Cargo.toml ]; then (cd $$c && $(CARGO) fmt); fi; done
+
+bench: build
+	@packaging/deps.sh bench || echo "make bench: the real netdata is not there, only ours is measured"
+	cd benches && $(CARGO) run $(CARGOFLAGS) --release -- --ours "$(TARGET)/release/netdata" $(ROW)
+
+fuzz:
+	@packaging/deps.sh build
+	tests/fuzz/run.sh $(or $(TIME),600) $(ONLY)
+
+install:
+	packaging/install.sh "$(TARGET)/release" "$(DESTDIR)"
+
+clean:
+	$(CARGO) clean
+	rm -rf benches/target tests/fuzz/target tests/fuzz/artifacts
