@@ -5,6 +5,7 @@
 pub mod time;
 pub mod ids;
 pub mod number;
+pub mod pattern;
 pub mod threads;
 pub mod sys;
 
