@@ -6,6 +6,7 @@ pub mod time;
 pub mod ids;
 pub mod number;
 pub mod pattern;
+pub mod json;
 pub mod threads;
 pub mod sys;
 

@@ -5,3 +5,6 @@
 
 pub mod words;
 pub mod numbers;
+//! L1: bytes to values and back. No sockets, no clock.
+
+pub mod http;

@@ -1,0 +1,337 @@
+//! A small JSON writer: objects and arrays by begin and end, commas and escapes by itself, numbers as Netdata prints them.
+//!
+//! Fed by the API's endpoints. No thread, no lock, one growing buffer. What comes out is always valid UTF-8; it is
+//! valid JSON as long as every `begin` meets its `end` and every member of an object has its key.
+
+use std::fmt::Write as _;
+
+/// Writes one JSON document into a string.
+#[derive(Default)]
+pub struct JsonWriter {
+    out: String,
+    /// Whether the next element stands after another one of the same object or array.
+    after_element: bool,
+}
+
+impl JsonWriter {
+    pub fn new() -> Self {
+        JsonWriter::default()
+    }
+
+    pub fn with_capacity(bytes: usize) -> Self {
+        JsonWriter { out: String::with_capacity(bytes), after_element: false }
+    }
+
+    /// The text so far.
+    pub fn as_str(&self) -> &str {
+        &self.out
+    }
+
+    pub fn finish(self) -> String {
+        self.out
+    }
+
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.out.into_bytes()
+    }
+
+    fn element(&mut self) -> &mut String {
+        if self.after_element {
+            self.out.push(',');
+        }
+        self.after_element = true;
+        &mut self.out
+    }
+
+    fn begin(&mut self, bracket: char) -> &mut Self {
+        self.element().push(bracket);
+        self.after_element = false;
+        self
+    }
+
+    fn end(&mut self, bracket: char) -> &mut Self {
+        self.out.push(bracket);
+        self.after_element = true;
+        self
+    }
+
+    pub fn begin_object(&mut self) -> &mut Self {
+        self.begin('{')
+    }
+
+    pub fn end_object(&mut self) -> &mut Self {
+        self.end('}')
+    }
+
+    pub fn begin_array(&mut self) -> &mut Self {
+        self.begin('[')
+    }
+
+    pub fn end_array(&mut self) -> &mut Self {
+        self.end(']')
+    }
+
+    /// `{ … }` with `body` writing its members.
+    pub fn object(&mut self, body: impl FnOnce(&mut Self)) -> &mut Self {
+        self.begin_object();
+        body(self);
+        self.end_object()
+    }
+
+    /// `[ … ]` with `body` writing its elements.
+    pub fn array(&mut self, body: impl FnOnce(&mut Self)) -> &mut Self {
+        self.begin_array();
+        body(self);
+        self.end_array()
+    }
+
+    /// The key of the member whose value comes next.
+    pub fn key(&mut self, name: &str) -> &mut Self {
+        push_string(self.element(), name);
+        self.out.push(':');
+        self.after_element = false;
+        self
+    }
+
+    pub fn string(&mut self, text: &str) -> &mut Self {
+        push_string(self.element(), text);
+        self
+    }
+
+    /// The text, or null.
+    pub fn maybe_string(&mut self, text: Option<&str>) -> &mut Self {
+        match text {
+            Some(text) => self.string(text),
+            None => self.null(),
+        }
+    }
+
+    pub fn integer(&mut self, value: i64) -> &mut Self {
+        push_integer(self.element(), value);
+        self
+    }
+
+    /// A count or a size; beyond 2^63 it stays at the largest integer.
+    pub fn count(&mut self, value: usize) -> &mut Self {
+        self.integer(i64::try_from(value).unwrap_or(i64::MAX))
+    }
+
+    /// Up to seven decimals; null for what is no number.
+    pub fn number(&mut self, value: f64) -> &mut Self {
+        push_number(self.element(), value);
+        self
+    }
+
+    pub fn bool(&mut self, value: bool) -> &mut Self {
+        self.element().push_str(if value { "true" } else { "false" });
+        self
+    }
+
+    pub fn null(&mut self) -> &mut Self {
+        self.element().push_str("null");
+        self
+    }
+
+    /// One whole element that is JSON already.
+    pub fn raw(&mut self, json: &str) -> &mut Self {
+        self.element().push_str(json);
+        self
+    }
+}
+
+/// Appends `text` in double quotes, escaped.
+pub fn push_string(out: &mut String, text: &str) {
+    out.push('"');
+    push_escaped(out, text);
+    out.push('"');
+}
+
+/// Appends `text` as it stands between the quotes of a JSON string.
+pub fn push_escaped(out: &mut String, text: &str) {
+    let mut plain = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let escape = match byte {
+            b'"' => "\\\"",
+            b'\\' => "\\\\",
+            b'\n' => "\\n",
+            b'\r' => "\\r",
+            b'\t' => "\\t",
+            0..0x20 | 0x7F => "",
+            _ => continue,
+        };
+        out.push_str(&text[plain..at]);
+        plain = at + 1;
+        if escape.is_empty() {
+            let _ = write!(out, "\\u{byte:04x}");
+        } else {
+            out.push_str(escape);
+        }
+    }
+    out.push_str(&text[plain..]);
+}
+
+pub fn push_integer(out: &mut String, value: i64) {
+    if value < 0 {
+        out.push('-');
+    }
+    push_unsigned(out, value.unsigned_abs());
+}
+
+fn push_unsigned(out: &mut String, mut value: u64) {
+    // 2^64 has 20 digits
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + u8::try_from(value % 10).unwrap_or(0);
+        value /= 10;
+        if value == 0 {
+            break;
+        }
+    }
+    out.push_str(std::str::from_utf8(&digits[at..]).unwrap_or("0"));
+}
+
+const DECIMALS: usize = 7;
+const SCALE: f64 = 1e7;
+/// Above this a double has no fraction left to print.
+const WHOLE_FROM: f64 = 9_007_199_254_740_992.0;
+
+/// Appends a number in fixed notation with up to seven decimals, rounded half to even on the seventh, trailing zeros
+/// removed; `null` for NaN and infinities. A negative that rounds to nothing prints `-0`, zero itself prints `0`.
+pub fn push_number(out: &mut String, value: f64) {
+    if !value.is_finite() {
+        out.push_str("null");
+        return;
+    }
+    if value < 0.0 {
+        out.push('-');
+    }
+    let (whole, fraction) = split(value.abs());
+    push_whole(out, whole);
+    if fraction > 0 {
+        out.push('.');
+        push_fraction(out, fraction);
+        out.truncate(out.trim_end_matches('0').len());
+    }
+}
+
+/// Appends a number with exactly seven decimals; `null` for NaN and infinities.
+pub fn push_fixed(out: &mut String, value: f64) {
+    if !value.is_finite() {
+        out.push_str("null");
+        return;
+    }
+    if value < 0.0 {
+        out.push('-');
+    }
+    let (whole, fraction) = split(value.abs());
+    push_whole(out, whole);
+    out.push('.');
+    push_fraction(out, fraction);
+}
+
+/// Whole part and ten-millionths of a number that is not negative.
+fn split(value: f64) -> (f64, u32) {
+    if value >= WHOLE_FROM {
+        return (value, 0);
+    }
+    let whole = value.trunc();
+    // At most ten million.
+    let fraction = ((value - whole) * SCALE).round_ties_even() as u32;
+    if fraction == 10_000_000 { (whole + 1.0, 0) } else { (whole, fraction) }
+}
+
+fn push_whole(out: &mut String, whole: f64) {
+    if whole < WHOLE_FROM {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "0 <= it < 2^53"
+        )]
+        push_unsigned(out, whole as u64);
+    } else {
+        let _ = write!(out, "{whole:.0}");
+    }
+}
+
+fn push_fraction(out: &mut String, mut fraction: u32) {
+    let mut digits = [b'0'; DECIMALS];
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(fraction % 10).unwrap_or(0);
+        fraction /= 10;
+    }
+    out.push_str(std::str::from_utf8(&digits).unwrap_or("0000000"));
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(value: f64, text: &str) {
+        let mut out = String::new();
+        push_number(&mut out, value);
+        assert_eq!(out, text);
+    }
+
+    #[test]
+    fn numbers_have_up_to_seven_decimals_and_no_trailing_zeros() {
+        check(0.0, "0");
+        check(-0.0, "0");
+        check(28.0, "28");
+        check(1.5, "1.5");
+        check(-1.25, "-1.25");
+        check(3.015_075_4, "3.0150754");
+        check(0.1 + 0.2, "0.3");
+        check(0.999_999_99, "1");
+        check(-4e-8, "-0");
+        check(1e-7, "0.0000001");
+        check(12_345_678_901_234_567.0, "12345678901234568");
+        check(1.5e25, "15000000000000000285212672");
+        check(f64::NAN, "null");
+        check(f64::NEG_INFINITY, "null");
+    }
+
+    #[test]
+    fn fixed_numbers_have_exactly_seven_decimals() {
+        let mut out = String::new();
+        push_fixed(&mut out, -2.5);
+        out.push(' ');
+        push_fixed(&mut out, 1e18);
+        assert_eq!(out, "-2.5000000 1000000000000000000.0000000");
+    }
+
+    #[test]
+    fn commas_stand_between_elements_only() {
+        let mut json = JsonWriter::new();
+        json.object(|j| {
+            j.key("a").integer(-5);
+            j.key("b").array(|j| {
+                j.bool(true).null().string("x").object(|_| {}).array(|_| {});
+            });
+            j.key("c").object(|j| {
+                j.key("d").number(0.5);
+            });
+        });
+        assert_eq!(json.finish(), r#"{"a":-5,"b":[true,null,"x",{},[]],"c":{"d":0.5}}"#);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_comes_back(text: String) {
+            let mut out = String::new();
+            push_string(&mut out, &text);
+            prop_assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);
+        }
+
+        #[test]
+        fn any_number_comes_back_to_seven_decimals(value in -1e12f64..1e12) {
+            let mut out = String::new();
+            push_number(&mut out, value);
+            prop_assert!((out.parse::<f64>().unwrap() - value).abs() <= 1e-7 + value.abs() * 1e-15, "{} for {}", out, value);
+        }
+    }
+}
