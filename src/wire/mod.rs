@@ -5,6 +5,4 @@
 
 pub mod words;
 pub mod numbers;
-//! L1: bytes to values and back. No sockets, no clock.
-
 pub mod http;
