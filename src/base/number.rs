@@ -24,6 +24,23 @@ const MANTISSA_GROW: f64 = 0x0019_999E as f64;
 const POWERS_10: [f64; 8] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7];
 const POWERS_100: [f64; 8] = [1e0, 1e2, 1e4, 1e6, 1e8, 1e10, 1e12, 1e14];
 
+/// What a mantissa is multiplied by, indexed by the multiply bit, the exponent and the factor bit as they stand.
+const FACTORS: [f64; 32] = {
+    let mut factors = [0.0; 32];
+    let mut i = 0;
+    while i < 32 {
+        let steps = (i >> 1) & 7;
+        factors[i] = match (i & 16 != 0, i & 1 != 0) {
+            (false, _) => 1.0 / POWERS_10[steps],
+            (true, false) => POWERS_10[steps],
+            (true, true) => POWERS_100[steps],
+        };
+        i += 1;
+    }
+    factors
+};
+const FACTOR_SHIFT: u32 = 26;
+
 /// What travels beside the value of a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SampleFlags {
@@ -121,6 +138,19 @@ impl Sample {
         if self.0 & NEGATIVE == 0 { n } else { -n }
     }
 
+    /// The value as queries compute with it, NaN for an empty slot. The original multiplies the mantissa by the
+    /// reciprocal power of ten, so 28 reads as 28.000000000000004: never seen in print, but it decides which values
+    /// lie on the cut of a trimmed median and which equal a number.
+    #[inline]
+    pub fn reading(self) -> f64 {
+        if self.is_empty() {
+            return f64::NAN;
+        }
+        let factor = FACTORS[((self.0 >> FACTOR_SHIFT) & 0x1F) as usize];
+        let n = f64::from(self.0 & MANTISSA) * factor;
+        if self.0 & NEGATIVE == 0 { n } else { -n }
+    }
+
     pub fn flags(self) -> SampleFlags {
         SampleFlags { anomalous: self.is_anomalous(), reset: self.is_reset() }
     }
@@ -166,7 +196,21 @@ mod tests {
         assert_eq!(Sample::normal(f64::INFINITY), Sample::EMPTY);
     }
 
+    #[test]
+    fn readings_multiply_by_the_reciprocal() {
+        assert_eq!(Sample::normal(28.0).reading(), 28.000000000000004);
+        assert_eq!(Sample::normal(-7.0).reading(), -7.0);
+        assert_eq!(Sample::normal(1.5e18).reading(), 1.5e18);
+        assert!(Sample::EMPTY.reading().is_nan());
+    }
+
     proptest! {
+        #[test]
+        fn a_reading_is_the_value_within_its_last_bit(bits: u32) {
+            let (value, reading) = (Sample(bits).unpack(), Sample(bits).reading());
+            prop_assert!(value.is_nan() && reading.is_nan() || (value - reading).abs() <= value.abs() * 4e-16);
+        }
+
         #[test]
         fn packing_loses_less_than_one_in_a_million(value in -1e15f64..1e15) {
             let back = Sample::normal(value).unpack();

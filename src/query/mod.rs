@@ -1,1 +1,9 @@
-//! L4: reads samples: tier choice, grouping over time, points, selection. Never writes.
+//! L4: reads samples: selection, grouping over time, points. Never writes, never waits for a collector.
+//!
+//! A query is resolved in pure steps: which metrics ([`select`]), which rows ([`window`]), how the samples of a row
+//! become a number ([`group`], [`rows`]). Only [`run`] touches storage. Everything a client can ask for is bounded.
+
+pub mod options;
+pub mod window;
+pub mod group;
+pub mod rows;
