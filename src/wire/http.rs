@@ -283,12 +283,12 @@ impl Query {
 
     /// The value of a parameter; of a repeated one the last; empty counts as not given.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.pairs().filter(|(n, _)| *n == name).last().map(|(_, value)| value)
+        self.pairs().rfind(|(n, _)| *n == name).map(|(_, value)| value)
     }
 
     /// Like [`Query::get`] for a parameter with several spellings; the last one given of all of them.
     pub fn get_any(&self, names: &[&str]) -> Option<&str> {
-        self.pairs().filter(|(n, _)| names.contains(n)).last().map(|(_, value)| value)
+        self.pairs().rfind(|(n, _)| names.contains(n)).map(|(_, value)| value)
     }
 
     /// An integer, read leniently: see [`lenient_integer`].
@@ -343,15 +343,16 @@ pub fn reason(status: u16) -> &'static str {
         200 => "OK",
         301 => "Moved Permanently",
         307 => "Temporary Redirect",
-        400 => "Bad Request",
         403 => "Forbidden",
         404 => "Not Found",
         412 => "Preconditions Failed",
-        100..200 => "Informational",
-        201..300 => "Successful",
-        300..400 => "Redirection",
-        400..500 => "Bad Request",
-        _ => "Server Error",
+        other => match other / 100 {
+            1 => "Informational",
+            2 => "Successful",
+            3 => "Redirection",
+            4 => "Bad Request",
+            _ => "Server Error",
+        },
     }
 }
 
