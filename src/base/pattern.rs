@@ -51,7 +51,16 @@ impl SimplePattern {
 
     /// Words separated by white space and by any of `also`.
     pub fn with_separators(list: &str, also: &[u8]) -> Self {
-        let words = split(list.as_bytes(), also)
+        SimplePattern::cut(list, |c| matches!(c, b' ' | b'\t'..=b'\r') || also.contains(&c))
+    }
+
+    /// Words separated by nothing but the bytes in `separators`: for lists of names that hold blanks.
+    pub fn separated_by(list: &str, separators: &[u8]) -> Self {
+        SimplePattern::cut(list, |c| separators.contains(&c))
+    }
+
+    fn cut(list: &str, separates: impl Fn(u8) -> bool) -> Self {
+        let words = split(list.as_bytes(), separates)
             .into_iter()
             .map(|(negative, text)| Word { negative, parts: parts(&text).into() })
             .collect();
@@ -137,8 +146,7 @@ fn matches_parts(parts: &[Part], subject: &[u8], taken: &mut Option<&mut Wildcar
 }
 
 /// Cuts a list into words: (began with `!`, text without escapes).
-fn split(list: &[u8], also: &[u8]) -> Vec<(bool, Vec<u8>)> {
-    let separates = |c: u8| matches!(c, b' ' | b'\t'..=b'\r') || also.contains(&c);
+fn split(list: &[u8], separates: impl Fn(u8) -> bool) -> Vec<(bool, Vec<u8>)> {
     let mut words = Vec::new();
     let mut rest = list;
     loop {
@@ -301,6 +309,8 @@ mod tests {
         let pattern = SimplePattern::with_separators("a,b|c d", b",|");
         assert!(["a", "b", "c", "d"].iter().all(|w| pattern.matches(w)));
         assert!(!SimplePattern::new("a,b").matches("a"));
+        let names = SimplePattern::separated_by("Mix Name|b*", b",|");
+        assert!(names.matches("Mix Name") && names.matches("bc") && !names.matches("Mix"));
     }
 
     #[test]
