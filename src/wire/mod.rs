@@ -5,4 +5,7 @@
 
 pub mod words;
 pub mod numbers;
+pub mod caps;
+pub mod handshake;
+pub mod pluginsd;
 pub mod http;
