@@ -7,6 +7,7 @@ pub mod ids;
 pub mod number;
 pub mod pattern;
 pub mod json;
+pub mod intern;
 pub mod threads;
 pub mod sys;
 
