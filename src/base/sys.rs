@@ -1,5 +1,11 @@
 //! Safe faces of the libc calls that std lacks. The only module, beside those that map memory, that may be `unsafe`.
 
+use std::ffi::CStr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
 use super::time::UnixSeconds;
 
 /// Wall-clock fields in the time zone of the process.
@@ -37,9 +43,154 @@ pub fn local_time(at: UnixSeconds) -> LocalTime {
     }
 }
 
+/// One descriptor to wait for, and what happened to it.
+#[derive(Clone, Copy, Debug)]
+#[repr(transparent)]
+pub struct Watched(libc::pollfd);
+
+/// What to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    Read,
+    ReadWrite,
+    /// Only that the other end hangs up.
+    HangUp,
+}
+
+impl Watched {
+    pub fn new(fd: BorrowedFd<'_>, interest: Interest) -> Self {
+        let events = match interest {
+            Interest::Read => libc::POLLIN,
+            Interest::ReadWrite => libc::POLLIN | libc::POLLOUT,
+            Interest::HangUp => libc::POLLRDHUP,
+        };
+        Watched(libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 })
+    }
+
+    /// There is something to read, or the other end is gone (reading tells which).
+    pub fn is_readable(&self) -> bool {
+        self.0.revents & (libc::POLLIN | libc::POLLHUP | libc::POLLERR | libc::POLLRDHUP) != 0
+    }
+
+    pub fn is_writable(&self) -> bool {
+        self.0.revents & libc::POLLOUT != 0
+    }
+
+    /// The descriptor cannot be waited for any more.
+    pub fn is_invalid(&self) -> bool {
+        self.0.revents & libc::POLLNVAL != 0
+    }
+}
+
+/// Waits until something happens to one of the descriptors or `timeout` has passed (`None`: for ever). Returns how many
+/// are ready; a signal ends the wait early with 0.
+pub fn poll(watched: &mut [Watched], timeout: Option<Duration>) -> io::Result<usize> {
+    let millis = match timeout {
+        // Rounded up, so that a wait never ends just before its time.
+        Some(time) => i32::try_from(time.as_micros().div_ceil(1000)).unwrap_or(i32::MAX),
+        None => -1,
+    };
+    let count = libc::nfds_t::try_from(watched.len()).map_err(io::Error::other)?;
+    // SAFETY: the pointer and the count describe the slice, and `Watched` has the layout of `pollfd`.
+    let ready = unsafe { libc::poll(watched.as_mut_ptr().cast(), count, millis) };
+    match usize::try_from(ready) {
+        Ok(ready) => Ok(ready),
+        Err(_) => match io::Error::last_os_error() {
+            interrupted if interrupted.kind() == io::ErrorKind::Interrupted => Ok(0),
+            error => Err(error),
+        },
+    }
+}
+
+/// Limits the memory that many short-lived threads leave behind: at most `arenas` heaps, and big blocks go back to the
+/// system when they are freed. To be called before the first thread starts.
+pub fn tune_malloc(arenas: i32) {
+    /// glibc's first threshold; left alone it grows up to 32 MiB with what is freed.
+    const BIG_BLOCK_BYTES: i32 = 128 * 1024;
+    let settings = [
+        (libc::M_ARENA_MAX, arenas),
+        (libc::M_MMAP_THRESHOLD, BIG_BLOCK_BYTES),
+        (libc::M_TRIM_THRESHOLD, BIG_BLOCK_BYTES),
+    ];
+    for (parameter, value) in settings {
+        // SAFETY: mallopt takes two integers and refuses what it does not know.
+        unsafe { libc::mallopt(parameter, value) };
+    }
+}
+
+/// Gives free heap memory back to the system. Takes the allocator's locks for a moment.
+pub fn trim_malloc() {
+    // SAFETY: malloc_trim only touches the allocator's own free memory.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// The name that DNS (or /etc/hosts) gives for an address. Blocks as long as the resolver does.
+pub fn host_name_of(ip: IpAddr) -> Option<String> {
+    let address = socket2::SockAddr::from(SocketAddr::new(ip, 0));
+    let mut name = [0u8; 1025];
+    let bytes = libc::socklen_t::try_from(name.len()).ok()?;
+    // SAFETY: `address` holds a valid socket address of the length it tells; `name` is writable for `bytes`, and
+    // getnameinfo ends what it writes with a NUL. The service is not asked for.
+    let failed = unsafe {
+        libc::getnameinfo(
+            address.as_ptr().cast(),
+            address.len(),
+            name.as_mut_ptr().cast(),
+            bytes,
+            std::ptr::null_mut(),
+            0,
+            libc::NI_NAMEREQD,
+        )
+    };
+    if failed != 0 {
+        return None;
+    }
+    CStr::from_bytes_until_nul(&name).ok()?.to_str().ok().map(str::to_owned)
+}
+
+/// The number the kernel gives the calling thread, as `top -H` shows it.
+pub fn thread_id() -> i32 {
+    // SAFETY: gettid takes nothing and cannot fail.
+    unsafe { libc::gettid() }
+}
+
+/// How many files this process may have open.
+pub fn open_files_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a writable rlimit.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    if failed == 0 { limit.rlim_cur } else { 1024 }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+
+    #[test]
+    fn a_wait_ends_when_there_is_something_to_read() {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        let mut watched = [Watched::new(there.as_fd(), Interest::Read)];
+        assert_eq!(poll(&mut watched, Some(Duration::from_millis(1))).unwrap(), 0);
+        assert!(!watched[0].is_readable());
+        here.write_all(b"x").unwrap();
+        assert_eq!(poll(&mut watched, None).unwrap(), 1);
+        assert!(watched[0].is_readable());
+        let mut watched = [Watched::new(there.as_fd(), Interest::HangUp)];
+        drop(here);
+        assert_eq!(poll(&mut watched, None).unwrap(), 1);
+    }
+
+    #[test]
+    fn limits_and_ids_are_there() {
+        assert!(open_files_limit() > 0);
+        assert!(thread_id() > 0);
+        tune_malloc(1);
+        trim_malloc();
+    }
 
     #[test]
     fn local_time_is_the_time_plus_the_offset() {

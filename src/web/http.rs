@@ -2,10 +2,9 @@
 //!
 //! No socket here; the server turns a [`Response`] into bytes. No thread, no lock.
 
-use std::net::IpAddr;
-
 use crate::base::json::JsonWriter;
 use crate::base::time::UnixSeconds;
+use crate::net::Peer;
 use crate::wire::http::{Method, Query, escape_html};
 
 /// One request, decoded, with what the server knows of the client.
@@ -29,17 +28,6 @@ pub struct Request {
     pub do_not_track: bool,
     /// The registry's cookie.
     pub person: Option<String>,
-}
-
-/// Who is at the other end.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// `None` for a unix socket.
-    pub address: Option<IpAddr>,
-    /// As logs and access lists show it: `localhost` for the loopback addresses and unix sockets.
-    pub ip: String,
-    /// A number, or `UNIX`.
-    pub port: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,211 @@
+//! An established connection, whatever carries it, and who is at its other end.
+//!
+//! A [`Connection`] belongs to one thread. Others may hold its [`Closer`], which ends it (and wakes its thread) at a stop.
+
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::base::pattern::address_text;
+
+/// Who is at the other end. Shown as `[ip]:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// `None` for a unix socket.
+    pub address: Option<IpAddr>,
+    /// As logs and access lists see it: `localhost` for the loopback addresses 127.0.0.1 and ::1 and for unix sockets.
+    pub ip: String,
+    /// A number, or `UNIX`.
+    pub port: String,
+}
+
+impl Peer {
+    pub fn tcp(address: SocketAddr) -> Self {
+        let ip = address.ip().to_canonical();
+        Peer { address: Some(ip), ip: address_text(ip), port: address.port().to_string() }
+    }
+
+    pub fn unix() -> Self {
+        Peer { address: None, ip: "localhost".to_owned(), port: "UNIX".to_owned() }
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}]:{}", self.ip, self.port)
+    }
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Socket::Tcp(s) => s.shutdown(how),
+            Socket::Unix(s) => s.shutdown(how),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Connection {
+    socket: Arc<Socket>,
+    peer: Peer,
+}
+
+impl Connection {
+    /// Takes over a connected socket: no delay for small writes, blocking.
+    pub fn tcp(stream: TcpStream, peer: SocketAddr) -> io::Result<Self> {
+        stream.set_nonblocking(false)?;
+        stream.set_nodelay(true)?;
+        Ok(Connection { socket: Arc::new(Socket::Tcp(stream)), peer: Peer::tcp(peer) })
+    }
+
+    pub fn unix(stream: UnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(false)?;
+        Ok(Connection { socket: Arc::new(Socket::Unix(stream)), peer: Peer::unix() })
+    }
+
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Our own end; `None` for a unix socket.
+    pub fn local(&self) -> Option<SocketAddr> {
+        match &*self.socket {
+            Socket::Tcp(s) => s.local_addr().ok(),
+            Socket::Unix(_) => None,
+        }
+    }
+
+    /// Reads fail with `WouldBlock` after `time` without a byte. Never zero: that would mean "for ever".
+    pub fn set_read_timeout(&self, time: Duration) -> io::Result<()> {
+        let time = Some(time.max(SHORTEST));
+        match &*self.socket {
+            Socket::Tcp(s) => s.set_read_timeout(time),
+            Socket::Unix(s) => s.set_read_timeout(time),
+        }
+    }
+
+    /// Writes fail with `WouldBlock` after `time` without room for a byte.
+    pub fn set_write_timeout(&self, time: Duration) -> io::Result<()> {
+        let time = Some(time.max(SHORTEST));
+        match &*self.socket {
+            Socket::Tcp(s) => s.set_write_timeout(time),
+            Socket::Unix(s) => s.set_write_timeout(time),
+        }
+    }
+
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        match &*self.socket {
+            Socket::Tcp(s) => s.set_nonblocking(nonblocking),
+            Socket::Unix(s) => s.set_nonblocking(nonblocking),
+        }
+    }
+
+    /// Tells the other end that nothing more will come; what it still sends can be read.
+    pub fn finish_writing(&self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// For whoever has to end this connection from another thread.
+    pub fn closer(&self) -> Closer {
+        Closer(Arc::downgrade(&self.socket))
+    }
+}
+
+/// A time-out below this would round to none at all.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+impl Read for Connection {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &*self.socket {
+            Socket::Tcp(s) => (&mut &*s).read(buffer),
+            Socket::Unix(s) => (&mut &*s).read(buffer),
+        }
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &*self.socket {
+            Socket::Tcp(s) => (&mut &*s).write(bytes),
+            Socket::Unix(s) => (&mut &*s).write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match &*self.socket {
+            Socket::Tcp(s) => (&mut &*s).write_vectored(parts),
+            Socket::Unix(s) => (&mut &*s).write_vectored(parts),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &*self.socket {
+            Socket::Tcp(s) => s.as_fd(),
+            Socket::Unix(s) => s.as_fd(),
+        }
+    }
+}
+
+/// Ends a connection from another thread; harmless when it is gone already.
+#[derive(Clone, Debug)]
+pub struct Closer(Weak<Socket>);
+
+impl Closer {
+    pub fn close(&self) {
+        if let Some(socket) = self.0.upgrade() {
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Whether the connection is gone.
+    pub fn is_done(&self) -> bool {
+        self.0.strong_count() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_peers_are_called_localhost() {
+        for (address, text) in [
+            ("127.0.0.1:5", "[localhost]:5"),
+            ("[::1]:6", "[localhost]:6"),
+            ("[::ffff:127.0.0.1]:7", "[localhost]:7"),
+            ("[::ffff:192.0.2.1]:7", "[192.0.2.1]:7"),
+            ("127.0.0.2:8", "[127.0.0.2]:8"),
+        ] {
+            assert_eq!(Peer::tcp(address.parse().unwrap()).to_string(), text);
+        }
+        assert_eq!(Peer::unix().to_string(), "[localhost]:UNIX");
+    }
+
+    #[test]
+    fn closing_from_outside_ends_a_read() {
+        let (here, _there) = UnixStream::pair().unwrap();
+        let mut connection = Connection::unix(here).unwrap();
+        let closer = connection.closer();
+        closer.close();
+        assert_eq!(connection.read(&mut [0; 1]).unwrap(), 0);
+        drop(connection);
+        assert!(closer.is_done());
+    }
+}
