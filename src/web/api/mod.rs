@@ -1,0 +1,59 @@
+//! The API: which endpoint answers which command, and what every handler gets.
+//!
+//! A handler is a plain function from a [`Call`] to a [`Response`]; it runs on the thread of its connection, reads only, and
+//! takes its locks one after another. Adding an endpoint is one line in a table.
+
+use std::sync::Arc;
+
+use crate::base::time::UnixSeconds;
+use crate::metrics::Host;
+use crate::wire::http::Query;
+
+use super::Agent;
+use super::acl::Rights;
+use super::http::{Request, Response};
+
+pub mod v1;
+
+/// One request to one endpoint.
+pub struct Call<'a> {
+    pub agent: &'a Agent,
+    /// The host that the path names, else this machine.
+    pub host: &'a Arc<Host>,
+    pub request: &'a Request,
+}
+
+impl Call<'_> {
+    pub fn query(&self) -> &Query {
+        &self.request.query
+    }
+
+    pub fn now(&self) -> UnixSeconds {
+        self.agent.clock.now_seconds()
+    }
+}
+
+pub type Handler = fn(&Call<'_>) -> Response;
+
+/// A command of the API.
+pub struct Endpoint {
+    /// The whole rest of the path.
+    pub name: &'static str,
+    /// The client needs one of these; none at all are needed when empty (the handler checks by itself).
+    pub needs: Rights,
+    pub handler: Handler,
+}
+
+/// An endpoint for whoever may see the dashboard.
+pub const fn read(name: &'static str, handler: Handler) -> Endpoint {
+    Endpoint { name, needs: Rights::DASHBOARD, handler }
+}
+
+/// Finds a command and runs it; `None` when there is none of that name.
+pub fn dispatch(tables: &[&[Endpoint]], name: &str, call: &Call<'_>) -> Option<Response> {
+    let endpoint = tables.iter().flat_map(|table| table.iter()).find(|e| e.name == name)?;
+    if !endpoint.needs.is_empty() && !endpoint.needs.intersects(call.request.rights) {
+        return Some(Response::forbidden());
+    }
+    Some((endpoint.handler)(call))
+}
