@@ -1,0 +1,414 @@
+//! The one table of options: where each is looked for, under which names older and newer releases had it, and which
+//! of them this agent accepts without acting on them yet.
+//!
+//! The canonical place is that of 1.37. Options missing here are simply asked for by the code that uses them.
+
+use std::fmt;
+
+/// An option with other names than its own, or one that does nothing yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    pub section: &'static str,
+    pub name: &'static str,
+    pub state: State,
+    /// (section, name) of other releases. The first one that is set moves here.
+    pub was: &'static [(&'static str, &'static str)],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Some code asks for it.
+    Now,
+    /// Accepted, shown with this default if there is one, without effect. Whoever builds it makes it `Now`.
+    Later { default: Option<&'static str> },
+}
+
+/// A move that was made, for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alias {
+    pub section: &'static str,
+    pub name: &'static str,
+    pub known: (&'static str, &'static str),
+}
+
+impl fmt::Display for Alias {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Alias { section, name, known: (new_section, new_name) } = self;
+        write!(f, "[{section}] '{name}' is read as [{new_section}] '{new_name}'")
+    }
+}
+
+type Was = &'static [(&'static str, &'static str)];
+
+const fn now(section: &'static str, name: &'static str, was: Was) -> Known {
+    Known { section, name, state: State::Now, was }
+}
+
+const fn later(
+    section: &'static str,
+    name: &'static str,
+    default: Option<&'static str>,
+    was: Was,
+) -> Known {
+    Known { section, name, state: State::Later { default }, was }
+}
+
+/// netdata.conf, in the order in which a 1.37 agent shows what it did not find in the file.
+pub const NETDATA_CONF: &[Known] = &[
+    // [global]
+    later("global", "libuv worker threads", Some("16"), &[]),
+    later("global", "enable metric correlations", Some("yes"), &[]),
+    later("global", "metric correlations method", Some("ks2"), &[]),
+    later("global", "pthread stack size", Some("8388608"), &[]),
+    // [db]
+    now("db", "mode", &[("db", "db"), ("global", "memory mode")]),
+    now("db", "retention", &[("global", "history")]),
+    now("db", "update every", &[("global", "update every")]),
+    later("db", "storage tiers", None, &[]),
+    later(
+        "db",
+        "dbengine page cache with malloc",
+        Some("yes"),
+        &[("db", "page cache with malloc"), ("global", "page cache uses malloc")],
+    ),
+    later(
+        "db",
+        "dbengine page cache size MB",
+        Some("32"),
+        &[
+            ("db", "dbengine page cache size"),
+            ("db", "page cache size"),
+            ("global", "page cache size"),
+        ],
+    ),
+    later("db", "dbengine disk space MB", Some("256"), &[("global", "dbengine disk space")]),
+    later(
+        "db",
+        "dbengine multihost disk space MB",
+        Some("256"),
+        &[
+            ("db", "dbengine tier 0 multihost disk space MB"),
+            ("db", "dbengine tier 0 disk space MB"),
+            ("global", "dbengine multihost disk space"),
+        ],
+    ),
+    later(
+        "db",
+        "memory deduplication (ksm)",
+        Some("yes"),
+        &[("global", "memory deduplication (ksm)")],
+    ),
+    now(
+        "db",
+        "cleanup obsolete charts after secs",
+        &[
+            ("db", "cleanup obsolete charts after"),
+            ("global", "cleanup obsolete charts after seconds"),
+        ],
+    ),
+    now("db", "gap when lost iterations above", &[("global", "gap when lost iterations above")]),
+    later("db", "enable replication", Some("yes"), &[]),
+    later("db", "seconds to replicate", Some("86400"), &[("db", "replication period")]),
+    later("db", "seconds per replication step", Some("600"), &[("db", "replication step")]),
+    later("db", "replication prefetch", None, &[]),
+    now(
+        "db",
+        "cleanup orphan hosts after secs",
+        &[("db", "cleanup orphan hosts after"), ("global", "cleanup orphan hosts after seconds")],
+    ),
+    later("db", "cleanup ephemeral hosts after", None, &[]),
+    later(
+        "db",
+        "dbengine page fetch timeout secs",
+        None,
+        &[("global", "dbengine page fetch timeout")],
+    ),
+    later("db", "dbengine page fetch retries", None, &[("global", "dbengine page fetch retries")]),
+    later("db", "dbengine page descriptors in file mapped memory", None, &[]),
+    later("db", "dbengine tier 1 page cache size MB", None, &[]),
+    later(
+        "db",
+        "dbengine tier 1 multihost disk space MB",
+        None,
+        &[("db", "dbengine tier 1 disk space MB")],
+    ),
+    later("db", "dbengine tier 1 update every iterations", None, &[]),
+    later("db", "dbengine tier 1 backfill", None, &[]),
+    later("db", "dbengine tier 2 page cache size MB", None, &[]),
+    later(
+        "db",
+        "dbengine tier 2 multihost disk space MB",
+        None,
+        &[("db", "dbengine tier 2 disk space MB")],
+    ),
+    later("db", "dbengine tier 2 update every iterations", None, &[]),
+    later("db", "dbengine tier 2 backfill", None, &[]),
+    later("db", "dbengine tier 3 page cache size MB", None, &[]),
+    later(
+        "db",
+        "dbengine tier 3 multihost disk space MB",
+        None,
+        &[("db", "dbengine tier 3 disk space MB")],
+    ),
+    later("db", "dbengine tier 3 update every iterations", None, &[]),
+    later("db", "dbengine tier 3 backfill", None, &[]),
+    later("db", "dbengine tier 4 page cache size MB", None, &[]),
+    later(
+        "db",
+        "dbengine tier 4 multihost disk space MB",
+        None,
+        &[("db", "dbengine tier 4 disk space MB")],
+    ),
+    later("db", "dbengine tier 4 update every iterations", None, &[]),
+    later("db", "dbengine tier 4 backfill", None, &[]),
+    later("db", "dbengine tier 0 retention size", None, &[]),
+    later("db", "dbengine tier 1 retention size", None, &[]),
+    later("db", "dbengine tier 2 retention size", None, &[]),
+    later("db", "dbengine tier 3 retention size", None, &[]),
+    later("db", "dbengine tier 4 retention size", None, &[]),
+    later(
+        "db",
+        "dbengine tier 0 retention time",
+        None,
+        &[("db", "dbengine tier 0 retention days")],
+    ),
+    later(
+        "db",
+        "dbengine tier 1 retention time",
+        None,
+        &[("db", "dbengine tier 1 retention days")],
+    ),
+    later(
+        "db",
+        "dbengine tier 2 retention time",
+        None,
+        &[("db", "dbengine tier 2 retention days")],
+    ),
+    later(
+        "db",
+        "dbengine tier 3 retention time",
+        None,
+        &[("db", "dbengine tier 3 retention days")],
+    ),
+    later(
+        "db",
+        "dbengine tier 4 retention time",
+        None,
+        &[("db", "dbengine tier 4 retention days")],
+    ),
+    later("db", "dbengine tier backfill", None, &[]),
+    later(
+        "db",
+        "delete obsolete charts files",
+        Some("yes"),
+        &[("global", "delete obsolete charts files")],
+    ),
+    later(
+        "db",
+        "delete orphan hosts files",
+        Some("yes"),
+        &[("global", "delete orphan hosts files")],
+    ),
+    later("db", "enable zero metrics", Some("no"), &[("global", "enable zero metrics")]),
+    later("db", "replication threads", Some("1"), &[]),
+    later("db", "dbengine pages per extent", None, &[("global", "dbengine extent pages")]),
+    // [directories]
+    now("directories", "config", &[("global", "config directory")]),
+    now("directories", "stock config", &[("global", "stock config directory")]),
+    now("directories", "log", &[("global", "log directory")]),
+    now("directories", "web", &[("global", "web files directory")]),
+    now("directories", "cache", &[("global", "cache directory")]),
+    now("directories", "lib", &[("global", "lib directory")]),
+    now("directories", "home", &[("global", "home directory")]),
+    now("directories", "lock", &[("global", "lock directory")]),
+    now("directories", "plugins", &[("global", "plugins directory")]),
+    now("directories", "registry", &[("registry", "registry db directory")]),
+    later("directories", "health config", None, &[("health", "health configuration directory")]),
+    later(
+        "directories",
+        "stock health config",
+        None,
+        &[("health", "stock health configuration directory")],
+    ),
+    // [logs]
+    now("logs", "debug flags", &[("global", "debug flags")]),
+    now("logs", "debug", &[("global", "debug log")]),
+    now("logs", "error", &[("logs", "daemon"), ("global", "error log")]),
+    now("logs", "access", &[("global", "access log")]),
+    now("logs", "health", &[]),
+    later("logs", "collector", None, &[]),
+    later("logs", "level", None, &[]),
+    now("logs", "facility", &[("global", "facility log")]),
+    now(
+        "logs",
+        "errors flood protection period",
+        &[("logs", "logs flood protection period"), ("global", "errors flood protection period")],
+    ),
+    now(
+        "logs",
+        "errors to trigger flood protection",
+        &[
+            ("logs", "logs to trigger flood protection"),
+            ("global", "errors to trigger flood protection"),
+        ],
+    ),
+    // [environment variables]
+    now("environment variables", "PATH", &[("plugins", "PATH environment variable")]),
+    now("environment variables", "PYTHONPATH", &[("plugins", "PYTHONPATH environment variable")]),
+    now("environment variables", "TZ", &[("global", "TZ environment variable")]),
+    // [sqlite]
+    later("sqlite", "auto vacuum", None, &[]),
+    later("sqlite", "synchronous", None, &[]),
+    later("sqlite", "journal mode", None, &[]),
+    later("sqlite", "temp store", None, &[]),
+    later("sqlite", "journal size limit", None, &[]),
+    later("sqlite", "cache size", None, &[]),
+    // [health]
+    later("health", "enabled", Some("no"), &[]),
+    later("health", "silencers file", None, &[]),
+    later("health", "default repeat warning", None, &[]),
+    later("health", "default repeat critical", None, &[]),
+    later("health", "in memory max health log entries", None, &[]),
+    later("health", "script to execute on alarm", None, &[]),
+    later("health", "enable stock health configuration", None, &[]),
+    now("health", "is ephemeral", &[("global", "is ephemeral node")]),
+    now("health", "has unstable connection", &[("global", "has unstable connection")]),
+    later("health", "rotate log every lines", None, &[]),
+    later("health", "run at least every seconds", None, &[("health", "run at least every")]),
+    later(
+        "health",
+        "postpone alarms during hibernation for seconds",
+        None,
+        &[("health", "postpone alarms during hibernation for")],
+    ),
+    // [web]
+    now("web", "bind to", &[("global", "bind to"), ("global", "bind socket to IP")]),
+    now("web", "default port", &[("global", "default port"), ("global", "port")]),
+    now("web", "listen backlog", &[("global", "http port listen backlog")]),
+    now(
+        "web",
+        "disconnect idle clients after seconds",
+        &[
+            ("web", "disconnect idle clients after"),
+            ("global", "disconnect idle web clients after seconds"),
+        ],
+    ),
+    now(
+        "web",
+        "accept a streaming request every seconds",
+        &[("web", "accept a streaming request every")],
+    ),
+    now(
+        "web",
+        "respect do not track policy",
+        &[("global", "respect web browser do not track policy")],
+    ),
+    now("web", "x-frame-options response header", &[("global", "web x-frame-options header")]),
+    now("web", "enable gzip compression", &[("global", "enable web responses gzip compression")]),
+    now("web", "gzip compression strategy", &[("global", "web compression strategy")]),
+    now("web", "gzip compression level", &[("global", "web compression level")]),
+    // [registry]
+    later("registry", "enabled", Some("no"), &[]),
+    later("registry", "registry db file", None, &[]),
+    later("registry", "registry log file", None, &[]),
+    later("registry", "registry save db every new entries", Some("1000000"), &[]),
+    later("registry", "registry expire idle persons days", Some("365"), &[]),
+    later("registry", "registry domain", Some(""), &[]),
+    later("registry", "verify browser cookies support", Some("yes"), &[]),
+    later("registry", "enable cookies SameSite and Secure", Some("yes"), &[]),
+    later("registry", "max URL length", Some("1024"), &[]),
+    later("registry", "max URL name length", Some("50"), &[]),
+    later("registry", "allow from", Some("*"), &[]),
+    later("registry", "allow by dns", Some("heuristic"), &[]),
+    // [plugins]
+    now("plugins", "statsd", &[("statsd", "enabled")]),
+];
+
+/// stream.conf, `[stream]`: other names of the sender's options.
+pub(super) const STREAM_SENDER: &[Known] = &[
+    now("stream", "timeout seconds", &[("stream", "timeout")]),
+    now("stream", "buffer size bytes", &[("stream", "buffer size")]),
+    now("stream", "reconnect delay seconds", &[("stream", "reconnect delay")]),
+];
+
+/// The names under which a receiver option may stand, those of an API key section and of a machine section alike.
+/// In a section of one kind the name of that kind wins.
+pub(super) struct Names {
+    pub key: &'static str,
+    pub machine: &'static str,
+    pub also: &'static [&'static str],
+}
+
+/// stream.conf, `[API_KEY]` and `[MACHINE_GUID]`.
+pub(super) mod receiver {
+    use super::Names;
+
+    const fn both(name: &'static str, also: &'static [&'static str]) -> Names {
+        Names { key: name, machine: name, also }
+    }
+
+    pub(in super::super) const HISTORY: Names =
+        Names { key: "default history", machine: "history", also: &["retention"] };
+    pub(in super::super) const MODE: Names = Names {
+        key: "default memory mode",
+        machine: "memory mode",
+        also: &["default memory", "db mode", "db"],
+    };
+    pub(in super::super) const HEALTH: Names =
+        Names { key: "health enabled by default", machine: "health enabled", also: &[] };
+    pub(in super::super) const POSTPONE: Names = Names {
+        key: "default postpone alarms on connect seconds",
+        machine: "postpone alarms on connect seconds",
+        also: &["postpone alerts on connect"],
+    };
+    pub(in super::super) const PROXY_ENABLED: Names =
+        Names { key: "default proxy enabled", machine: "proxy enabled", also: &[] };
+    pub(in super::super) const PROXY_DESTINATION: Names =
+        Names { key: "default proxy destination", machine: "proxy destination", also: &[] };
+    pub(in super::super) const PROXY_API_KEY: Names =
+        Names { key: "default proxy api key", machine: "proxy api key", also: &[] };
+    pub(in super::super) const PROXY_CHARTS: Names = Names {
+        key: "default proxy send charts matching",
+        machine: "proxy send charts matching",
+        also: &[],
+    };
+    pub(in super::super) const COMPRESSION: Names = both("enable compression", &[]);
+    pub(in super::super) const REPLICATION: Names = both("enable replication", &[]);
+    pub(in super::super) const REPLICATE: Names =
+        both("seconds to replicate", &["replication period"]);
+    pub(in super::super) const REPLICATION_STEP: Names =
+        both("seconds per replication step", &["replication_step", "replication step"]);
+
+    pub(in super::super) const ALL: &[&Names] = &[
+        &HISTORY,
+        &MODE,
+        &HEALTH,
+        &POSTPONE,
+        &PROXY_ENABLED,
+        &PROXY_DESTINATION,
+        &PROXY_API_KEY,
+        &PROXY_CHARTS,
+        &COMPRESSION,
+        &REPLICATION,
+        &REPLICATE,
+        &REPLICATION_STEP,
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn no_place_means_two_things() {
+        let mut places = HashSet::new();
+        for known in NETDATA_CONF.iter().chain(STREAM_SENDER) {
+            let own = (known.section, known.name);
+            for place in known.was.iter().copied().chain([own]) {
+                assert!(places.insert(place), "{place:?} stands twice in the table");
+            }
+        }
+    }
+}
