@@ -85,10 +85,6 @@ impl Section {
         self.index.get(name).map(|&at| &self.list[at])
     }
 
-    fn get_mut(&mut self, name: &str) -> Option<&mut Entry> {
-        self.index.get(name).map(|&at| &mut self.list[at])
-    }
-
     fn get_or_add(&mut self, name: &str, value: impl FnOnce() -> String) -> &mut Entry {
         let at = *self.index.entry(name.into()).or_insert_with(|| {
             let entry = Entry { name: name.into(), value: value(), set: false, used: false };
@@ -451,7 +447,7 @@ mod tests {
         let at = |name| text.find(name).unwrap();
         let order =
             ["\n[global]", "\n[host labels]", "\n[web]", "\n[odd]", "\n[plugins]", "\n[plugin:x]"];
-        assert!(order.is_sorted_by_key(|name| at(name)), "{text}");
+        assert!(order.is_sorted_by_key(at), "{text}");
     }
 
     #[test]
