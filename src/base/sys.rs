@@ -3,7 +3,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::time::UnixSeconds;
@@ -162,10 +162,81 @@ pub fn open_files_limit() -> u64 {
     if failed == 0 { limit.rlim_cur } else { 1024 }
 }
 
+/// Renames the calling thread for `top -H` and debuggers; the kernel keeps 15 bytes.
+pub fn name_thread(name: &str) {
+    let mut bytes: Vec<u8> = name.bytes().filter(|byte| *byte != 0).take(15).collect();
+    bytes.push(0);
+    // SAFETY: the name ends with a zero byte, is at most 16 bytes long and is copied by the call.
+    unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr()) };
+}
+
+/// Wakes a thread that waits in [`poll`]; many signals make one wake.
+#[derive(Debug)]
+pub struct EventFd(OwnedFd);
+
+impl EventFd {
+    pub fn new() -> io::Result<EventFd> {
+        // SAFETY: takes no pointers; the result is checked before it is used.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just opened and nobody else owns it.
+        Ok(EventFd(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Never blocks: a counter that is full has a waker already.
+    pub fn signal(&self) {
+        let one = 1u64;
+        // SAFETY: the pointer is to eight live bytes, which the call only reads.
+        unsafe { libc::write(self.0.as_raw_fd(), (&raw const one).cast(), 8) };
+    }
+
+    /// Takes back all signals so far.
+    pub fn drain(&self) {
+        let mut count = 0u64;
+        // SAFETY: the pointer is to eight live bytes, which the call may overwrite.
+        unsafe { libc::read(self.0.as_raw_fd(), (&raw mut count).cast(), 8) };
+    }
+}
+
+impl AsFd for EventFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Whether a TCP socket has both directions open.
+pub fn tcp_is_established(socket: BorrowedFd<'_>) -> bool {
+    const ESTABLISHED: u8 = 1;
+    // SAFETY: the C struct holds integers only, for which zero bytes are a valid value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).unwrap_or(0);
+    // SAFETY: the pointers are to a live struct of `length` bytes and to that length.
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut length,
+        )
+    };
+    failed == 0 && info.tcpi_state == ESTABLISHED
+}
+
+/// Looks at received bytes without waiting and leaves them in the socket; 0 = the other end has closed.
+pub fn peek(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    // SAFETY: the pointer and the length are those of the live slice.
+    let got =
+        unsafe { libc::recv(socket.as_raw_fd(), into.as_mut_ptr().cast(), into.len(), flags) };
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -199,5 +270,20 @@ mod tests {
         assert_eq!(i64::from(noon.hour * 3600 + noon.minute * 60 + noon.second), of_day);
         assert_eq!((noon.year, noon.month), (2023, 11));
         assert_eq!(local_time(UnixSeconds(i64::MAX)), LocalTime::default());
+    }
+
+    #[test]
+    fn a_signal_ends_a_wait_once() {
+        let event = EventFd::new().unwrap();
+        let wait = |ms| {
+            let mut watched = [Watched::new(event.as_fd(), Interest::Read)];
+            poll(&mut watched, Some(Duration::from_millis(ms))).unwrap()
+        };
+        assert_eq!(wait(0), 0);
+        event.signal();
+        event.signal();
+        assert_eq!(wait(1000), 1);
+        event.drain();
+        assert_eq!(wait(0), 0);
     }
 }

@@ -10,7 +10,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
+
 use crate::base::pattern::address_text;
+use crate::base::sys;
 
 /// Who is at the other end. Shown as `[ip]:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +119,30 @@ impl Connection {
         self.socket.shutdown(Shutdown::Write)
     }
 
+    /// Lets the kernel find out that a silent peer is gone. Unix sockets need none.
+    pub fn set_keepalive(&self, idle: Duration, interval: Duration, probes: u32) -> io::Result<()> {
+        let Socket::Tcp(socket) = &*self.socket else { return Ok(()) };
+        let keepalive =
+            TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes);
+        SockRef::from(socket).set_tcp_keepalive(&keepalive)
+    }
+
+    /// Asks for a send buffer of that many bytes; the kernel gives what it allows.
+    pub fn set_send_buffer(&self, bytes: usize) -> io::Result<()> {
+        SockRef::from(self).set_send_buffer_size(bytes)
+    }
+
+    /// Looks at what has arrived and leaves it there; 0 = the other end has closed.
+    pub fn peek(&self, into: &mut [u8]) -> io::Result<usize> {
+        sys::peek(self.as_fd(), into)
+    }
+
+    /// Ends both directions; whoever waits for the connection sees it.
+    pub fn close(&self) {
+        // It may have ended by itself.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
     /// For whoever has to end this connection from another thread.
     pub fn closer(&self) -> Closer {
         Closer(Arc::downgrade(&self.socket))
@@ -163,6 +190,15 @@ impl AsFd for Connection {
     }
 }
 
+/// What can be told of a connection without asking its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Open as far as anybody knows.
+    Open,
+    /// Closed by either end, or broken.
+    Gone,
+}
+
 /// Ends a connection from another thread; harmless when it is gone already.
 #[derive(Clone, Debug)]
 pub struct Closer(Weak<Socket>);
@@ -172,6 +208,17 @@ impl Closer {
         if let Some(socket) = self.0.upgrade() {
             let _ = socket.shutdown(Shutdown::Both);
         }
+    }
+
+    /// What the kernel knows of the connection, without waiting for its peer.
+    pub fn health(&self) -> Health {
+        let Some(socket) = self.0.upgrade() else { return Health::Gone };
+        let open = match &*socket {
+            Socket::Tcp(tcp) => sys::tcp_is_established(tcp.as_fd()),
+            // The end of a unix socket shows once everything before it was read.
+            Socket::Unix(unix) => !matches!(sys::peek(unix.as_fd(), &mut [0]), Ok(0)),
+        };
+        if open { Health::Open } else { Health::Gone }
     }
 
     /// Whether the connection is gone.
@@ -207,5 +254,23 @@ mod tests {
         assert_eq!(connection.read(&mut [0; 1]).unwrap(), 0);
         drop(connection);
         assert!(closer.is_done());
+    }
+
+    #[test]
+    fn a_peer_that_closed_shows_before_its_last_bytes_are_read() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut there = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (here, from) = listener.accept().unwrap();
+        let connection = Connection::tcp(here, from).unwrap();
+        let closer = connection.closer();
+        assert_eq!(closer.health(), Health::Open);
+        there.write_all(b"unread").unwrap();
+        drop(there);
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        while closer.health() == Health::Open {
+            assert!(std::time::Instant::now() < deadline);
+        }
+        drop(connection);
+        assert_eq!(closer.health(), Health::Gone);
     }
 }

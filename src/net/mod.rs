@@ -3,5 +3,9 @@
 pub mod connection;
 pub mod listen;
 pub mod accept;
+pub mod destination;
+pub mod dial;
 
-pub use connection::{Closer, Connection, Peer};
+pub use connection::{Closer, Connection, Health, Peer};
+pub use destination::{Destination, parse_destinations};
+pub use dial::{DialError, dial};

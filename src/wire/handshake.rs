@@ -108,15 +108,24 @@ impl Request {
             Some(at) => at - 1,
             None => memchr::memchr2(b'\r', b'\n', after).unwrap_or(after.len()),
         };
+        let agent = user_agent(&after[end..]);
+        Ok(Request::of(&after[..end], agent.as_deref()))
+    }
+
+    /// Reads the parameters of a head that was taken apart already; `agent` is its `User-Agent`.
+    pub fn of(parameters: &[u8], agent: Option<&str>) -> Request {
         let mut request = Request::default();
-        for pair in decoded(&after[..end]).split('&') {
+        for pair in decoded(parameters).split('&') {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             if !value.is_empty() {
                 request.parameter(name, value);
             }
         }
-        request.headers(&after[end..]);
-        Ok(request)
+        let agent = clean(Cow::Borrowed(agent.unwrap_or("")));
+        let (name, version) = agent.split_once('/').unwrap_or((&agent, ""));
+        request.program_name = name.to_owned();
+        request.program_version = version.to_owned();
+        request
     }
 
     fn parameter(&mut self, name: &str, value: &str) {
@@ -147,19 +156,6 @@ impl Request {
                 None => self.unknown.push((name.to_owned(), value.to_owned())),
             },
         }
-    }
-
-    fn headers(&mut self, text: &[u8]) {
-        let Some(agent) = text.split(|b| *b == b'\n').find_map(|line| {
-            let (name, value) = line.split_at_checked("user-agent:".len())?;
-            name.eq_ignore_ascii_case(b"user-agent:").then(|| value.trim_ascii())
-        }) else {
-            return;
-        };
-        let agent = clean(String::from_utf8_lossy(agent));
-        let (name, version) = agent.split_once('/').unwrap_or((&agent, ""));
-        self.program_name = name.to_owned();
-        self.program_version = version.to_owned();
     }
 
     /// The value of one of [`FACTS`].
@@ -223,6 +219,14 @@ impl Request {
         out.extend_from_slice(clean(Cow::Borrowed(&self.program_version)).as_bytes());
         out.extend_from_slice(b"\r\nAccept: */*\r\n\r\n");
     }
+}
+
+fn user_agent(headers: &[u8]) -> Option<String> {
+    headers.split(|b| *b == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked("user-agent:".len())?;
+        let value = String::from_utf8_lossy(value.trim_ascii());
+        name.eq_ignore_ascii_case(b"user-agent:").then(|| value.into_owned())
+    })
 }
 
 /// What stays as it is in a value: parents split and decode everything else.
