@@ -10,6 +10,7 @@ pub mod json;
 pub mod intern;
 pub mod threads;
 pub mod sys;
+pub mod log;
 
 /// What we tell peers, scrapers and `-V`: the generation whose behaviour we offer, then our own version.
 pub const VERSION: &str = concat!("v1.37.1-rs", env!("CARGO_PKG_VERSION"));

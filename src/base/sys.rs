@@ -1,9 +1,10 @@
 //! Safe faces of the libc calls that std lacks. The only module, beside those that map memory, that may be `unsafe`.
 
 use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::time::UnixSeconds;
@@ -41,6 +42,32 @@ pub fn local_time(at: UnixSeconds) -> LocalTime {
         second: tm.tm_sec,
         utc_offset: tm.tm_gmtoff,
     }
+}
+
+/// Makes descriptor 1 another name of `file`, in one step.
+pub fn replace_stdout(file: &File) -> io::Result<()> {
+    replace_fd(file, libc::STDOUT_FILENO)
+}
+
+/// Makes descriptor 2 another name of `file`, in one step.
+pub fn replace_stderr(file: &File) -> io::Result<()> {
+    replace_fd(file, libc::STDERR_FILENO)
+}
+
+fn replace_fd(file: &File, fd: RawFd) -> io::Result<()> {
+    // SAFETY: dup2 takes two numbers; the callers pass standard descriptors only, which no Rust value owns.
+    let done = unsafe { libc::dup2(file.as_raw_fd(), fd) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Names the calling thread for `top -H`; the kernel keeps 15 bytes.
+pub fn name_thread(name: &str) {
+    let mut kernel = [0u8; 16];
+    for (to, from) in kernel[..15].iter_mut().zip(name.bytes().filter(|&b| b != 0)) {
+        *to = from;
+    }
+    // SAFETY: PR_SET_NAME reads at most 16 bytes up to a NUL, which the buffer ends with.
+    unsafe { libc::prctl(libc::PR_SET_NAME, kernel.as_ptr()) };
 }
 
 /// One descriptor to wait for, and what happened to it.
