@@ -60,16 +60,6 @@ fn replace_fd(file: &File, fd: RawFd) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Names the calling thread for `top -H`; the kernel keeps 15 bytes.
-pub fn name_thread(name: &str) {
-    let mut kernel = [0u8; 16];
-    for (to, from) in kernel[..15].iter_mut().zip(name.bytes().filter(|&b| b != 0)) {
-        *to = from;
-    }
-    // SAFETY: PR_SET_NAME reads at most 16 bytes up to a NUL, which the buffer ends with.
-    unsafe { libc::prctl(libc::PR_SET_NAME, kernel.as_ptr()) };
-}
-
 /// One descriptor to wait for, and what happened to it.
 #[derive(Clone, Copy, Debug)]
 #[repr(transparent)]
