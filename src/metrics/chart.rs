@@ -329,6 +329,7 @@ impl Chart {
             last_calculated: 0.0,
             last_collected_us: 0,
             current: Sample::EMPTY,
+            latest: f64::NAN,
             packed_from: 0,
             packed: Sample::normal(0.0),
             writer: metric.writer,

@@ -158,6 +158,7 @@ impl Chart {
             for dim in &mut state.dims {
                 let value = dim.value_at(next, from_us, until_us, remaining == 1, every);
                 let stored = store_this && dim.updated && dim.collections > 1;
+                dim.latest = if stored { value } else { f64::NAN };
                 dim.current = if stored {
                     let reset = reset_here && dim.algorithm_resets();
                     Sample::pack(value, SampleFlags { anomalous: false, reset })
@@ -208,8 +209,15 @@ impl Chart {
             dim.current = Sample::EMPTY;
         }
         let end_us = end.micros();
+        let newer = end > state.last_updated;
+        if newer {
+            state.dims.iter_mut().for_each(|dim| dim.latest = f64::NAN);
+        }
         for set in point.values {
             let Some(dim) = state.dims.get_mut(set.dim as usize) else { continue };
+            if newer {
+                dim.latest = set.value;
+            }
             dim.current = dim.packed(set.value, set.flags);
             dim.collected = set.collected;
             dim.last_collected = set.collected;
@@ -219,7 +227,6 @@ impl Chart {
             dim.writer.store(end, dim.current);
         }
         let since_us = end_us - state.last_collected;
-        let newer = end > state.last_updated;
         state.counter += 1;
         state.counter_done += 1;
         state.sync_clock = false;

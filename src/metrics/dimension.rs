@@ -101,6 +101,8 @@ pub struct Dimension {
     pub last_collected_us: i64,
     /// What the slot just stored holds; [`Sample::EMPTY`] for a gap.
     pub current: Sample,
+    /// The value behind the newest slot, as computed or received, before packing; NaN for a gap.
+    pub latest: f64,
 
     /// Bits of the last final value received and what it packs to: most series repeat themselves.
     pub(super) packed_from: u64,

@@ -278,7 +278,7 @@ impl Grouping {
     }
 
     fn keep(&mut self, value: f64) {
-        if self.stride > 1 && self.count % self.stride != 0 {
+        if self.stride > 1 && !self.count.is_multiple_of(self.stride) {
             return;
         }
         if self.kept.len() == KEPT_MAX {

@@ -7,3 +7,6 @@ pub mod options;
 pub mod window;
 pub mod group;
 pub mod rows;
+pub mod answer;
+pub mod select;
+pub mod run;

@@ -3,9 +3,63 @@
 use super::{Endpoint, read};
 
 pub mod info;
+pub mod data;
 
 /// The agent's own commands.
 pub const AGENT: &[Endpoint] = &[read("info", info::info)];
 
 /// Commands that read samples and charts: `charts`, `chart`, `data`, `contexts`, `context`, `allmetrics`, `badge.svg`, `weights`, …
-pub const READS: &[Endpoint] = &[];
+pub const READS: &[Endpoint] = &[read("data", data::data)];
+
+#[cfg(test)]
+pub(crate) mod samples {
+    //! Requests to endpoints without a server, about a host with a short past.
+
+    use std::sync::Arc;
+
+    use crate::base::time::{Clock, UnixMicros};
+    use crate::metrics::Hosts;
+    use crate::net::Peer;
+    use crate::query::run::samples::{T0, host};
+    use crate::web::Agent;
+    use crate::web::acl::Rights;
+    use crate::web::api::{Call, Handler};
+    use crate::web::http::{Request, Response};
+    use crate::wire::http::{Method, Query};
+
+    /// The answer of `handler` to `query`, asked 5000 seconds after the first sample.
+    pub(crate) fn ask(handler: Handler, query: &str) -> Response {
+        ask_at(handler, query, 5000)
+    }
+
+    pub(crate) fn ask_at(handler: Handler, query: &str, second: i64) -> Response {
+        let clock = Clock::manual(UnixMicros((T0 + second) * 1_000_000));
+        let agent = Agent { hosts: Hosts::new(host()), clock };
+        let request = Request {
+            method: Method::Get,
+            path: "/api/v1/x".into(),
+            query: Query::parse(query.as_bytes()).unwrap(),
+            target: "/api/v1/x".into(),
+            peer: Peer::unix(),
+            rights: Rights::all(),
+            host: None,
+            https: false,
+            auth_token: None,
+            do_not_track: false,
+            person: None,
+        };
+        let host = Arc::clone(agent.hosts.local());
+        handler(&Call { agent: &agent, host: &host, request: &request })
+    }
+
+    pub(crate) fn text(response: &Response) -> String {
+        String::from_utf8(response.body.clone()).unwrap()
+    }
+
+    /// The document of a 200.
+    #[track_caller]
+    pub(crate) fn json(response: &Response) -> serde_json::Value {
+        assert_eq!(response.status, 200, "{}", text(response));
+        serde_json::from_slice(&response.body).unwrap()
+    }
+}

@@ -1,0 +1,406 @@
+//! Runs a query: selects, resolves the window, walks every metric. The only part that reads storage.
+//!
+//! Runs on the caller's thread and holds no lock while it reads. Memory is bounded by [`VALUES_MAX`] values.
+
+use std::sync::Arc;
+
+use super::answer::{Answer, ChartRef, Series};
+use super::group::{Grouping, Method};
+use super::options::Options;
+use super::rows::{Column, Facet, Notes, Point, Walk};
+use super::select::{self, Metric, Wanted};
+use super::window::{self, Asked, Held, Window};
+use crate::base::number::Sample;
+use crate::base::time::UnixSeconds;
+use crate::metrics::Host;
+
+/// Values one answer may hold; a query that would need more gets fewer rows, each over a longer time.
+pub const VALUES_MAX: i64 = 16 << 20;
+
+/// A query of one host.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Query<'a> {
+    pub chart: &'a str,
+    pub context: &'a str,
+    pub dimensions: &'a str,
+    pub chart_label_key: &'a str,
+    pub chart_labels_filter: &'a str,
+    /// Seconds, absolute or relative; 0 = the latest, or ten minutes.
+    pub after: i64,
+    pub before: i64,
+    pub points: i64,
+    pub gtime: i64,
+    /// A method's word.
+    pub group: &'a str,
+    pub group_options: &'a str,
+    pub options: Options,
+    pub tier: Option<usize>,
+    /// The current second.
+    pub clock: i64,
+    /// Note which rows hold a counter's reset.
+    pub want_resets: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QueryError {
+    #[error("neither a chart nor a context is given")]
+    NothingAsked,
+    #[error("no metric matches")]
+    NoMatch,
+    #[error("the query took longer than its time-out")]
+    TimedOut,
+}
+
+/// Whether the query is about one chart that was named, or a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Single,
+    Pattern,
+}
+
+/// An answer and what only the query could tell about it.
+#[derive(Debug)]
+pub struct Outcome {
+    pub answer: Answer,
+    pub kind: Kind,
+    pub label_keys: Vec<String>,
+}
+
+/// How many tiers the host's samples are kept in.
+pub fn tiers(_host: &Host) -> usize {
+    1
+}
+
+/// Answers `query`; `expired` is asked before every metric.
+pub fn run(
+    host: &Host,
+    query: &Query<'_>,
+    expired: &dyn Fn() -> bool,
+) -> Result<Outcome, QueryError> {
+    let wanted = Wanted {
+        chart: query.chart,
+        context: query.context,
+        dimensions: query.dimensions,
+        chart_label_key: query.chart_label_key,
+        chart_labels_filter: query.chart_labels_filter,
+        options: query.options,
+        after: query.after,
+        before: query.before,
+    };
+    if !select::says_anything(&wanted) {
+        return Err(QueryError::NothingAsked);
+    }
+    let selection = select::select(host, &wanted, query.clock);
+    let Some(held) = held(&selection.metrics) else { return Err(QueryError::NoMatch) };
+    let mut options = query.options;
+    let tier = query.tier.filter(|tier| *tier < tiers(host));
+    options.set(Options::SELECTED_TIER, tier.is_some());
+    let asked = Asked {
+        after: query.after,
+        before: query.before,
+        points: query.points,
+        gtime: query.gtime,
+        options,
+        forced_every: None,
+    };
+    let rows_max = VALUES_MAX / i64::try_from(selection.metrics.len()).unwrap_or(i64::MAX);
+    let window = window::resolve(&asked, held, query.clock, rows_max);
+    options.remove(Options::NATURAL_POINTS | Options::VIRTUAL_POINTS);
+    options.insert(if window.natural { Options::NATURAL_POINTS } else { Options::VIRTUAL_POINTS });
+
+    let (method, group) = Method::parse(query.group);
+    let facet =
+        if options.contains(Options::ANOMALY_BIT) { Facet::AnomalyRate } else { Facet::of(method) };
+    let notes = Notes {
+        anomaly_rates: options.contains(Options::ANOMALY_RATES),
+        resets: query.want_resets,
+    };
+    let mut grouping = Grouping::new(method, query.group_options, &window);
+    let mut series = Vec::with_capacity(selection.metrics.len());
+    let mut points_read = 0;
+    for metric in selection.metrics {
+        if expired() {
+            return Err(QueryError::TimedOut);
+        }
+        let column = column(&metric, &window, facet, notes, &mut grouping);
+        points_read += column.points_read;
+        series.push(Series {
+            chart: metric.chart,
+            id: metric.id,
+            name: metric.name,
+            latest: metric.latest,
+            shown: metric.shown,
+            column,
+        });
+    }
+    if options.contains(Options::NONZERO) && query.dimensions.is_empty() {
+        drop_zeros(&mut series);
+    }
+    let mut points_per_tier = vec![0; tiers(host)];
+    points_per_tier[0] = points_read;
+    let answer = Answer {
+        window,
+        held,
+        options,
+        group,
+        charts: selection.charts,
+        series,
+        points_per_tier,
+        full: selection.full,
+    };
+    let kind = if selection.single { Kind::Single } else { Kind::Pattern };
+    Ok(Outcome { answer, kind, label_keys: selection.label_keys })
+}
+
+/// What all metrics together hold; `None` without metrics.
+fn held(metrics: &[Metric]) -> Option<Held> {
+    metrics.iter().map(|m| Held { every: m.every, first: m.first, last: m.last }).reduce(|a, b| {
+        Held { every: a.every.min(b.every), first: a.first.min(b.first), last: a.last.max(b.last) }
+    })
+}
+
+/// Walks one metric, from the last sample by the start of the window to the first one at its end or later.
+fn column(
+    metric: &Metric,
+    window: &Window,
+    facet: Facet,
+    notes: Notes,
+    grouping: &mut Grouping,
+) -> Column {
+    let every = metric.every;
+    let mut walk = Walk::new(window, facet, notes, grouping);
+    let after = window.after - window.after.rem_euclid(every) - every;
+    let before = window.before + (every - window.before.rem_euclid(every)) % every;
+    metric.reader.read(UnixSeconds(after), UnixSeconds(before), &mut |end, sample| {
+        walk.feed(&point_of(end.0, every, sample));
+    });
+    walk.finish()
+}
+
+/// A sample as a point of tier 0.
+#[inline]
+fn point_of(end: i64, every: i64, sample: Sample) -> Point {
+    let value = sample.reading();
+    Point {
+        start: end - every,
+        end,
+        sum: value,
+        min: value,
+        max: value,
+        count: u32::from(!sample.is_empty()),
+        anomalous: u32::from(sample.is_anomalous()),
+        reset: sample.is_reset(),
+    }
+}
+
+/// Hides dimensions whose samples are all zero or missing, unless that hides everything.
+fn drop_zeros(series: &mut [Series]) {
+    if series.iter().any(|s| s.shown && s.column.nonzero) {
+        for s in series {
+            s.shown &= s.column.nonzero;
+        }
+    }
+}
+
+impl Outcome {
+    /// The chart of a single-chart query.
+    pub fn chart(&self) -> Option<&ChartRef> {
+        self.answer.charts.first().filter(|_| self.kind == Kind::Single)
+    }
+
+    pub fn chart_name(&self) -> Option<Arc<str>> {
+        self.chart().map(|chart| Arc::clone(&chart.name))
+    }
+}
+
+#[cfg(test)]
+pub mod samples {
+    //! A host with a short past, for tests of whatever asks questions.
+
+    use super::*;
+    use crate::base::ids::MachineGuid;
+    use crate::base::number::SampleFlags;
+    use crate::base::time::UpdateEvery;
+    use crate::metrics::{
+        Algorithm, ChartSpec, DimensionOptions, DimensionSpec, HostInfo, HostKind, HostSettings,
+        LabelSource, Point, PointValue,
+    };
+    use crate::storage::Mode;
+    use crate::storage::ram::RamEngine;
+
+    pub const T0: i64 = 1_700_000_000;
+    pub const SECONDS: i64 = 900;
+
+    /// Charts `t.abs` (up, `some zero` named "Zero Zero", gap, hid hidden) and `t.two` (up), both of context `t.ctx`,
+    /// and `t.slow` every five seconds (s).
+    pub fn host() -> Arc<Host> {
+        let engine = Arc::new(RamEngine::new(Mode::Ram, 3600));
+        let info = HostInfo::named("node");
+        let host = Host::new(
+            MachineGuid::random(),
+            HostKind::Local,
+            info,
+            engine,
+            HostSettings::default(),
+        );
+        for (id, name, context, every, dims) in [
+            ("t.abs", "absname", "t.ctx", 1, &["up", "zero", "gap", "hid"][..]),
+            ("t.two", "", "t.ctx", 1, &["up"]),
+            ("t.slow", "", "t.slow", 5, &["s"]),
+        ] {
+            let every = UpdateEvery::clamped(every);
+            let chart = host
+                .define_chart(&ChartSpec {
+                    id,
+                    name,
+                    context,
+                    units: "things/s",
+                    title: if id == "t.abs" { "The absolute one" } else { "The second one" },
+                    update_every: every,
+                    plugin: "feed",
+                    ..ChartSpec::default()
+                })
+                .unwrap();
+            if id == "t.abs" {
+                chart.lock().labels.set("colour", "red", LabelSource::CONFIG);
+            }
+            for dim in dims {
+                chart
+                    .define_dimension(&DimensionSpec {
+                        name: if *dim == "zero" { "Zero Zero" } else { "" },
+                        options: if *dim == "hid" {
+                            DimensionOptions::HIDDEN
+                        } else {
+                            DimensionOptions::empty()
+                        },
+                        ..DimensionSpec::plain(dim, Algorithm::Absolute, 1, 1)
+                    })
+                    .unwrap();
+            }
+            let mut end = T0 + every.seconds();
+            while end <= T0 + SECONDS {
+                let t = end - T0;
+                let values: Vec<_> = dims
+                    .iter()
+                    .zip(0..)
+                    .map(|(dim, n)| PointValue {
+                        dim: n,
+                        collected: t,
+                        value: match *dim {
+                            "up" => (t % 100) as f64,
+                            "zero" => 0.0,
+                            "gap" if t % 10 < 5 => f64::NAN,
+                            "hid" => 100.0,
+                            _ => t as f64,
+                        },
+                        flags: SampleFlags::default(),
+                    })
+                    .collect();
+                chart.store_point(&Point { end: UnixSeconds(end), every, values: &values });
+                end += every.seconds();
+            }
+        }
+        host
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::{SECONDS, T0, host};
+    use super::*;
+
+    fn query() -> Query<'static> {
+        Query {
+            chart: "t.abs",
+            after: T0 + 101,
+            before: T0 + 103,
+            clock: T0 + 5000,
+            ..Query::default()
+        }
+    }
+
+    fn ask(query: &Query<'_>) -> Result<Outcome, QueryError> {
+        run(&host(), query, &|| false)
+    }
+
+    /// Names of the shown dimensions.
+    #[track_caller]
+    fn names(query: &Query<'_>, want: &[&str]) {
+        let outcome = ask(query).unwrap();
+        assert_eq!(outcome.answer.shown().map(|s| s.name.to_string()).collect::<Vec<_>>(), want);
+    }
+
+    #[test]
+    fn dimensions_are_chosen_by_id_name_and_pattern() {
+        names(&query(), &["up", "Zero Zero", "gap"]);
+        names(&Query { chart: "t.absname", ..query() }, &["up", "Zero Zero", "gap"]);
+        names(&Query { dimensions: "*", ..query() }, &["up", "Zero Zero", "gap", "hid"]);
+        names(&Query { dimensions: "hid,Zero Zero", ..query() }, &["Zero Zero", "hid"]);
+        names(&Query { dimensions: "zero|u*", ..query() }, &["up", "Zero Zero"]);
+        names(&Query { dimensions: "zero|up", options: Options::MATCH_NAMES, ..query() }, &["up"]);
+        let nonzero = Query { options: Options::NONZERO, before: T0 + 110, ..query() };
+        names(&nonzero, &["up", "gap"]);
+        names(&Query { dimensions: "zero", ..nonzero }, &["Zero Zero"]);
+        names(&Query { options: Options::PERCENTAGE, dimensions: "up", ..query() }, &["up"]);
+    }
+
+    #[test]
+    fn charts_are_chosen_by_context_pattern_and_label() {
+        let pattern = Query { chart: "", context: "t.ctx", ..query() };
+        names(&pattern, &["up", "Zero Zero", "gap", "up"]);
+        names(&Query { chart: "*two", ..pattern }, &["up"]);
+        names(&Query { chart_labels_filter: "colour:red", dimensions: "up", ..pattern }, &["up"]);
+        let outcome = ask(&Query { chart_label_key: "colour,size", ..pattern }).unwrap();
+        assert_eq!(
+            (outcome.kind, outcome.label_keys.len(), outcome.answer.charts.len()),
+            (Kind::Pattern, 2, 1)
+        );
+        assert_eq!(outcome.answer.charts[0].labels[0].as_deref(), Some("red"));
+        assert_eq!(ask(&Query { chart: "t.nosuch", ..query() }).unwrap_err(), QueryError::NoMatch);
+        assert_eq!(ask(&Query { chart: "*", ..query() }).unwrap_err(), QueryError::NothingAsked);
+    }
+
+    #[test]
+    fn rows_hold_what_was_stored() {
+        let answer = ask(&query()).unwrap().answer;
+        assert_eq!(answer.rows(), 3);
+        assert_eq!(answer.series[0].column.values, [1.0, 2.0, 3.0]);
+        assert!(answer.series[2].column.values.iter().all(|v| v.is_nan()));
+        assert_eq!((answer.held.first, answer.held.last), (T0 + 1, T0 + SECONDS));
+        assert_eq!(answer.points_per_tier, [9]);
+    }
+
+    #[test]
+    fn a_window_without_samples_is_no_match_but_one_that_touches_them_is() {
+        let at = |after: i64, before: i64| {
+            ask(&Query { after: T0 + after, before: T0 + before, ..query() })
+        };
+        assert_eq!(at(903, 950).unwrap_err(), QueryError::NoMatch);
+        assert_eq!(at(902, 950).unwrap().answer.rows(), 49);
+        assert_eq!(at(-20, -2).unwrap_err(), QueryError::NoMatch);
+        assert_eq!(
+            ask(&Query { after: 0, before: 0, ..query() }).unwrap_err(),
+            QueryError::NoMatch
+        );
+    }
+
+    #[test]
+    fn a_spent_timeout_ends_the_query() {
+        assert_eq!(run(&host(), &query(), &|| true).unwrap_err(), QueryError::TimedOut);
+    }
+
+    #[test]
+    fn everything_about_the_contexts_can_be_listed() {
+        let query = Query {
+            options: Options::ALL_DIMENSIONS,
+            chart: "",
+            context: "t.ctx",
+            chart_labels_filter: "colour:red",
+            ..query()
+        };
+        let full = ask(&query).unwrap().answer.full.unwrap();
+        assert_eq!(full.charts.len(), 2);
+        assert_eq!(full.dimensions.len(), 4);
+        assert!(full.labels.iter().any(|(k, v)| &**k == "colour" && &**v == "red"));
+    }
+}
