@@ -204,6 +204,13 @@ pub enum Health {
 pub struct Closer(Weak<Socket>);
 
 impl Closer {
+    /// Whoever reads sees the end; an answer under way still goes out.
+    pub fn stop_reading(&self) {
+        if let Some(socket) = self.0.upgrade() {
+            let _ = socket.shutdown(Shutdown::Read);
+        }
+    }
+
     pub fn close(&self) {
         if let Some(socket) = self.0.upgrade() {
             let _ = socket.shutdown(Shutdown::Both);

@@ -3,6 +3,7 @@
 //! An item is `[tcp:|udp:]ADDRESS[%INTERFACE][:PORT][=WORD|WORD…][^SSL=optional|force]` or `unix:/path`. What the words after
 //! `=` allow is the caller's matter. No thread; names are resolved (blocking) while sockets are opened, at start only.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, ToSocketAddrs};
@@ -144,6 +145,19 @@ impl Listener {
         match self {
             Listener::Tcp(listener) => listener.local_addr().ok(),
             Listener::Unix(..) => None,
+        }
+    }
+}
+
+/// `tcp:ADDRESS:PORT` or `unix:PATH`.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listener::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => write!(f, "tcp:{address}"),
+                Err(_) => f.write_str("tcp:?"),
+            },
+            Listener::Unix(_, path) => write!(f, "unix:{}", path.display()),
         }
     }
 }

@@ -5,7 +5,9 @@ pub mod listen;
 pub mod accept;
 pub mod destination;
 pub mod dial;
+pub mod usage;
 
 pub use connection::{Closer, Connection, Health, Peer};
 pub use destination::{Destination, parse_destinations};
 pub use dial::{DialError, dial};
+pub use usage::Usage;

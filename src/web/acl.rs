@@ -1,6 +1,21 @@
 //! Who may do what: the rights a port grants and the lists of netdata.conf that say who gets them.
+//!
+//! A list is tried on the peer's address first. Only where that decides nothing, and the list could hold names, is DNS asked:
+//! on the connection's own thread, for few connections at a time, with the answers kept for a while. A name counts only when
+//! it leads back to the address.
+
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bitflags::bitflags;
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use crate::base::pattern::SimplePattern;
+use crate::base::sys;
+use crate::base::time::{Clock, MICROS};
+use crate::config::Config;
+use crate::net::Peer;
 
 bitflags! {
     /// What a connection may ask for.
@@ -12,5 +27,201 @@ bitflags! {
         const MANAGEMENT = 8;
         const STREAMING = 16;
         const NETDATA_CONF = 32;
+    }
+}
+
+/// Addresses whose names are remembered.
+const NAMES_MAX: usize = 1024;
+const NAME_KEPT_US: i64 = 60 * MICROS;
+/// Questions to DNS under way at one time; a connection beyond that counts as having no name.
+const LOOKUPS_MAX: usize = 8;
+
+/// One `allow … from` list.
+#[derive(Clone, Debug)]
+pub struct AllowList {
+    pattern: SimplePattern,
+    by_name: bool,
+}
+
+/// What a list says about a peer as long as only its address is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Yes,
+    No,
+    /// The name of the peer may decide.
+    AskItsName,
+}
+
+impl AllowList {
+    /// `by_dns` is `yes`, `no` or `heuristic`: only if the list holds what can be a name.
+    pub fn new(list: &str, by_dns: &str) -> Self {
+        let by_name = match by_dns {
+            "yes" => true,
+            "no" => false,
+            _ => list.split_ascii_whitespace().any(may_be_a_name),
+        };
+        AllowList { pattern: SimplePattern::new(list), by_name }
+    }
+
+    pub fn by_address(&self, peer: &Peer) -> Verdict {
+        match self.pattern.decide(&peer.ip) {
+            Some(true) => Verdict::Yes,
+            None if self.by_name && peer.address.is_some() => Verdict::AskItsName,
+            _ => Verdict::No,
+        }
+    }
+
+    /// May wait for DNS.
+    pub fn allows(&self, peer: &Peer, names: &Names) -> bool {
+        match (self.by_address(peer), peer.address) {
+            (Verdict::Yes, _) => true,
+            (Verdict::AskItsName, Some(address)) => {
+                names.of(address).is_some_and(|name| self.pattern.matches(&name))
+            }
+            _ => false,
+        }
+    }
+}
+
+fn may_be_a_name(word: &str) -> bool {
+    let word = word.trim_start_matches('!');
+    word != "localhost"
+        && word != "UNKNOWN"
+        && word.bytes().any(|b| !b.is_ascii_hexdigit() && !b".:*%/".contains(&b))
+}
+
+/// The lists of `[web]` and `[registry]`.
+#[derive(Clone, Debug)]
+pub struct AllowLists {
+    pub connections: AllowList,
+    dashboard: AllowList,
+    badges: AllowList,
+    streaming: AllowList,
+    netdata_conf: AllowList,
+    management: AllowList,
+    registry: AllowList,
+}
+
+const PRIVATE_NETWORKS: &str = "localhost fd* 10.* 192.168.* 172.16.* 172.17.* 172.18.* 172.19.* 172.20.* 172.21.* \
+     172.22.* 172.23.* 172.24.* 172.25.* 172.26.* 172.27.* 172.28.* 172.29.* 172.30.* 172.31.* UNKNOWN";
+
+impl AllowLists {
+    pub fn from_config(config: &Config) -> Self {
+        let list = |section: &str, what: &str, default: &str, by_dns: &str| {
+            let from = config.string(section, &format!("allow {what}from"), default);
+            AllowList::new(&from, &config.string(section, &format!("allow {what}by dns"), by_dns))
+        };
+        AllowLists {
+            connections: list("web", "connections ", "localhost *", "heuristic"),
+            dashboard: list("web", "dashboard ", "localhost *", "heuristic"),
+            badges: list("web", "badges ", "*", "heuristic"),
+            registry: list("registry", "", "*", "heuristic"),
+            streaming: list("web", "streaming ", "*", "heuristic"),
+            netdata_conf: list("web", "netdata.conf ", PRIVATE_NETWORKS, "no"),
+            management: list("web", "management ", "localhost", "heuristic"),
+        }
+    }
+
+    /// What the peer may do on a port that grants `port`. May wait for DNS.
+    pub fn rights(&self, peer: &Peer, port: Rights, names: &Names) -> Rights {
+        let lists = [
+            (Rights::DASHBOARD, &self.dashboard),
+            (Rights::BADGES, &self.badges),
+            (Rights::REGISTRY, &self.registry),
+            (Rights::STREAMING, &self.streaming),
+            (Rights::NETDATA_CONF, &self.netdata_conf),
+            (Rights::MANAGEMENT, &self.management),
+        ];
+        let mut rights = Rights::empty();
+        for (right, list) in lists {
+            rights.set(right, port.contains(right) && list.allows(peer, names));
+        }
+        rights
+    }
+}
+
+/// Names of addresses, as DNS has them.
+pub struct Names {
+    clock: Clock,
+    known: Mutex<FxHashMap<IpAddr, Known>>,
+    asking: AtomicUsize,
+}
+
+struct Known {
+    name: Option<String>,
+    until_us: i64,
+}
+
+impl Names {
+    pub fn new(clock: Clock) -> Self {
+        Names { clock, known: Mutex::default(), asking: AtomicUsize::new(0) }
+    }
+
+    /// The verified name of an address. Waits for DNS unless it is known; `None` when too many others wait already.
+    fn of(&self, address: IpAddr) -> Option<String> {
+        let now = self.clock.monotonic_us();
+        if let Some(known) = self.known.lock().get(&address).filter(|known| now < known.until_us) {
+            return known.name.clone();
+        }
+        let turn = self.asking.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| {
+            (n < LOOKUPS_MAX).then_some(n + 1)
+        });
+        turn.ok()?;
+        let name = verified_name(address);
+        self.asking.fetch_sub(1, Ordering::AcqRel);
+        let mut known = self.known.lock();
+        if known.len() >= NAMES_MAX {
+            known.clear();
+        }
+        known.insert(address, Known { name: name.clone(), until_us: now + NAME_KEPT_US });
+        name
+    }
+}
+
+fn verified_name(address: IpAddr) -> Option<String> {
+    let name = sys::host_name_of(address)?;
+    let mut back = (name.as_str(), 0).to_socket_addrs().ok()?;
+    back.any(|found| found.ip().to_canonical() == address).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::time::UnixMicros;
+
+    fn peer(ip: &str) -> Peer {
+        Peer { address: ip.parse().ok(), ip: ip.to_owned(), port: "1".to_owned() }
+    }
+
+    #[test]
+    fn a_list_decides_by_address_where_it_can() {
+        let check = |list: &str, by_dns: &str, ip: &str, verdict: Verdict| {
+            assert_eq!(AllowList::new(list, by_dns).by_address(&peer(ip)), verdict, "{list} {ip}");
+        };
+        check("localhost *", "heuristic", "10.0.0.1", Verdict::Yes);
+        check("localhost 10.*", "heuristic", "192.0.2.1", Verdict::No);
+        check("!10.0.0.1 *.example.com", "heuristic", "10.0.0.1", Verdict::No);
+        check("localhost *.example.com", "heuristic", "10.0.0.1", Verdict::AskItsName);
+        check("localhost *.example.com", "no", "10.0.0.1", Verdict::No);
+        check("10.*", "yes", "192.0.2.1", Verdict::AskItsName);
+        check("*.example.com", "yes", "localhost", Verdict::No);
+        check(PRIVATE_NETWORKS, "heuristic", "192.0.2.1", Verdict::No);
+    }
+
+    #[test]
+    fn rights_are_what_the_port_and_the_lists_both_grant() {
+        let config = Config::new();
+        config.load_text(
+            "[web]\nallow dashboard from = 10.*\nallow badges from = !10.2.* *\n",
+            "test",
+            crate::config::Present::Replace,
+        );
+        let lists = AllowLists::from_config(&config);
+        let names = Names::new(Clock::manual(UnixMicros(0)));
+        let rights = |ip: &str, port| lists.rights(&peer(ip), port, &names);
+        let all = Rights::all();
+        assert_eq!(rights("10.2.0.1", all), all - Rights::BADGES - Rights::MANAGEMENT);
+        assert_eq!(rights("192.0.2.1", all), Rights::BADGES | Rights::REGISTRY | Rights::STREAMING);
+        assert_eq!(rights("10.1.0.1", Rights::BADGES | Rights::MANAGEMENT), Rights::BADGES);
     }
 }

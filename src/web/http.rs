@@ -2,6 +2,8 @@
 //!
 //! No socket here; the server turns a [`Response`] into bytes. No thread, no lock.
 
+use std::fs::File;
+
 use crate::base::json::JsonWriter;
 use crate::base::time::UnixSeconds;
 use crate::net::Peer;
@@ -70,12 +72,47 @@ pub enum Caching {
     Refresh(i64),
 }
 
-#[derive(Clone, Debug)]
+/// What follows the head.
+#[derive(Debug)]
+pub enum Body {
+    Bytes(Vec<u8>),
+    /// So many bytes from where the file stands; copied piece by piece.
+    File(File, u64),
+}
+
+impl Body {
+    pub fn len(&self) -> u64 {
+        match self {
+            Body::Bytes(bytes) => bytes.len() as u64,
+            Body::File(_, len) => *len,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What is in memory; nothing of a file.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Body::Bytes(bytes) => bytes,
+            Body::File(..) => &[],
+        }
+    }
+}
+
+impl<B: Into<Vec<u8>>> From<B> for Body {
+    fn from(bytes: B) -> Body {
+        Body::Bytes(bytes.into())
+    }
+}
+
+#[derive(Debug)]
 pub struct Response {
     pub status: u16,
     pub content_type: ContentType,
     pub caching: Caching,
-    pub body: Vec<u8>,
+    pub body: Body,
     /// `Date`, where it is not now: that of a file is its last change.
     pub date: Option<UnixSeconds>,
     /// `Location`, `Content-Disposition`, `Refresh`.
@@ -105,7 +142,7 @@ impl Kind {
 }
 
 impl Response {
-    pub fn new(status: u16, content_type: ContentType, body: impl Into<Vec<u8>>) -> Self {
+    pub fn new(status: u16, content_type: ContentType, body: impl Into<Body>) -> Self {
         Response {
             status,
             content_type,
@@ -124,12 +161,12 @@ impl Response {
     }
 
     /// 200 with plain text.
-    pub fn text(body: impl Into<Vec<u8>>) -> Self {
+    pub fn text(body: impl Into<Body>) -> Self {
         Response::new(200, ContentType::Text, body)
     }
 
     /// An error told in plain text.
-    pub fn error(status: u16, body: impl Into<Vec<u8>>) -> Self {
+    pub fn error(status: u16, body: impl Into<Body>) -> Self {
         Response::new(status, ContentType::Text, body)
     }
 

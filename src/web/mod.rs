@@ -1,19 +1,62 @@
 //! L6: listeners, HTTP, routes, API, formatters, static files.
 //!
 //! [`Agent`] is what all of it looks at. Every connection has a thread of its own (`WEB_SERVER[n]`), so a handler may take
-//! its time; it never holds a lock while it writes to a client.
+//! its time; it never holds a lock while it writes to a client. A child that wants to stream is handed to `stream` through
+//! [`StreamAcceptor`](crate::net::accept::StreamAcceptor), on the same thread.
 
 use std::sync::Arc;
 
 use crate::base::time::Clock;
+use crate::config::Config;
 use crate::metrics::Hosts;
+use crate::net::Usage;
+use crate::net::accept::StreamAcceptor;
 
 pub mod http;
 pub mod acl;
+pub mod options;
+pub mod server;
+mod session;
+mod answer;
+pub mod routes;
+pub mod static_files;
+pub mod management;
 pub mod api;
 
-/// What handlers see of the running agent.
+pub use self::options::Options;
+pub use self::server::{NoSockets, Port, Server};
+
+/// What the server and its handlers see of the running agent.
 pub struct Agent {
     pub hosts: Arc<Hosts>,
     pub clock: Clock,
+    pub config: Arc<Config>,
+    pub options: Options,
+    pub names: acl::Names,
+    pub usage: Arc<Usage>,
+    pub streams: Arc<dyn StreamAcceptor>,
+    /// This agent streams to a parent.
+    pub stream_enabled: bool,
+    /// What `manage/health` asks for; `None` when it could not be made.
+    pub api_key: Option<String>,
+}
+
+impl Agent {
+    /// An agent with nothing configured, for tests of handlers.
+    #[cfg(test)]
+    pub(crate) fn sample(hosts: Arc<Hosts>, clock: Clock) -> Agent {
+        let config = Arc::new(Config::new());
+        let options = Options::from_config(&config, "sample", "/nowhere");
+        Agent {
+            hosts,
+            names: acl::Names::new(clock.clone()),
+            clock,
+            config,
+            options,
+            usage: Arc::default(),
+            streams: Arc::new(crate::net::accept::NoStreams),
+            stream_enabled: false,
+            api_key: None,
+        }
+    }
 }

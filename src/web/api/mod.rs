@@ -14,6 +14,7 @@ use super::acl::Rights;
 use super::http::{Request, Response};
 
 pub mod v1;
+pub mod v3;
 
 /// One request to one endpoint.
 pub struct Call<'a> {

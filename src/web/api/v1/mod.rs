@@ -1,15 +1,42 @@
 //! `/api/v1`: the interface of every dashboard, scraper and script written for Netdata.
 
 use super::{Endpoint, read};
+use crate::web::acl::Rights;
+use crate::web::management;
 
 pub mod info;
 pub mod data;
+pub mod registry;
+pub mod alarms;
+pub mod functions;
+mod rest;
+
+/// Where a command is looked for, in this order.
+pub const TABLES: &[&[Endpoint]] = &[AGENT, READS];
 
 /// The agent's own commands.
-pub const AGENT: &[Endpoint] = &[read("info", info::info)];
+const AGENT: &[Endpoint] = &[
+    read("info", info::info),
+    Endpoint {
+        name: "registry",
+        needs: Rights::DASHBOARD.union(Rights::REGISTRY),
+        handler: registry::registry,
+    },
+    read("alarms", alarms::alarms),
+    read("alarms_values", alarms::alarms_values),
+    read("alarm_count", alarms::alarm_count),
+    read("alarm_log", alarms::alarm_log),
+    read("alarm_variables", alarms::alarm_variables),
+    Endpoint { name: "manage/health", needs: Rights::MANAGEMENT, handler: management::health },
+    read("functions", functions::functions),
+    read("function", functions::function),
+    read("aclk", rest::aclk),
+    read("dbengine_stats", rest::dbengine_stats),
+    read("archivedcharts", rest::archived_charts),
+];
 
 /// Commands that read samples and charts: `charts`, `chart`, `data`, `contexts`, `context`, `allmetrics`, `badge.svg`, `weights`, …
-pub const READS: &[Endpoint] = &[read("data", data::data)];
+const READS: &[Endpoint] = &[read("data", data::data)];
 
 #[cfg(test)]
 pub(crate) mod samples {
@@ -34,7 +61,7 @@ pub(crate) mod samples {
 
     pub(crate) fn ask_at(handler: Handler, query: &str, second: i64) -> Response {
         let clock = Clock::manual(UnixMicros((T0 + second) * 1_000_000));
-        let agent = Agent { hosts: Hosts::new(host()), clock };
+        let agent = Agent::sample(Hosts::new(host()), clock);
         let request = Request {
             method: Method::Get,
             path: "/api/v1/x".into(),
@@ -53,13 +80,13 @@ pub(crate) mod samples {
     }
 
     pub(crate) fn text(response: &Response) -> String {
-        String::from_utf8(response.body.clone()).unwrap()
+        String::from_utf8(response.body.bytes().to_vec()).unwrap()
     }
 
     /// The document of a 200.
     #[track_caller]
     pub(crate) fn json(response: &Response) -> serde_json::Value {
         assert_eq!(response.status, 200, "{}", text(response));
-        serde_json::from_slice(&response.body).unwrap()
+        serde_json::from_slice(response.body.bytes()).unwrap()
     }
 }

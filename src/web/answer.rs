@@ -1,0 +1,315 @@
+//! Responses to bytes: the head, then the body as it is or compressed and in chunks.
+//!
+//! Nothing here holds a whole body twice: files and compressed output go out piece by piece. No lock.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::base::VERSION;
+use crate::base::time::{Clock, UnixSeconds};
+use crate::net::Connection;
+use crate::wire::http::{CacheControl, Framing, LAST_CHUNK, Method, ResponseHead, push_chunk};
+
+use super::Options;
+use super::http::{Body, Caching, Kind, Response};
+
+/// Gathered before it is written.
+const PIECE_BYTES: usize = 16 * 1024;
+/// A client that takes an answer more slowly than this, beyond its first patience, is left.
+const SLOWEST_BYTES_PER_SECOND: u64 = 4096;
+const DAY: i64 = 86_400;
+
+/// What an answer needs beside itself.
+pub(super) struct Envelope<'a> {
+    pub(super) options: &'a Options,
+    pub(super) now: UnixSeconds,
+    pub(super) update_every: i64,
+    pub(super) origin: &'a str,
+    pub(super) keep_alive: bool,
+    pub(super) gzip: bool,
+    pub(super) method: Method,
+}
+
+/// Bytes of a body, before and after compression.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) plain: u64,
+    pub(super) encoded: u64,
+}
+
+/// Writes the whole response.
+pub(super) fn write(
+    out: &mut impl Write,
+    response: Response,
+    envelope: &Envelope<'_>,
+) -> io::Result<Sent> {
+    let plain = response.body.len();
+    let level = envelope.options.gzip.filter(|_| envelope.gzip && plain > 0);
+    let framing = match level {
+        Some(_) => Framing::GzipChunked,
+        None => Framing::Length(usize::try_from(plain).map_err(io::Error::other)?),
+    };
+    let head = head(&response, envelope, framing).into_bytes();
+    if envelope.method == Method::Head {
+        out.write_all(&head)?;
+        return Ok(Sent { plain, encoded: 0 });
+    }
+    let mut pieces =
+        Pieces { out, ready: head, chunk: Vec::new(), chunked: level.is_some(), encoded: 0 };
+    match level {
+        Some(level) => {
+            let mut gzip = GzEncoder::new(&mut pieces, Compression::new(level));
+            copy(response.body, &mut gzip)?;
+            gzip.finish()?;
+        }
+        None => copy(response.body, &mut pieces)?,
+    }
+    let encoded = pieces.finish()?;
+    Ok(Sent { plain, encoded })
+}
+
+fn copy(body: Body, out: &mut impl Write) -> io::Result<()> {
+    match body {
+        Body::Bytes(bytes) => out.write_all(&bytes),
+        Body::File(mut file, mut left) => {
+            let mut piece = vec![0; PIECE_BYTES];
+            while left > 0 {
+                let most = usize::try_from(left).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+                match file.read(&mut piece[..most])? {
+                    // It became shorter than the length that was promised.
+                    0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                    got => {
+                        out.write_all(&piece[..got])?;
+                        left -= got as u64;
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+fn head(response: &Response, envelope: &Envelope<'_>, framing: Framing) -> String {
+    let now = envelope.now;
+    let soon = now + envelope.update_every.max(1);
+    let cache = match response.caching {
+        _ if response.kind == Kind::Options => CacheControl::Preflight,
+        _ if response.status != 200 => CacheControl::Forbidden { expires: soon },
+        Caching::NoCache => CacheControl::Forbidden { expires: soon },
+        Caching::Refresh(seconds) => CacheControl::Forbidden { expires: now + seconds },
+        Caching::Public => CacheControl::Public { expires: now + DAY },
+    };
+    let tracking = if response.cookies.is_empty() { "N" } else { "T;cookies" };
+    let mut out = String::with_capacity(512);
+    let head = ResponseHead {
+        status: response.status,
+        keep_alive: envelope.keep_alive,
+        version: VERSION,
+        origin: envelope.origin,
+        content_type: response.content_type.as_str(),
+        date: response.date.unwrap_or(now),
+        frame_options: &envelope.options.frame_options,
+        cookies: &response.cookies,
+        tracking: envelope.options.do_not_track.then_some(tracking),
+        cache,
+        more: &response.headers,
+        framing,
+    };
+    head.write(&mut out);
+    out
+}
+
+/// Gathers small writes, the head among them, into large ones, and puts the body in chunks if so told.
+struct Pieces<'a, W> {
+    out: &'a mut W,
+    /// What can go out as it is.
+    ready: Vec<u8>,
+    /// The body's bytes of a chunk that is still growing.
+    chunk: Vec<u8>,
+    chunked: bool,
+    encoded: u64,
+}
+
+impl<W: Write> Pieces<'_, W> {
+    fn send_ready(&mut self) -> io::Result<()> {
+        self.out.write_all(&self.ready)?;
+        self.ready.clear();
+        Ok(())
+    }
+
+    fn seal_chunk(&mut self) {
+        push_chunk(&mut self.ready, &self.chunk);
+        self.chunk.clear();
+    }
+
+    fn finish(mut self) -> io::Result<u64> {
+        if self.chunked {
+            self.seal_chunk();
+            self.ready.extend_from_slice(LAST_CHUNK);
+        }
+        self.send_ready()?;
+        Ok(self.encoded)
+    }
+}
+
+impl<W: Write> Write for Pieces<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.encoded += bytes.len() as u64;
+        if self.chunked {
+            self.chunk.extend_from_slice(bytes);
+            if self.chunk.len() >= PIECE_BYTES {
+                self.seal_chunk();
+                self.send_ready()?;
+            }
+        } else if bytes.len() >= PIECE_BYTES {
+            self.send_ready()?;
+            self.out.write_all(bytes)?;
+        } else {
+            self.ready.extend_from_slice(bytes);
+            if self.ready.len() >= PIECE_BYTES {
+                self.send_ready()?;
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A connection whose writes have to be through in a time that grows with what was written: neither a client that reads
+/// nothing nor one that reads a byte a minute keeps its thread.
+pub(super) struct Paced<'a> {
+    connection: &'a mut Connection,
+    clock: &'a Clock,
+    began_us: i64,
+    patience: Duration,
+    sent: u64,
+}
+
+impl<'a> Paced<'a> {
+    pub(super) fn new(
+        connection: &'a mut Connection,
+        clock: &'a Clock,
+        patience: Duration,
+    ) -> Self {
+        Paced { connection, clock, began_us: clock.monotonic_us(), patience, sent: 0 }
+    }
+
+    pub(super) fn sent(&self) -> u64 {
+        self.sent
+    }
+}
+
+impl Write for Paced<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let earned = Duration::from_secs(self.sent / SLOWEST_BYTES_PER_SECOND);
+        let spent = u64::try_from(self.clock.monotonic_us() - self.began_us).unwrap_or(0);
+        let left = (self.patience + earned).saturating_sub(Duration::from_micros(spent));
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.connection.set_write_timeout(left)?;
+        let wrote = self.connection.write(bytes)?;
+        self.sent += wrote as u64;
+        Ok(wrote)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::web::http::ContentType;
+
+    fn written(response: Response, gzip: bool, method: Method) -> (String, Vec<u8>, Sent) {
+        let options = Options::from_config(&Config::new(), "h", "/lib");
+        let now = UnixSeconds(1_000_000);
+        let envelope = Envelope {
+            options: &options,
+            now,
+            update_every: 1,
+            origin: "*",
+            keep_alive: true,
+            gzip,
+            method,
+        };
+        let mut out = Vec::new();
+        let sent = write(&mut out, response, &envelope).unwrap();
+        let end = memchr::memmem::find(&out, b"\r\n\r\n").unwrap();
+        (String::from_utf8(out[..end].to_vec()).unwrap(), out[end + 4..].to_vec(), sent)
+    }
+
+    fn dechunk(mut bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        loop {
+            let end = memchr::memmem::find(bytes, b"\r\n").unwrap();
+            let size =
+                usize::from_str_radix(std::str::from_utf8(&bytes[..end]).unwrap(), 16).unwrap();
+            if size == 0 {
+                assert_eq!(&bytes[end..], b"\r\n\r\n");
+                return out;
+            }
+            out.extend_from_slice(&bytes[end + 2..end + 2 + size]);
+            bytes = &bytes[end + 4 + size..];
+        }
+    }
+
+    #[test]
+    fn a_plain_body_follows_its_length() {
+        for length in [0, 5, PIECE_BYTES, PIECE_BYTES * 3] {
+            let (head, body, sent) =
+                written(Response::text(vec![b'x'; length]), false, Method::Get);
+            assert!(head.ends_with(&format!("Content-Length: {length}")), "{head}");
+            assert_eq!(
+                (body.len(), sent.plain, sent.encoded),
+                (length, length as u64, length as u64)
+            );
+        }
+    }
+
+    #[test]
+    fn a_compressed_body_comes_in_chunks() {
+        for length in [1usize, 100_000, 3_000_000] {
+            let text: Vec<u8> = (0..length).map(|n| u8::try_from(n * n % 251).unwrap()).collect();
+            let (head, body, sent) = written(Response::text(text.clone()), true, Method::Get);
+            assert!(
+                head.ends_with("Content-Encoding: gzip\r\nTransfer-Encoding: chunked"),
+                "{head}"
+            );
+            let coded = dechunk(&body);
+            assert_eq!(coded.len() as u64, sent.encoded);
+            let mut plain = Vec::new();
+            flate2::read::GzDecoder::new(&coded[..]).read_to_end(&mut plain).unwrap();
+            assert!(plain == text, "{length} bytes came back differently");
+        }
+    }
+
+    #[test]
+    fn a_head_request_gets_no_body() {
+        let (head, body, _) = written(Response::text("12345"), false, Method::Head);
+        assert!(head.ends_with("Content-Length: 5") && body.is_empty());
+    }
+
+    #[test]
+    fn errors_are_never_cached() {
+        let (head, _, _) =
+            written(Response::new(404, ContentType::Json, "{}").public(), false, Method::Get);
+        assert!(head.contains(
+            "Cache-Control: no-cache, no-store, must-revalidate\r\nPragma: no-cache\r\n"
+        ));
+        let (head, _, _) = written(Response::text("x").public(), false, Method::Get);
+        assert!(
+            head.contains("Cache-Control: public\r\nExpires: Tue, 13 Jan 1970 13:46:40 GMT"),
+            "{head}"
+        );
+    }
+}

@@ -1,0 +1,115 @@
+//! Functions: what collectors and children offer to be asked, and asking them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::RecvTimeoutError;
+
+use crate::base::json::JsonWriter;
+use crate::metrics::{Function, FunctionAnswer, FunctionCall, Host};
+use crate::web::api::Call;
+use crate::web::http::{ContentType, Response};
+
+/// The bits in which a function tells who may call it.
+const ACCESS: &[(u32, &str)] = &[
+    (0x01, "signed-in"),
+    (0x02, "same-space"),
+    (0x04, "commercial-space"),
+    (0x08, "anonymous-data"),
+    (0x10, "sensitive-data"),
+    (0x20, "view-agent-config"),
+    (0x40, "edit-agent-config"),
+];
+const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+
+pub(super) fn functions(call: &Call<'_>) -> Response {
+    let mut json = JsonWriter::new();
+    json.object(|j| {
+        write_functions(j.key("functions"), call.host);
+    });
+    Response::json(json)
+}
+
+/// The functions of a host by name.
+pub(super) fn write_functions(json: &mut JsonWriter, host: &Host) {
+    json.object(|j| {
+        for function in host.functions().iter().filter(|f| f.provider.is_alive()) {
+            j.key(&function.name).object(|j| write_function(j, function));
+        }
+    });
+}
+
+fn write_function(j: &mut JsonWriter, function: &Function) {
+    j.key("help").string(&function.help);
+    j.key("timeout").integer(i64::try_from(function.timeout.as_secs()).unwrap_or(i64::MAX));
+    j.key("version").integer(i64::from(function.version));
+    j.key("options").array(|j| {
+        j.string(if function.chart.is_none() { "GLOBAL" } else { "LOCAL" });
+    });
+    j.key("tags").string(&function.tags);
+    j.key("access").array(|j| {
+        for (bit, word) in ACCESS {
+            if function.access & bit != 0 {
+                j.string(word);
+            }
+        }
+    });
+    j.key("priority").integer(function.priority);
+}
+
+/// Runs a function and waits for its answer, for as long as the caller or the function says.
+pub(super) fn function(call: &Call<'_>) -> Response {
+    let command = call.query().get("function").unwrap_or("");
+    let Some(function) = find(call.host, command) else {
+        return failure(404, "No collector is supplying this function on this host at this time.");
+    };
+    if !function.provider.is_alive() {
+        return failure(503, "The collector of this function is gone.");
+    }
+    let asked = call.query().integer("timeout").and_then(|s| u64::try_from(s).ok());
+    let timeout = asked.filter(|s| *s > 0).map_or(function.timeout, Duration::from_secs);
+    let timeout = timeout.clamp(Duration::from_secs(1), TIMEOUT_MAX);
+    let (answer, answered) = crossbeam_channel::bounded::<FunctionAnswer>(1);
+    function.provider.call(FunctionCall {
+        command: command.to_owned(),
+        timeout,
+        // Whoever waited may have given up.
+        answer: Box::new(move |given| drop(answer.try_send(given))),
+    });
+    match answered.recv_timeout(timeout) {
+        Ok(given) => Response::new(given.code, kind(&given.content_type), given.body),
+        Err(RecvTimeoutError::Timeout) => failure(504, "Timeout while waiting for the collector."),
+        Err(RecvTimeoutError::Disconnected) => {
+            failure(503, "The collector of this function ended before it answered.")
+        }
+    }
+}
+
+/// A function may have parameters after its name, and names may hold blanks: the longest name that fits.
+fn find(host: &Host, command: &str) -> Option<Arc<Function>> {
+    let fits = |name: &str| {
+        command.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+    };
+    let functions = host.functions().into_iter();
+    functions.filter(|f| !f.name.is_empty() && fits(&f.name)).max_by_key(|f| f.name.len())
+}
+
+fn kind(word: &str) -> ContentType {
+    match word.split(';').next().unwrap_or("").trim() {
+        "application/json" => ContentType::Json,
+        "text/html" => ContentType::Html,
+        "text/csv" => ContentType::Other("text/csv"),
+        _ => ContentType::Text,
+    }
+}
+
+/// Both spellings of the message: that of 1.37 and that of release 2.
+fn failure(status: u16, message: &str) -> Response {
+    let mut json = JsonWriter::new();
+    json.object(|j| {
+        j.key("status").integer(i64::from(status));
+        j.key("error_message").string(message);
+        j.key("errorMessage").string(message);
+    });
+    Response::new(status, ContentType::Json, json.into_bytes())
+}

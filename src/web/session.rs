@@ -1,0 +1,428 @@
+//! One client: reads its requests, has them answered, writes the access log; hands a child over to `stream`.
+//!
+//! Runs on the connection's own thread. A client that is slow to ask or slow to listen is bounded in time and memory: the head
+//! has a deadline as a whole, and an answer must flow at a minimal rate.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use crate::base::log::access;
+use crate::base::sys;
+use crate::base::threads::StopToken;
+use crate::net::Connection;
+use crate::net::accept::{Admission, StreamRequest};
+use crate::net::usage::add;
+use crate::wire::http::{
+    BadRequest, HEAD_BYTES_MAX, Head, HeadScanner, Headers, HttpVersion, Method, Target,
+};
+
+use super::acl::Rights;
+use super::answer::{self, Envelope, Paced, Sent};
+use super::http::{Kind, Request, Response};
+use super::routes;
+use super::server::Shared;
+
+/// Read at once; what an idle connection keeps.
+const PIECE_BYTES: usize = 2048;
+/// Bodies of requests are skipped up to this size; a client that sends a larger one is refused.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+/// After a refusal, what the client still sends is read for so long, so that it sees the answer and not a reset.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 256 * 1024;
+
+pub(super) struct Session<'a> {
+    shared: &'a Shared,
+    connection: Connection,
+    /// What the port grants; what the client may do is asked once there is a request.
+    port: Rights,
+    rights: Option<Rights>,
+    number: u64,
+    thread: i32,
+    /// Read but not yet used: at most one head and one body.
+    buffer: Vec<u8>,
+}
+
+/// How the connection goes on after a request.
+enum Next {
+    Keep,
+    Close,
+    /// Close, but let a client that is still sending see the answer.
+    Linger,
+    Stream(StreamRequest),
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        shared: &'a Shared,
+        connection: Connection,
+        port: Rights,
+        number: u64,
+    ) -> Self {
+        let thread = sys::thread_id();
+        Session { shared, connection, port, rights: None, number, thread, buffer: Vec::new() }
+    }
+
+    pub(super) fn run(mut self) {
+        let agent = &self.shared.agent;
+        if !agent.options.allow.connections.allows(self.connection.peer(), &agent.names) {
+            self.shared.deny(&self.connection);
+            return;
+        }
+        self.log_access(format_args!("'CONNECTED'"));
+        let stream = self.serve();
+        match stream {
+            Some(request) => self.stream(&request),
+            None => self.log_access(format_args!("'DISCONNECTED'")),
+        }
+    }
+
+    fn log_access(&self, what: std::fmt::Arguments<'_>) {
+        access(format_args!(
+            "{}: {} '{}' {what}",
+            self.number,
+            self.thread,
+            self.connection.peer()
+        ));
+    }
+
+    /// Answers requests until the connection ends or turns into a stream.
+    fn serve(&mut self) -> Option<StreamRequest> {
+        let mut patience = self.shared.agent.options.first_request;
+        loop {
+            let next = match self.read_head(patience) {
+                Ok(Some(length)) => self.one_request(length, patience),
+                Ok(None) => return None,
+                Err(bad) => self.refuse(bad),
+            };
+            match next {
+                Next::Keep if !self.shared.stop.is_stopped() => {}
+                Next::Keep | Next::Close => return None,
+                Next::Linger => {
+                    self.linger();
+                    return None;
+                }
+                Next::Stream(request) => return Some(request),
+            }
+            patience = self.shared.agent.options.idle;
+        }
+    }
+
+    /// The length of the next complete head; `None` when the client left or took too long.
+    fn read_head(&mut self, patience: Duration) -> Result<Option<usize>, BadRequest> {
+        let mut scanner = HeadScanner::default();
+        let deadline = self.deadline(patience);
+        loop {
+            if !self.buffer.is_empty()
+                && let Some(length) = scanner.examine(&self.buffer)?
+            {
+                return Ok(Some(length));
+            }
+            if !self.read_more(deadline) {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn deadline(&self, patience: Duration) -> i64 {
+        let micros = i64::try_from(patience.as_micros()).unwrap_or(i64::MAX);
+        self.shared.agent.clock.monotonic_us().saturating_add(micros)
+    }
+
+    /// Waits for more bytes; false at the end of the connection or of the time.
+    fn read_more(&mut self, deadline: i64) -> bool {
+        let agent = &self.shared.agent;
+        loop {
+            let left = deadline - agent.clock.monotonic_us();
+            let Some(left) = u64::try_from(left).ok().filter(|left| *left > 0) else {
+                add(&agent.usage.timed_out, 1);
+                return false;
+            };
+            if self.connection.set_read_timeout(Duration::from_micros(left)).is_err() {
+                return false;
+            }
+            let used = self.buffer.len();
+            self.buffer.resize(used + PIECE_BYTES, 0);
+            let got = self.connection.read(&mut self.buffer[used..]);
+            self.buffer.truncate(used + *got.as_ref().unwrap_or(&0));
+            match got {
+                Ok(0) => return false,
+                Ok(bytes) => {
+                    add(&agent.usage.received_bytes, bytes as u64);
+                    return true;
+                }
+                Err(error) if is_time_out(&error) => {}
+                Err(_) => return false,
+            }
+        }
+    }
+
+    fn one_request(&mut self, length: usize, patience: Duration) -> Next {
+        let buffer = std::mem::take(&mut self.buffer);
+        let (next, body) = match Head::parse(&buffer[..length]) {
+            Err(bad) => (self.refuse(bad), 0),
+            Ok(head) if head.method == Method::Stream => {
+                (self.offer_stream(&head, buffer.len() > length), 0)
+            }
+            Ok(head) => (self.answer(&head), head.headers.content_length),
+        };
+        self.buffer = buffer;
+        self.buffer.drain(..length);
+        match next {
+            Next::Keep if body > 0 => self.skip_body(body, patience),
+            next => next,
+        }
+    }
+
+    /// Takes the body of a request away; nobody here has a use for one.
+    fn skip_body(&mut self, mut body: usize, patience: Duration) -> Next {
+        let deadline = self.deadline(patience);
+        loop {
+            let have = body.min(self.buffer.len());
+            self.buffer.drain(..have);
+            body -= have;
+            if body == 0 {
+                return Next::Keep;
+            }
+            if !self.read_more(deadline) {
+                return Next::Close;
+            }
+        }
+    }
+
+    fn rights(&mut self) -> Rights {
+        let agent = &self.shared.agent;
+        *self.rights.get_or_insert_with(|| {
+            agent.options.allow.rights(self.connection.peer(), self.port, &agent.names)
+        })
+    }
+
+    fn answer(&mut self, head: &Head<'_>) -> Next {
+        let agent = &self.shared.agent;
+        let began = agent.clock.monotonic_us();
+        let target = match Target::parse(head.target) {
+            Ok(target) if head.headers.content_length <= BODY_BYTES_MAX => target,
+            Ok(_) => return self.refuse(BadRequest::NotUnderstood),
+            Err(bad) => return self.refuse(bad),
+        };
+        let (headers, url) = (&head.headers, target.decoded.clone());
+        let host = headers.forwarded_host.or(headers.host);
+        let request = Request {
+            method: head.method,
+            path: target.path,
+            query: target.query,
+            target: String::from_utf8_lossy(head.target).into_owned(),
+            peer: self.connection.peer().clone(),
+            rights: self.rights(),
+            host: host.map(str::to_owned),
+            https: headers.forwarded_https,
+            auth_token: headers.auth_token.map(str::to_owned),
+            do_not_track: headers.do_not_track && agent.options.do_not_track,
+            person: headers.person.map(str::to_owned),
+        };
+        let response = routes::answer(agent, &request);
+        let keep = headers.keep_alive && !self.shared.stop.is_stopped();
+        let sent = self.send(response, headers, head.method, head.version, keep, began, &url);
+        match sent {
+            Ok(()) if keep => Next::Keep,
+            _ => Next::Close,
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "all of it is what one line of the access log tells"
+    )]
+    fn send(
+        &mut self,
+        response: Response,
+        headers: &Headers<'_>,
+        method: Method,
+        version: HttpVersion,
+        keep_alive: bool,
+        began_us: i64,
+        url: &str,
+    ) -> io::Result<()> {
+        let agent = &self.shared.agent;
+        let ready_us = agent.clock.monotonic_us();
+        let (status, kind) = (response.status, response.kind);
+        let envelope = Envelope {
+            options: &agent.options,
+            now: agent.clock.now_seconds(),
+            update_every: agent.hosts.local().info().update_every,
+            origin: headers.origin.unwrap_or("*"),
+            keep_alive,
+            gzip: headers.accepts_gzip && version == HttpVersion::V1_1,
+            method,
+        };
+        let mut paced = Paced::new(&mut self.connection, &agent.clock, agent.options.idle);
+        let result = answer::write(&mut paced, response, &envelope);
+        let sent = paced.sent();
+        if result.as_ref().is_err_and(is_time_out) {
+            add(&agent.usage.timed_out, 1);
+        }
+        let body = *result.as_ref().unwrap_or(&Sent::default());
+        self.account(status, kind, sent, body, [began_us, ready_us], url);
+        result.map(|_| ())
+    }
+
+    /// Counts a request and writes its line.
+    fn account(&self, status: u16, kind: Kind, bytes: u64, body: Sent, times: [i64; 2], url: &str) {
+        let agent = &self.shared.agent;
+        let usage = &agent.usage;
+        let [began, ready] = times;
+        let done = agent.clock.monotonic_us();
+        let took = |from: i64, to: i64| u64::try_from(to - from).unwrap_or(0);
+        usage.request_took(took(began, done));
+        add(&usage.sent_bytes, bytes);
+        if body.encoded < body.plain {
+            add(&usage.plain_bytes, body.plain);
+            add(&usage.compressed_bytes, body.encoded);
+        }
+        if status != 200 {
+            add(&usage.failures, 1);
+        }
+        let saved = (body.plain.saturating_sub(body.encoded) * 100).checked_div(body.plain);
+        let ms = |from, to| Millis(took(from, to));
+        self.log_access(format_args!(
+            "'{}' (sent/all = {}/{} bytes -{}%, prep/sent/total = {}/{}/{} ms) {status} '{url}'",
+            kind.as_str(),
+            body.encoded,
+            body.plain,
+            saved.unwrap_or(0),
+            ms(began, ready),
+            ms(ready, done),
+            ms(began, done),
+        ));
+    }
+
+    fn refuse(&mut self, bad: BadRequest) -> Next {
+        add(&self.shared.agent.usage.malformed, 1);
+        let now = self.shared.agent.clock.monotonic_us();
+        let response = Response::error(400, bad.to_string());
+        let (headers, version) = (Headers::default(), HttpVersion::V1_1);
+        // Whether it could be told or not, this connection is over.
+        let _ = self.send(response, &headers, Method::Get, version, false, now, "");
+        Next::Linger
+    }
+
+    /// Reads on for a moment: closing with unread bytes would reset the connection and take the answer along.
+    fn linger(&mut self) {
+        if self.connection.finish_writing().is_err() {
+            return;
+        }
+        let deadline = self.deadline(LINGER);
+        let mut budget = LINGER_BYTES_MAX;
+        self.buffer.clear();
+        while self.read_more(deadline) {
+            budget = budget.saturating_sub(self.buffer.len());
+            if budget == 0 {
+                return;
+            }
+            self.buffer.clear();
+        }
+    }
+
+    fn offer_stream(&mut self, head: &Head<'_>, more_follows: bool) -> Next {
+        // A child has to wait for the answer before it sends anything else.
+        if more_follows {
+            return self.refuse(BadRequest::NotUnderstood);
+        }
+        let request = StreamRequest {
+            parameters: head.target.to_vec(),
+            user_agent: head.headers.user_agent.map(str::to_owned),
+        };
+        if self.rights().contains(Rights::STREAMING) {
+            return Next::Stream(request);
+        }
+        let began = self.shared.agent.clock.monotonic_us();
+        self.refuse_stream(403, "You are not allowed to access this resource.", &request, began);
+        Next::Linger
+    }
+
+    fn stream(mut self, request: &StreamRequest) {
+        let began = self.shared.agent.clock.monotonic_us();
+        log::info!("clients wants to STREAM metrics.");
+        self.buffer = Vec::new();
+        match self.shared.agent.streams.consider(request, &self.connection) {
+            Admission::Refused { status, text } => {
+                self.refuse_stream(status, &text, request, began);
+                self.linger();
+                self.log_access(format_args!("'DISCONNECTED'"));
+            }
+            Admission::Admitted(session) => {
+                let url = masked(&request.parameters);
+                self.account(200, Kind::Stream, 0, Sent::default(), [began, began], &url);
+                self.log_access(format_args!("'DISCONNECTED'"));
+                let stop: &StopToken = &self.shared.stop;
+                session(self.connection, stop);
+            }
+        }
+    }
+
+    /// A child gets the bare text: it compares the whole answer with what it knows.
+    fn refuse_stream(&mut self, status: u16, text: &str, request: &StreamRequest, began: i64) {
+        let agent = &self.shared.agent;
+        let mut paced = Paced::new(&mut self.connection, &agent.clock, agent.options.idle);
+        // The child may be gone; that is its answer then.
+        let _ = paced.write_all(text.as_bytes());
+        let sent = paced.sent();
+        let body = Sent { plain: sent, encoded: sent };
+        let ready = agent.clock.monotonic_us();
+        self.account(
+            status,
+            Kind::Stream,
+            sent,
+            body,
+            [began, ready],
+            &masked(&request.parameters),
+        );
+    }
+}
+
+/// The parameters of a child for the access log; of its key only the beginning.
+fn masked(parameters: &[u8]) -> String {
+    let parameters = &parameters[..parameters.len().min(HEAD_BYTES_MAX)];
+    let text = match crate::wire::http::decode(parameters) {
+        Ok(text) => text,
+        Err(_) => String::from_utf8_lossy(parameters).replace(|c: char| c.is_control(), " "),
+    };
+    let hide = |pair: &str| match pair.strip_prefix("key=") {
+        Some(key) => format!("key={}...", key.chars().take(8).collect::<String>()),
+        None => pair.to_owned(),
+    };
+    text.split('&').map(hide).collect::<Vec<_>>().join("&")
+}
+
+fn is_time_out(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted
+    )
+}
+
+/// Microseconds as milliseconds with two decimals.
+struct Millis(u64);
+
+impl std::fmt::Display for Millis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{:02}", self.0 / 1000, self.0 % 1000 / 10)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_children_are_not_logged_whole() {
+        let shown = masked(b"key=11111111-2222-3333-4444-555555555555&hostname=a%20b");
+        assert_eq!(shown, "key=11111111...&hostname=a b");
+        assert_eq!(masked(b"a=\xff\n"), "a=\u{fffd} ");
+    }
+
+    #[test]
+    fn times_have_two_decimals() {
+        assert_eq!(Millis(1_234).to_string(), "1.23");
+        assert_eq!(Millis(50).to_string(), "0.05");
+    }
+}
