@@ -206,10 +206,9 @@ impl Request {
         number(out, "ver", self.version, 1);
         for name in FACTS {
             let needed = FACTS_NEEDED.contains(name).then_some("unknown");
-            if let Some(value) = self.fact(name).filter(|v| !v.is_empty()).or(needed) {
-                if sends(name) {
-                    text(out, name, value);
-                }
+            let value = self.fact(name).filter(|v| !v.is_empty()).or(needed);
+            if let Some(value) = value.filter(|_| sends(name)) {
+                text(out, name, value);
             }
         }
         text(out, "NETDATA_PROTOCOL_VERSION", "1.1");
