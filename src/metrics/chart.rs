@@ -153,6 +153,8 @@ pub struct Upstream {
     pub version: u32,
     /// Wall-clock second after which a peer without replication is sent true durations.
     pub resync_until: i64,
+    /// Fingerprint of the chart's variables as the parent knows them.
+    pub variables: u32,
     /// Whether the host's filter lets this chart through: unknown, no, yes.
     pub wanted: Option<bool>,
 }

@@ -15,7 +15,9 @@ pub mod functions;
 pub mod host;
 pub mod hosts;
 
-pub use self::chart::{Chart, ChartMeta, ChartOptions, ChartSpec, ChartState, ChartType, Tap};
+pub use self::chart::{
+    Chart, ChartMeta, ChartOptions, ChartSpec, ChartState, ChartType, Tap, Upstream,
+};
 pub use self::collect::{Point, PointValue, SinceLast, Staged};
 pub use self::collected::{Collected, Dim};
 pub use self::dimension::{Algorithm, Dimension, DimensionOptions, DimensionSpec};

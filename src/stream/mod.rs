@@ -1,1 +1,3 @@
 //! L5: receiver sessions, senders with their outbox, choice of parent, streaming status.
+
+pub mod uplink;
