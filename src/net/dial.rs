@@ -1,16 +1,23 @@
 //! Connecting to a destination: all addresses of its name in the resolver's order, each within a time-out.
 //!
-//! Blocks the calling thread, which is the sender's own. Resolving takes as long as the system's resolver does.
+//! Blocks the calling thread, which is the sender's own, but looks several times a second whether it still should.
+//! Resolving takes as long as the system's resolver does.
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::Connection;
 use super::listen::{Place, Protocol, addresses};
+use crate::base::sys::{self, Interest, Watched};
+use crate::base::threads::StopToken;
+
+/// How soon a stop is noticed while connecting.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Why no address of a destination could be connected.
 #[derive(Debug, thiserror::Error)]
@@ -29,10 +36,11 @@ impl DialError {
     }
 }
 
-/// Connects to the first address of `place` that answers. `failed` is told of every one that does not.
+/// Connects to the first address of `place` that answers within `timeout`. `failed` is told of every one that does not.
 pub fn dial(
     place: &Place,
     timeout: Duration,
+    stop: &StopToken,
     mut failed: impl FnMut(&DialError),
 ) -> Result<Connection, DialError> {
     let result = match place {
@@ -59,7 +67,7 @@ pub fn dial(
             });
             match resolved {
                 Ok(addresses) => {
-                    return first_of(&addresses, timeout, failed).unwrap_or_else(|| {
+                    return first_of(&addresses, timeout, stop, failed).unwrap_or_else(|| {
                         let source = io::Error::from(io::ErrorKind::NotFound);
                         let (host, port) = (host.clone(), port.clone());
                         Err(DialError::Resolve { host, port, source })
@@ -78,16 +86,12 @@ pub fn dial(
 fn first_of(
     addresses: &[SocketAddr],
     timeout: Duration,
+    stop: &StopToken,
     mut failed: impl FnMut(&DialError),
 ) -> Option<Result<Connection, DialError>> {
     let mut last = None;
     for &address in addresses {
-        let connect = || {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-            socket.connect_timeout(&address.into(), timeout)?;
-            Connection::tcp(socket.into(), address)
-        };
-        match connect() {
+        match connect_tcp(address, timeout, stop) {
             Ok(connection) => return Some(Ok(connection)),
             Err(source) => {
                 let (host, port) = (address.ip().to_string(), address.port().to_string());
@@ -98,6 +102,31 @@ fn first_of(
         }
     }
     last
+}
+
+fn connect_tcp(address: SocketAddr, timeout: Duration, stop: &StopToken) -> io::Result<Connection> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    if let Err(error) = socket.connect(&address.into()) {
+        if error.raw_os_error() != Some(libc::EINPROGRESS) {
+            return Err(error);
+        }
+        let deadline = Instant::now() + timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || stop.is_stopped() {
+                return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+            }
+            let mut watched = [Watched::new(socket.as_fd(), Interest::ReadWrite)];
+            if sys::poll(&mut watched, Some(left.min(LOOK_EVERY)))? > 0 {
+                break;
+            }
+        }
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
+        }
+    }
+    Connection::tcp(socket.into(), address)
 }
 
 #[cfg(test)]
@@ -117,20 +146,23 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
-        let mut lines = Vec::new();
-        let end = dial(&place(&format!("127.0.0.1:{port}")), Duration::from_secs(5), |error| {
-            lines.push(format!("{error} {:?}", error.reason().raw_os_error()));
-        });
+        let (mut lines, stop) = (Vec::new(), StopToken::new());
+        let end =
+            dial(&place(&format!("127.0.0.1:{port}")), Duration::from_secs(5), &stop, |error| {
+                lines.push(format!("{error} {:?}", error.reason().raw_os_error()));
+            });
         assert!(end.is_err());
         let refused = format!("Failed to connect to '127.0.0.1', port '{port}' Some(111)");
         assert_eq!(lines, [refused]);
-        assert!(dial(&place("udp:127.0.0.1:9"), Duration::from_secs(5), |_| {}).is_err());
-        assert!(dial(&place("127.0.0.1:no-service"), Duration::from_secs(5), |_| {}).is_err());
+        assert!(dial(&place("udp:127.0.0.1:9"), Duration::from_secs(5), &stop, |_| {}).is_err());
+        assert!(
+            dial(&place("127.0.0.1:no-service"), Duration::from_secs(5), &stop, |_| {}).is_err()
+        );
     }
 
     #[test]
     fn bytes_travel_over_tcp_and_unix_sockets() {
-        let dir = tempfile::tempdir().unwrap();
+        let (dir, stop) = (tempfile::tempdir().unwrap(), StopToken::new());
         let unix = format!("unix:{}/s", dir.path().display());
         for bind in ["127.0.0.1:0", &unix] {
             let listener = listen(&parse_bind(bind, 0)[0], 5).remove(0).unwrap();
@@ -138,7 +170,7 @@ mod tests {
                 Some(address) => address.to_string(),
                 None => unix.clone(),
             };
-            let mut near = dial(&place(&to), Duration::from_secs(5), |_| {}).unwrap();
+            let mut near = dial(&place(&to), Duration::from_secs(5), &stop, |_| {}).unwrap();
             let mut far = loop {
                 // The listener does not block; on loopback the connection is there at once, or almost.
                 if let Ok(far) = listener.accept() {

@@ -1,3 +1,5 @@
 //! L5: receiver sessions, senders with their outbox, choice of parent, streaming status.
 
 pub mod uplink;
+pub mod parents;
+pub mod path;

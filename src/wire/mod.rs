@@ -8,4 +8,5 @@ pub mod numbers;
 pub mod caps;
 pub mod handshake;
 pub mod pluginsd;
+pub mod json;
 pub mod http;

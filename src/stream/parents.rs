@@ -1,0 +1,257 @@
+//! Which parent a host tries next: the list of destinations with what became of each.
+//!
+//! A plain state machine. It is given the time and events and says what to try and what to log; the sender's thread does
+//! both. The order is that of 1.37: list order, a destination that accepts the TCP connection goes to the end of the
+//! list, one that refuses us is put off for a time that depends on how.
+
+use std::fmt;
+
+use crate::net::Destination;
+use crate::wire::handshake::Refusal;
+
+/// Why a destination did not take us, or no longer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    NotUnderstood,
+    Localhost,
+    AlreadyStreaming,
+    Denied,
+    SendTimeout,
+    NoResponse,
+    Busy,
+    InternalError,
+    Initializing,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        match refusal {
+            Refusal::Localhost => Failure::Localhost,
+            Refusal::AlreadyStreaming => Failure::AlreadyStreaming,
+            Refusal::NotPermitted => Failure::Denied,
+            Refusal::Busy => Failure::Busy,
+            Refusal::InternalError => Failure::InternalError,
+            Refusal::Initializing => Failure::Initializing,
+        }
+    }
+}
+
+impl Failure {
+    /// The number logs and statuses show.
+    pub fn code(self) -> i32 {
+        match self {
+            Failure::NotUnderstood => -1,
+            Failure::Localhost => -2,
+            Failure::AlreadyStreaming => -3,
+            Failure::Denied => -4,
+            Failure::SendTimeout => -5,
+            Failure::NoResponse => -6,
+            Failure::Busy => -10,
+            Failure::InternalError => -11,
+            Failure::Initializing => -12,
+        }
+    }
+
+    pub fn text(self) -> &'static str {
+        match self {
+            Failure::NotUnderstood => "remote node response is not understood, is it Netdata?",
+            Failure::Localhost => {
+                "remote server rejected this stream, the host we are trying to stream is its localhost"
+            }
+            Failure::AlreadyStreaming => {
+                "remote server rejected this stream, the host we are trying to stream is already streamed to it"
+            }
+            Failure::Denied => {
+                "remote server denied access, probably we don't have the right API key?"
+            }
+            Failure::SendTimeout => "timeout while sending request",
+            Failure::NoResponse => "timeout while expecting first response",
+            Failure::Busy => "remote server is currently busy, we should try later",
+            Failure::InternalError => {
+                "remote server is encountered an internal error, we should try later"
+            }
+            Failure::Initializing => "remote server is initializing, we should try later",
+        }
+    }
+
+    /// The word of `/api/v2/node_instances`.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Failure::NotUnderstood => "BAD HANDSHAKE",
+            Failure::Localhost => "LOCALHOST",
+            Failure::AlreadyStreaming => "ALREADY CONNECTED",
+            Failure::Denied => "DENIED",
+            Failure::SendTimeout => "SEND TIMEOUT",
+            Failure::NoResponse => "RECEIVE TIMEOUT",
+            Failure::Busy => "BUSY TRY LATER",
+            Failure::InternalError => "INTERNAL ERROR",
+            Failure::Initializing => "REMOTE IS INITIALIZING",
+        }
+    }
+
+    /// For how long that destination is left alone, in seconds.
+    fn postpone_s(self) -> i64 {
+        match self {
+            Failure::NotUnderstood | Failure::Denied | Failure::SendTimeout => 60,
+            Failure::Localhost => 3600,
+            Failure::AlreadyStreaming | Failure::Busy => 120,
+            Failure::NoResponse | Failure::Initializing => 30,
+            Failure::InternalError => 300,
+        }
+    }
+}
+
+/// One destination and its past.
+#[derive(Clone, Debug)]
+pub struct Parent {
+    pub destination: Destination,
+    pub attempts: u32,
+    pub last_failure: Option<Failure>,
+    /// Unix seconds of the last attempt; 0 = never.
+    pub last_attempt: i64,
+    /// Unix seconds until which it is left alone.
+    pub postponed_until: i64,
+}
+
+/// The list, in the order in which it is tried.
+#[derive(Clone, Debug, Default)]
+pub struct Parents {
+    list: Vec<Parent>,
+    default_port: u16,
+}
+
+/// A destination that is left out of a pass.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Skipped {
+    pub destination: String,
+    pub default_port: u16,
+    pub failure: Failure,
+    pub seconds: i64,
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Skipped { destination, default_port, failure, seconds } = self;
+        write!(
+            f,
+            "skipping destination '{destination}' (default port: {default_port}) due to last error (code: {}, {}), will retry it in {seconds} seconds",
+            failure.code(),
+            failure.text()
+        )
+    }
+}
+
+impl Parents {
+    pub fn new(destinations: Vec<Destination>, default_port: u16) -> Parents {
+        let parent = |destination| Parent {
+            destination,
+            attempts: 0,
+            last_failure: None,
+            last_attempt: 0,
+            postponed_until: 0,
+        };
+        Parents { list: destinations.into_iter().map(parent).collect(), default_port }
+    }
+
+    pub fn list(&self) -> &[Parent] {
+        &self.list
+    }
+
+    pub fn default_port(&self) -> u16 {
+        self.default_port
+    }
+
+    /// What one pass over the list tries, in order, and what it leaves out.
+    pub fn pass(&self, now: i64) -> (Vec<Destination>, Vec<Skipped>) {
+        let (mut tries, mut skipped) = (Vec::new(), Vec::new());
+        for parent in &self.list {
+            match parent.last_failure {
+                Some(failure) if parent.postponed_until > now => skipped.push(Skipped {
+                    destination: parent.destination.text.clone(),
+                    default_port: self.default_port,
+                    failure,
+                    seconds: parent.postponed_until - now,
+                }),
+                _ => tries.push(parent.destination.clone()),
+            }
+        }
+        (tries, skipped)
+    }
+
+    /// `destination` is about to be dialled.
+    pub fn trying(&mut self, destination: &Destination, now: i64) {
+        if let Some(parent) = self.find(destination) {
+            parent.attempts = parent.attempts.saturating_add(1);
+            parent.last_attempt = now;
+        }
+    }
+
+    /// The TCP connection stands: the others get their turn first next time, whatever comes of it.
+    pub fn reached(&mut self, destination: &Destination) {
+        if let Some(at) = self.list.iter().position(|p| p.destination == *destination) {
+            self.list[at..].rotate_left(1);
+        }
+    }
+
+    /// The parent took us.
+    pub fn accepted(&mut self, destination: &Destination) {
+        if let Some(parent) = self.find(destination) {
+            parent.last_failure = None;
+            parent.postponed_until = 0;
+        }
+    }
+
+    /// The parent did not take us.
+    pub fn failed(&mut self, destination: &Destination, failure: Failure, now: i64) {
+        if let Some(parent) = self.find(destination) {
+            parent.last_failure = Some(failure);
+            parent.postponed_until = now.saturating_add(failure.postpone_s());
+        }
+    }
+
+    fn find(&mut self, destination: &Destination) -> Option<&mut Parent> {
+        self.list.iter_mut().find(|parent| parent.destination == *destination)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::parse_destinations;
+
+    fn parents(list: &str) -> Parents {
+        Parents::new(parse_destinations(list, 19999), 19999)
+    }
+
+    fn tries(parents: &Parents, now: i64) -> Vec<String> {
+        parents.pass(now).0.into_iter().map(|destination| destination.text).collect()
+    }
+
+    #[test]
+    fn whoever_is_reached_goes_to_the_end() {
+        let mut parents = parents("a b c");
+        let b = parents.list()[1].destination.clone();
+        parents.reached(&b);
+        assert_eq!(tries(&parents, 0), ["a", "c", "b"]);
+        let a = parents.list()[0].destination.clone();
+        parents.reached(&a);
+        assert_eq!(tries(&parents, 0), ["c", "b", "a"]);
+    }
+
+    #[test]
+    fn whoever_refuses_is_left_alone_for_a_while() {
+        let mut parents = parents("host:19999 b");
+        let first = parents.list()[0].destination.clone();
+        parents.failed(&first, Failure::NoResponse, 1000);
+        let (tries, skipped) = parents.pass(1005);
+        assert_eq!(tries.len(), 1);
+        assert_eq!(
+            skipped[0].to_string(),
+            "skipping destination 'host:19999' (default port: 19999) due to last error (code: -6, timeout while expecting first response), will retry it in 25 seconds"
+        );
+        assert_eq!(parents.pass(1030).0.len(), 2);
+        parents.failed(&first, Failure::Localhost, 1000);
+        parents.accepted(&first);
+        assert_eq!(parents.pass(1001).0.len(), 2);
+    }
+}

@@ -1,0 +1,278 @@
+//! The streaming path: who a host's samples pass, from its origin to the last parent, as every agent on it learns.
+//!
+//! Each agent knows what is below it from the child, what is above it from the parent, and puts its own entry between.
+//! Fed by receivers and senders with the JSON they get; gives the JSON they pass on. One lock, taken for moments.
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use crate::base::ids::{MachineGuid, parse_uuid};
+use crate::base::json::JsonWriter;
+use crate::wire::caps::Capabilities;
+use crate::wire::json::Value;
+
+/// Longer paths are cut: nobody chains that many parents.
+const ENTRIES_MAX: usize = 64;
+
+/// One agent on a path.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub hostname: String,
+    pub host_id: MachineGuid,
+    pub node_id: Option<String>,
+    pub claim_id: Option<String>,
+    /// 0 = where the samples are born.
+    pub hops: i64,
+    pub since: i64,
+    pub first_time: i64,
+    pub start_ms: i64,
+    pub shutdown_ms: i64,
+    pub capabilities: Capabilities,
+    pub flags: Vec<String>,
+}
+
+const FLAGS: &[&str] = &["aclk", "health", "ml", "ephemeral", "virtual"];
+
+/// Why a payload is no path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    #[error("not a JSON object with a 'streaming_path' array")]
+    NotAPath,
+    #[error("entry {0} lacks a member or holds an invalid one")]
+    Entry(usize),
+}
+
+/// Which side of us a path came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    Child,
+    Parent,
+}
+
+/// The paths of all hosts that pass through this agent.
+#[derive(Default)]
+pub struct Paths {
+    hosts: Mutex<FxHashMap<MachineGuid, HostPath>>,
+}
+
+#[derive(Default)]
+struct HostPath {
+    below: Vec<Entry>,
+    above: Vec<Entry>,
+    /// Grows with every change.
+    version: u64,
+}
+
+impl Paths {
+    pub fn new() -> Paths {
+        Paths::default()
+    }
+
+    /// Takes in what a neighbour says of the host's path; true when that is news.
+    pub fn learn(
+        &self,
+        host: MachineGuid,
+        own_hops: i64,
+        own_id: MachineGuid,
+        from: From,
+        json: &[u8],
+    ) -> Result<bool, PathError> {
+        let mut entries = parse(json)?;
+        entries.retain(|entry| {
+            let beyond = match from {
+                From::Child => entry.hops < own_hops,
+                From::Parent => entry.hops > own_hops,
+            };
+            beyond && entry.host_id != own_id
+        });
+        entries.sort_by_key(|entry| entry.hops);
+        entries.truncate(ENTRIES_MAX);
+        let mut hosts = self.hosts.lock();
+        let path = hosts.entry(host).or_default();
+        let side = match from {
+            From::Child => &mut path.below,
+            From::Parent => &mut path.above,
+        };
+        // The first word of a child is always answered.
+        let news = *side != entries || path.version == 0;
+        if news {
+            *side = entries;
+            path.version += 1;
+        }
+        Ok(news)
+    }
+
+    /// A neighbour is gone; true when that changed the path.
+    pub fn forget(&self, host: MachineGuid, from: From) -> bool {
+        let mut hosts = self.hosts.lock();
+        let Some(path) = hosts.get_mut(&host) else { return false };
+        if from == From::Child {
+            hosts.remove(&host);
+            return true;
+        }
+        let news = !path.above.is_empty();
+        path.above.clear();
+        path.version += u64::from(news);
+        news
+    }
+
+    /// Tells one state of a host's path from the next.
+    pub fn version(&self, host: MachineGuid) -> u64 {
+        self.hosts.lock().get(&host).map_or(0, |path| path.version)
+    }
+
+    /// The whole path as one line of JSON, `own` being this agent's entry.
+    pub fn render(&self, host: MachineGuid, own: &Entry) -> String {
+        let hosts = self.hosts.lock();
+        let none = HostPath::default();
+        let path = hosts.get(&host).unwrap_or(&none);
+        let mut json = JsonWriter::new();
+        json.begin_object();
+        json.key("version").integer(1);
+        json.key("streaming_path").begin_array();
+        for entry in path.below.iter().chain([own]).chain(&path.above) {
+            entry.write(&mut json);
+        }
+        json.end_array();
+        json.end_object();
+        json.finish()
+    }
+
+    /// The agents of a host's path above this one.
+    pub fn above(&self, host: MachineGuid) -> Vec<Entry> {
+        self.hosts.lock().get(&host).map(|path| path.above.clone()).unwrap_or_default()
+    }
+
+    /// The agents of a host's path below this one.
+    pub fn below(&self, host: MachineGuid) -> Vec<Entry> {
+        self.hosts.lock().get(&host).map(|path| path.below.clone()).unwrap_or_default()
+    }
+}
+
+impl Entry {
+    pub fn write(&self, json: &mut JsonWriter) {
+        json.begin_object();
+        json.key("version").integer(1);
+        json.key("hostname").string(&self.hostname);
+        json.key("host_id").string(&self.host_id.to_string());
+        json.key("node_id").maybe_string(self.node_id.as_deref());
+        json.key("claim_id").maybe_string(self.claim_id.as_deref());
+        json.key("hops").integer(self.hops);
+        json.key("since").integer(self.since);
+        json.key("first_time_t").integer(self.first_time);
+        json.key("start_time").integer(self.start_ms);
+        json.key("shutdown_time").integer(self.shutdown_ms);
+        json.key("capabilities").begin_array();
+        for name in self.capabilities.names() {
+            json.string(name);
+        }
+        json.end_array();
+        json.key("flags").begin_array();
+        for flag in &self.flags {
+            json.string(flag);
+        }
+        json.end_array();
+        json.end_object();
+    }
+
+    fn read(value: &Value) -> Option<Entry> {
+        let integer = |name: &str| value.get(name)?.integer();
+        let maybe_uuid = |name: &str| match value.get(name)? {
+            Value::Null => Some(None),
+            Value::String(text) => parse_uuid(text).ok().map(|id| Some(id.to_string())),
+            _ => None,
+        };
+        let words = |name: &str| value.get(name)?.array();
+        let entry = Entry {
+            hostname: value.get("hostname")?.string()?.to_owned(),
+            host_id: value.get("host_id")?.string()?.parse().ok()?,
+            node_id: maybe_uuid("node_id")?,
+            claim_id: maybe_uuid("claim_id")?,
+            hops: integer("hops")?,
+            since: integer("since")?,
+            first_time: integer("first_time_t")?,
+            start_ms: integer("start_time")?,
+            shutdown_ms: integer("shutdown_time")?,
+            capabilities: words("capabilities")?
+                .iter()
+                .filter_map(|word| Capabilities::by_name(word.string()?))
+                .collect(),
+            flags: words("flags")?
+                .iter()
+                .filter_map(|word| word.string())
+                .filter(|word| FLAGS.contains(word))
+                .map(str::to_owned)
+                .collect(),
+        };
+        let valid = entry.hops >= 0 && entry.since > 0 && !entry.capabilities.is_empty();
+        valid.then_some(entry)
+    }
+}
+
+fn parse(json: &[u8]) -> Result<Vec<Entry>, PathError> {
+    let value = Value::parse(json).ok_or(PathError::NotAPath)?;
+    let list = value.get("streaming_path").and_then(Value::array).ok_or(PathError::NotAPath)?;
+    let entry = |(number, value)| Entry::read(value).ok_or(PathError::Entry(number));
+    list.iter().enumerate().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guid(n: u8) -> MachineGuid {
+        format!("0000aaaa-0000-4000-8000-0000000000{n:02x}").parse().unwrap()
+    }
+
+    fn entry(n: u8, hops: i64) -> Entry {
+        Entry {
+            hostname: format!("h{n}"),
+            host_id: guid(n),
+            node_id: None,
+            claim_id: None,
+            hops,
+            since: 5,
+            first_time: 0,
+            start_ms: 1,
+            shutdown_ms: 2,
+            capabilities: Capabilities::VCAPS,
+            flags: vec!["health".to_owned()],
+        }
+    }
+
+    fn ids(json: &str) -> Vec<(MachineGuid, i64)> {
+        let list = parse(json.as_bytes()).unwrap();
+        list.into_iter().map(|entry| (entry.host_id, entry.hops)).collect()
+    }
+
+    #[test]
+    fn a_path_grows_at_every_agent_and_is_known_to_all() {
+        let (child, proxy, parent) = (Paths::new(), Paths::new(), Paths::new());
+        let host = guid(0);
+        let own = [entry(0, 0), entry(1, 1), entry(2, 2)];
+        let up = child.render(host, &own[0]);
+        assert_eq!(proxy.learn(host, 1, guid(1), From::Child, up.as_bytes()), Ok(true));
+        assert_eq!(proxy.learn(host, 1, guid(1), From::Child, up.as_bytes()), Ok(false));
+        let up = proxy.render(host, &own[1]);
+        assert_eq!(parent.learn(host, 2, guid(2), From::Child, up.as_bytes()), Ok(true));
+        let down = parent.render(host, &own[2]);
+        assert_eq!(ids(&down), [(guid(0), 0), (guid(1), 1), (guid(2), 2)]);
+        assert_eq!(proxy.learn(host, 1, guid(1), From::Parent, down.as_bytes()), Ok(true));
+        let down = proxy.render(host, &own[1]);
+        assert_eq!(child.learn(host, 0, guid(0), From::Parent, down.as_bytes()), Ok(true));
+        assert_eq!(ids(&child.render(host, &own[0])).len(), 3);
+        assert!(proxy.forget(host, From::Parent));
+        assert_eq!(ids(&proxy.render(host, &own[1])).len(), 2);
+    }
+
+    #[test]
+    fn what_is_no_path_is_an_error_and_changes_nothing() {
+        let paths = Paths::new();
+        let learn = |json: &str| paths.learn(guid(0), 1, guid(1), From::Child, json.as_bytes());
+        assert_eq!(learn("not json"), Err(PathError::NotAPath));
+        assert_eq!(learn("{}"), Err(PathError::NotAPath));
+        assert_eq!(learn(r#"{"streaming_path":[{"hostname":"x"}]}"#), Err(PathError::Entry(0)));
+        assert_eq!(learn(r#"{"version":1,"streaming_path":[]}"#), Ok(true));
+        assert_eq!(paths.version(guid(0)), 1);
+    }
+}
