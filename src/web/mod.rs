@@ -39,6 +39,8 @@ pub struct Agent {
     pub stream_enabled: bool,
     /// What `manage/health` asks for; `None` when it could not be made.
     pub api_key: Option<String>,
+    /// What each Prometheus server has been told already.
+    pub scrapers: api::v1::allmetrics::prometheus::Scrapers,
 }
 
 impl Agent {
@@ -57,6 +59,7 @@ impl Agent {
             streams: Arc::new(crate::net::accept::NoStreams),
             stream_enabled: false,
             api_key: None,
+            scrapers: Default::default(),
         }
     }
 }

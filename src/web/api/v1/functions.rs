@@ -32,8 +32,17 @@ pub(super) fn functions(call: &Call<'_>) -> Response {
 
 /// The functions of a host by name.
 pub(super) fn write_functions(json: &mut JsonWriter, host: &Host) {
+    write_some(json, host, |_| true);
+}
+
+/// The functions of one chart by name.
+pub(super) fn write_functions_of(json: &mut JsonWriter, host: &Host, chart: &str) {
+    write_some(json, host, |function| function.chart.as_deref() == Some(chart));
+}
+
+fn write_some(json: &mut JsonWriter, host: &Host, wanted: impl Fn(&Function) -> bool) {
     json.object(|j| {
-        for function in host.functions().iter().filter(|f| f.provider.is_alive()) {
+        for function in host.functions().iter().filter(|f| wanted(f) && f.provider.is_alive()) {
             j.key(&function.name).object(|j| write_function(j, function));
         }
     });

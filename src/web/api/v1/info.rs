@@ -191,6 +191,6 @@ fn write_agent(j: &mut JsonWriter, call: &Call<'_>, hosts: usize) {
 }
 
 /// A version with a dash is a nightly one, to those who sort agents by it; ours are not.
-fn release_channel(_: &Call<'_>) -> &'static str {
+pub(super) fn release_channel(_: &Call<'_>) -> &'static str {
     "stable"
 }

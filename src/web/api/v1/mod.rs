@@ -6,6 +6,9 @@ use crate::web::management;
 
 pub mod info;
 pub mod data;
+pub mod charts;
+pub mod contexts;
+pub mod allmetrics;
 pub mod registry;
 pub mod alarms;
 pub mod functions;
@@ -36,7 +39,14 @@ const AGENT: &[Endpoint] = &[
 ];
 
 /// Commands that read samples and charts: `charts`, `chart`, `data`, `contexts`, `context`, `allmetrics`, `badge.svg`, `weights`, …
-const READS: &[Endpoint] = &[read("data", data::data)];
+const READS: &[Endpoint] = &[
+    read("data", data::data),
+    read("charts", charts::charts),
+    read("chart", charts::chart),
+    read("contexts", contexts::contexts),
+    read("context", contexts::context),
+    read("allmetrics", allmetrics::allmetrics),
+];
 
 #[cfg(test)]
 pub(crate) mod samples {

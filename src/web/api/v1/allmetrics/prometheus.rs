@@ -1,0 +1,536 @@
+//! Prometheus text: averages and sums since a server's last visit, or values as collected.
+//!
+//! What a server has been told already is kept per server and host in [`Scrapers`], bounded. Layout and odd corners
+//! follow the HTTP specification, section 9.3; clients depend on the names.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::base::ids::MachineGuid;
+use crate::base::json::push_fixed;
+use crate::base::pattern::SimplePattern;
+use crate::base::time::{UnixMicros, UnixSeconds};
+use crate::metrics::{Algorithm, ChartState, Host, LabelSource};
+use crate::storage::{Mode, Reader};
+use crate::web::api::Call;
+use crate::web::api::v1::charts::version_of;
+
+/// Servers remembered, one entry per host they ask about; the one away for longest is forgotten.
+pub const SCRAPERS_MAX: usize = 1024;
+/// A server's name is kept up to here.
+const SERVER_BYTES_MAX: usize = 256;
+/// What a first visit gets, in seconds.
+const UPDATE_EVERY: i64 = 10;
+const PREFIX: &str = "netdata";
+
+/// When each server last asked about each host.
+#[derive(Default)]
+pub struct Scrapers(Mutex<Vec<Visit>>);
+
+struct Visit {
+    server: String,
+    host: MachineGuid,
+    at: i64,
+}
+
+impl Scrapers {
+    /// Notes a visit; gives the time of the one before, `None` for the first.
+    fn visit(&self, server: &str, host: MachineGuid, at: i64) -> Option<i64> {
+        let mut end = server.len().min(SERVER_BYTES_MAX);
+        while !server.is_char_boundary(end) {
+            end -= 1;
+        }
+        let server = &server[..end];
+        let mut visits = self.0.lock();
+        if let Some(visit) = visits.iter_mut().find(|v| v.host == host && v.server == server) {
+            return Some(std::mem::replace(&mut visit.at, at));
+        }
+        if visits.len() >= SCRAPERS_MAX {
+            let oldest = visits.iter().enumerate().min_by_key(|(_, v)| v.at).map(|(n, _)| n);
+            if let Some(oldest) = oldest {
+                visits.swap_remove(oldest);
+            }
+        }
+        visits.push(Visit { server: server.to_owned(), host, at });
+        None
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Average,
+    Sum,
+    AsCollected,
+}
+
+impl Source {
+    fn parse(word: &str) -> Source {
+        match word {
+            "as collected" | "as-collected" | "as_collected" | "ascollected" | "raw" => {
+                Source::AsCollected
+            }
+            "sum" | "volume" => Source::Sum,
+            _ => Source::Average,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Source::Average => "average",
+            Source::Sum => "sum",
+            Source::AsCollected => "as collected",
+        }
+    }
+}
+
+/// A request for Prometheus text.
+struct Scrape<'a> {
+    source: Source,
+    prefix: String,
+    server: &'a str,
+    filter: Option<&'a SimplePattern>,
+    help: bool,
+    types: bool,
+    names: bool,
+    timestamps: bool,
+    variables: bool,
+    old_units: bool,
+    hide_units: bool,
+    /// Name the host in every series.
+    instance: bool,
+    now: UnixMicros,
+}
+
+impl<'a> Scrape<'a> {
+    fn of(call: &'a Call<'_>, filter: Option<&'a SimplePattern>, instance: bool) -> Scrape<'a> {
+        let query = call.query();
+        let flag = |name, default| {
+            query.get(name).map_or(default, |word| matches!(word, "yes" | "1" | "true"))
+        };
+        let source = query.get_any(&[
+            "source",
+            "data",
+            "data source",
+            "data-source",
+            "data_source",
+            "datasource",
+        ]);
+        Scrape {
+            source: source.map_or(Source::Average, Source::parse),
+            prefix: sanitized(query.get("prefix").unwrap_or(PREFIX)),
+            server: query.get("server").unwrap_or(&call.request.peer.ip),
+            filter,
+            help: flag("help", false),
+            types: flag("types", false),
+            names: flag("names", true),
+            timestamps: flag("timestamps", true),
+            variables: flag("variables", false),
+            old_units: flag("oldunits", false),
+            hide_units: flag("hideunits", false),
+            instance,
+            now: call.agent.clock.now(),
+        }
+    }
+}
+
+pub(super) fn body(call: &Call<'_>, filter: Option<&SimplePattern>, all_hosts: bool) -> String {
+    let scrape = Scrape::of(call, filter, all_hosts);
+    let mut out = String::with_capacity(256 * 1024);
+    if all_hosts {
+        for host in call.agent.hosts.all() {
+            scrape.host(call, &host, &mut out);
+        }
+    } else {
+        scrape.host(call, call.host, &mut out);
+    }
+    out
+}
+
+/// Everything but letters and digits becomes `_`.
+fn sanitized(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+}
+
+/// Appends `text` as it stands between the quotes of a label.
+fn push_label(out: &mut String, text: &str) {
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            _ => out.push(c),
+        }
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// The units as part of a metric's name.
+fn units_suffix(units: &str, old: bool) -> String {
+    let old_name = match units {
+        _ if !old => None,
+        "KiB/s" => Some("kilobytes/s"),
+        "MiB/s" => Some("MB/s"),
+        "GiB/s" => Some("GB/s"),
+        "KiB" => Some("KB"),
+        "MiB" => Some("MB"),
+        "GiB" => Some("GB"),
+        "inodes" => Some("Inodes"),
+        "percentage" => Some("percent"),
+        "faults/s" => Some("page faults/s"),
+        "KiB/operation" => Some("kilobytes per operation"),
+        "milliseconds/operation" => Some("ms per operation"),
+        _ => None,
+    };
+    let units = old_name.unwrap_or(units);
+    match units {
+        "" => String::new(),
+        "%" => "_percent".to_owned(),
+        _ => match units.strip_suffix("/s") {
+            Some(amount) => format!("_{}_persec", sanitized(amount)),
+            None => format!("_{}", sanitized(units)),
+        },
+    }
+}
+
+/// A series up to its value.
+fn series(out: &mut String, name: &str, naming: &Naming<'_>, dimension: &str) {
+    let _ = write!(out, "{name}{{{},dimension=\"", naming.labels);
+    push_label(out, dimension);
+    let _ = write!(out, "\"{}}} ", naming.instance);
+}
+
+/// One chart's line of labels and what its series are called.
+struct Naming<'a> {
+    /// `prefix_context…` before any suffix.
+    base: String,
+    /// `chart="…",family="…"`
+    labels: String,
+    /// `,instance="…"` or nothing.
+    instance: &'a str,
+}
+
+impl Scrape<'_> {
+    fn host(&self, call: &Call<'_>, host: &Arc<Host>, out: &mut String) {
+        let now = self.now.seconds().0;
+        let before = call.agent.scrapers.visit(self.server, host.guid(), now);
+        let after = before.unwrap_or(now - UPDATE_EVERY);
+        let hostname = host.hostname();
+        if self.help {
+            let (first, seen) = match before {
+                Some(before) => ("", format!("{} seconds ago", now - before)),
+                None => ("FIRST SEEN ", "0 never".to_owned()),
+            };
+            let _ = write!(
+                out,
+                "# COMMENT netdata \"{}\" to {first}prometheus \"{}\", source \"{}\", last seen {seen}, time range {after} to {now}\n\n",
+                one_line(&hostname),
+                one_line(self.server),
+                self.source.name()
+            );
+        }
+        self.info(host, &hostname, out);
+        if self.variables {
+            for (name, value) in host.variables() {
+                let _ = write!(out, "{}_{} ", self.prefix, sanitized(&name));
+                push_fixed(out, value);
+                self.end(out, now * 1000);
+            }
+        }
+        if host.engine().mode() == Mode::None {
+            return;
+        }
+        let instance = if self.instance {
+            let mut text = ",instance=\"".to_owned();
+            push_label(&mut text, &hostname);
+            text.push('"');
+            text
+        } else {
+            String::new()
+        };
+        for chart in host.charts() {
+            let state = chart.lock();
+            let meta = &state.meta;
+            if state.is_obsolete()
+                || state.dims.is_empty()
+                || !self.filter.is_none_or(|f| f.matches(&meta.name))
+            {
+                continue;
+            }
+            let mut labels = "chart=\"".to_owned();
+            push_label(&mut labels, if self.names { &meta.name } else { chart.id() });
+            labels.push_str("\",family=\"");
+            push_label(&mut labels, &meta.family);
+            labels.push('"');
+            let naming = Naming {
+                base: format!("{}_{}", self.prefix, sanitized(&meta.context)),
+                labels,
+                instance: &instance,
+            };
+            if self.help {
+                let _ = write!(
+                    out,
+                    "\n# COMMENT homogeneous chart \"{}\", context \"{}\", family \"{}\", units \"{}\"\n",
+                    one_line(&meta.name),
+                    one_line(&meta.context),
+                    one_line(&meta.family),
+                    one_line(&meta.units)
+                );
+            }
+            match self.source {
+                Source::AsCollected => self.collected(&state, &naming, after, out),
+                _ => {
+                    // Samples are read without the chart's lock: a collector must not wait for a scrape.
+                    let dims = state.dims.iter().filter(|dim| !dim.is_obsolete());
+                    let dims: Vec<_> = dims
+                        .map(|dim| {
+                            let name = if self.names { &dim.name } else { &dim.id };
+                            (Arc::clone(name), Arc::clone(&dim.reader))
+                        })
+                        .collect();
+                    let every = meta.update_every.seconds();
+                    let units = Arc::clone(&meta.units);
+                    drop(state);
+                    self.stored(&dims, every, &units, &naming, after, out);
+                }
+            }
+        }
+    }
+
+    /// The line that says who the host is.
+    fn info(&self, host: &Host, hostname: &str, out: &mut String) {
+        let info = host.info();
+        let program = if info.program_name.is_empty() {
+            crate::base::PROGRAM
+        } else {
+            info.program_name.as_str()
+        };
+        out.push_str("netdata_info{instance=\"");
+        push_label(out, hostname);
+        out.push_str("\",application=\"");
+        push_label(out, program);
+        out.push_str("\",version=\"");
+        push_label(out, &version_of(host));
+        out.push('"');
+        let labels = host.labels();
+        let configured = labels.iter().filter(|label| label.source == LabelSource::CONFIG);
+        let always = labels
+            .iter()
+            .filter(|label| label.source != LabelSource::CONFIG)
+            .filter(|l| matches!(&*l.name, "_is_ephemeral" | "_has_unstable_connection"));
+        for label in configured.chain(always) {
+            let _ = write!(out, ",{}=\"", sanitized(&label.name));
+            push_label(out, &label.value);
+            out.push('"');
+        }
+        out.push_str("} 1");
+        self.end(out, self.now.0 / 1000);
+    }
+
+    fn end(&self, out: &mut String, at_ms: i64) {
+        if self.timestamps {
+            let _ = write!(out, " {at_ms}");
+        }
+        out.push('\n');
+    }
+
+    /// Averages or sums of what was stored since the server's last visit.
+    fn stored(
+        &self,
+        dims: &[(Arc<str>, Arc<dyn Reader>)],
+        every: i64,
+        units: &str,
+        naming: &Naming<'_>,
+        after: i64,
+        out: &mut String,
+    ) {
+        let settled = |t: i64| {
+            let t = t - 2 * every;
+            t - t.rem_euclid(every)
+        };
+        let before = settled(self.now.seconds().0) - every;
+        let from = settled(after).min(before);
+        let suffix = if self.source == Source::Sum { "_sum" } else { "_average" };
+        let in_name = if self.source == Source::Sum || self.hide_units {
+            String::new()
+        } else {
+            units_suffix(units, self.old_units)
+        };
+        let name = format!("{}{in_name}{suffix}", naming.base);
+        for (dimension, reader) in dims {
+            let (mut sum, mut count) = (0.0, 0.0);
+            reader.read(UnixSeconds(from - 1), UnixSeconds(before), &mut |_, sample| {
+                if !sample.is_empty() {
+                    sum += sample.reading();
+                    count += 1.0;
+                }
+            });
+            if count == 0.0 {
+                continue;
+            }
+            let last = reader.retention().map_or(before, |(_, last)| before.min(last.0));
+            if self.help {
+                let _ = writeln!(
+                    out,
+                    "# COMMENT {name}: dimension \"{}\", value is {}, gauge, dt {after} to {last} inclusive",
+                    one_line(dimension),
+                    one_line(units)
+                );
+            }
+            if self.types {
+                let _ = writeln!(out, "# TYPE {name} gauge");
+            }
+            series(out, &name, naming, dimension);
+            push_fixed(out, if self.source == Source::Sum { sum } else { sum / count });
+            self.end(out, last * 1000);
+        }
+    }
+
+    /// The integers that collectors gave, for dimensions collected since the server's last visit.
+    fn collected(&self, state: &ChartState, naming: &Naming<'_>, after: i64, out: &mut String) {
+        let meta = &state.meta;
+        let from_prometheus = &*meta.module == "prometheus";
+        for dim in &state.dims {
+            let at = UnixMicros(dim.last_collected_us);
+            if !dim.was_collected() || dim.is_obsolete() || at.seconds().0 < after {
+                continue;
+            }
+            let counter = matches!(
+                dim.algorithm,
+                Algorithm::Incremental | Algorithm::PercentageOfIncrementalRow
+            );
+            let total = if counter && !from_prometheus { "_total" } else { "" };
+            let name = format!("{}{total}", naming.base);
+            let kind = if counter { "counter" } else { "gauge" };
+            if self.help {
+                let _ = writeln!(
+                    out,
+                    "# COMMENT {name}: chart \"{}\", context \"{}\", family \"{}\", dimension \"{}\", value * {} / {} {} {} ({kind})",
+                    one_line(&meta.name),
+                    one_line(&meta.context),
+                    one_line(&meta.family),
+                    one_line(&dim.name),
+                    dim.multiplier,
+                    dim.divisor,
+                    if counter { "delta gives" } else { "gives" },
+                    one_line(&meta.units)
+                );
+            }
+            if self.types {
+                let _ = writeln!(out, "# TYPE {} {kind}", naming.base);
+            }
+            series(out, &name, naming, if self.names { &dim.name } else { &dim.id });
+            if from_prometheus {
+                let scale = dim.multiplier as f64 / dim.divisor as f64;
+                push_fixed(out, dim.last_collected as f64 * scale);
+            } else {
+                crate::base::json::push_integer(out, dim.last_collected);
+            }
+            self.end(out, at.0 / 1000);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::query::run::samples::T0;
+    use crate::web::api::v1::allmetrics::allmetrics;
+    use crate::web::api::v1::samples::{ask_at, text};
+
+    /// The lines of a scrape right after the last sample.
+    fn scrape(query: &str) -> Vec<String> {
+        let body = text(&ask_at(allmetrics, &format!("format=prometheus&{query}"), 900));
+        body.lines().map(str::to_owned).collect()
+    }
+
+    #[track_caller]
+    fn check(query: &str, line: &str) {
+        let lines = scrape(query);
+        assert!(lines.iter().any(|l| l == line), "no {line}\nin {}", lines.join("\n"));
+    }
+
+    #[test]
+    fn a_first_visit_gets_the_average_of_ten_seconds() {
+        let at = (T0 + 897) * 1000;
+        check(
+            "",
+            &format!(
+                "netdata_t_ctx_things_persec_average{{chart=\"t.absname\",family=\"t\",dimension=\"up\"}} 92.5000000 {at}"
+            ),
+        );
+        check(
+            "",
+            &format!(
+                "netdata_t_slow_things_persec_average{{chart=\"t.slow\",family=\"t\",dimension=\"s\"}} 882.5000000 {}",
+                (T0 + 885) * 1000
+            ),
+        );
+        check(
+            "source=sum&names=no&timestamps=no&prefix=nd",
+            "nd_t_ctx_sum{chart=\"t.abs\",family=\"t\",dimension=\"zero\"} 0.0000000",
+        );
+        check("hideunits=yes&types=1", "# TYPE netdata_t_ctx_average gauge");
+    }
+
+    #[test]
+    fn values_as_collected_are_the_newest_integers() {
+        let at = (T0 + 900) * 1000;
+        check(
+            "source=raw",
+            &format!("netdata_t_ctx{{chart=\"t.two\",family=\"t\",dimension=\"up\"}} 900 {at}"),
+        );
+        let all = text(&ask_at(allmetrics, "format=prometheus_all_hosts&source=as+collected", 900));
+        assert!(all.contains("dimension=\"up\",instance=\"node\"} 900"), "{all}");
+    }
+
+    #[test]
+    fn help_says_who_asked_for_what() {
+        let lines = scrape("help=yes&server=p1&filter=t.slow");
+        let (now, after) = (T0 + 900, T0 + 890);
+        assert_eq!(
+            lines[0],
+            format!(
+                "# COMMENT netdata \"node\" to FIRST SEEN prometheus \"p1\", source \"average\", last seen 0 never, time range {after} to {now}"
+            )
+        );
+        assert!(lines[2].starts_with(
+            "netdata_info{instance=\"node\",application=\"netdata\",version=\"v1.37.1"
+        ));
+        assert_eq!(
+            lines[4],
+            "# COMMENT homogeneous chart \"t.slow\", context \"t.slow\", family \"t\", units \"things/s\""
+        );
+        assert_eq!(lines.len(), 7);
+    }
+
+    #[test]
+    fn units_become_part_of_the_name() {
+        for (units, old, suffix) in [
+            ("KiB/s", false, "_KiB_persec"),
+            ("KiB/s", true, "_kilobytes_persec"),
+            ("%", false, "_percent"),
+            ("percentage", true, "_percent"),
+            ("", false, ""),
+        ] {
+            assert_eq!(units_suffix(units, old), suffix);
+        }
+    }
+
+    #[test]
+    fn servers_are_remembered_but_not_without_end() {
+        let scrapers = Scrapers::default();
+        let host = MachineGuid::random();
+        assert_eq!(scrapers.visit("a", host, 1000), None);
+        assert_eq!(scrapers.visit("a", host, 1010), Some(1000));
+        for n in 0..2 * SCRAPERS_MAX {
+            scrapers.visit(&format!("s{n}"), host, 2000);
+        }
+        assert_eq!(scrapers.0.lock().len(), SCRAPERS_MAX);
+        assert_eq!(scrapers.visit("a", host, 3000), None);
+        scrapers.visit(&"é".repeat(1000), host, 3000);
+    }
+}

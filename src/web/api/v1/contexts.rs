@@ -1,0 +1,315 @@
+//! `/api/v1/contexts` and `/api/v1/context`: charts of one kind taken together.
+
+use std::sync::Arc;
+
+use bitflags::bitflags;
+use rustc_hash::FxHashMap;
+
+use super::charts::labels;
+use crate::base::json::JsonWriter;
+use crate::base::pattern::SimplePattern;
+use crate::metrics::{Chart, ChartState, Dimension, Host};
+use crate::query::select::any_label_matches;
+use crate::query::window;
+use crate::web::api::Call;
+use crate::web::http::Response;
+
+bitflags! {
+    /// What to tell beside the contexts themselves.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    struct Show: u8 {
+        const CHARTS = 1;
+        const DIMENSIONS = 2;
+        const LABELS = 4;
+        const FLAGS = 8;
+        const DELETED = 16;
+    }
+}
+
+impl Show {
+    fn parse(words: &str) -> Show {
+        words.split([',', '|', ' ']).fold(Show::empty(), |all, word| {
+            all | match word {
+                "full" | "all" => Show::all(),
+                "charts" | "instances" => Show::CHARTS,
+                "dimensions" | "metrics" => Show::CHARTS | Show::DIMENSIONS,
+                "labels" => Show::LABELS,
+                "flags" => Show::FLAGS,
+                "deleted" => Show::DELETED,
+                _ => Show::empty(),
+            }
+        })
+    }
+}
+
+/// What is asked of charts and dimensions to be part of the answer.
+struct Filter {
+    show: Show,
+    by_label: [Option<SimplePattern>; 2],
+    by_dimension: Option<SimplePattern>,
+    span: Option<(i64, i64)>,
+    now: i64,
+}
+
+impl Filter {
+    fn of(call: &Call<'_>) -> Filter {
+        let query = call.query();
+        let pattern = |name| {
+            query.get(name).map(|list| SimplePattern::separated_by(list, b",|\t\r\n\x0b\x0c"))
+        };
+        let now = call.now().0;
+        let after = query.integer("after").unwrap_or(0);
+        let before = query.integer("before").unwrap_or(0);
+        let span = match (after, before) {
+            (0, 0) => None,
+            (0, before) => Some((0, before)),
+            (after, 0) => Some((after, i64::MAX)),
+            (after, before) => Some(window::absolute(after, before, now - 1)),
+        };
+        Filter {
+            show: Show::parse(query.get("options").unwrap_or("")),
+            by_label: [pattern("chart_label_key"), pattern("chart_labels_filter")],
+            by_dimension: pattern("dimensions"),
+            span,
+            now,
+        }
+    }
+
+    fn in_span(&self, first: i64, last: i64) -> bool {
+        self.span.is_none_or(|(after, before)| first <= before && last >= after)
+    }
+
+    fn takes_dimension(&self, dim: &Dimension) -> bool {
+        self.by_dimension.as_ref().is_none_or(|p| p.matches(&dim.id) || p.matches(&dim.name))
+    }
+
+    fn takes(&self, state: &ChartState) -> bool {
+        self.by_label.iter().flatten().all(|p| any_label_matches(p, &state.labels))
+            && (self.by_dimension.is_none() || state.dims.iter().any(|d| self.takes_dimension(d)))
+    }
+}
+
+/// What the charts of a context have in common.
+struct Context {
+    title: String,
+    units: Arc<str>,
+    family: String,
+    chart_type: &'static str,
+    priority: i64,
+    first: i64,
+    last: i64,
+    collected: bool,
+    charts: Vec<Arc<Chart>>,
+}
+
+/// First and last second of a chart's samples; the last is now while more arrive.
+fn span(host: &Host, state: &ChartState, now: i64) -> Option<(i64, i64, bool)> {
+    let (first, last) = state.retention()?;
+    let collected = host.is_connected() && !state.is_obsolete() && state.counter_done > 0;
+    Some((first.0, if collected { last.0.max(now) } else { last.0 }, collected))
+}
+
+/// All contexts with a chart that the filter takes, in order of creation.
+fn gather(host: &Host, filter: &Filter, wanted: Option<&str>) -> Vec<(Arc<str>, Context)> {
+    let mut found: Vec<(Arc<str>, Context)> = Vec::new();
+    let mut by_id: FxHashMap<Arc<str>, usize> = FxHashMap::default();
+    for chart in host.charts() {
+        let state = chart.lock();
+        let meta = &state.meta;
+        if wanted.is_some_and(|id| id != &*meta.context) || !filter.takes(&state) {
+            continue;
+        }
+        let Some((first, last, collected)) = span(host, &state, filter.now) else { continue };
+        if !filter.in_span(first, last) {
+            continue;
+        }
+        if let Some(&at) = by_id.get(&meta.context) {
+            let context = &mut found[at].1;
+            context.title = merge(&context.title, &meta.title);
+            context.family = merge(&context.family, &meta.family);
+            context.priority = context.priority.min(meta.priority);
+            context.first = context.first.min(first);
+            context.last = context.last.max(last);
+            context.collected |= collected;
+            context.charts.push(Arc::clone(&chart));
+        } else {
+            by_id.insert(Arc::clone(&meta.context), found.len());
+            let context = Context {
+                title: meta.title.to_string(),
+                units: Arc::clone(&meta.units),
+                family: meta.family.to_string(),
+                chart_type: meta.chart_type.name(),
+                priority: meta.priority,
+                first,
+                last,
+                collected,
+                charts: vec![Arc::clone(&chart)],
+            };
+            found.push((Arc::clone(&meta.context), context));
+        }
+    }
+    found
+}
+
+/// What two texts have in common, word by word from both ends; the rest becomes `[x]`.
+fn merge(one: &str, other: &str) -> String {
+    if one == other {
+        return one.to_owned();
+    }
+    let (a, b): (Vec<_>, Vec<_>) = (one.split(' ').collect(), other.split(' ').collect());
+    let front = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
+    let back = a[front..].iter().rev().zip(b[front..].iter().rev()).take_while(|(x, y)| x == y);
+    let back = back.count();
+    let mut words = a[..front].to_vec();
+    words.push("[x]");
+    words.extend(&a[a.len() - back..]);
+    words.join(" ")
+}
+
+fn write_times(j: &mut JsonWriter, filter: &Filter, first: i64, last: i64, collected: bool) {
+    j.key("first_time_t").integer(first);
+    j.key("last_time_t").integer(last);
+    j.key("collected").bool(collected);
+    if filter.show.contains(Show::DELETED) {
+        j.key("deleted").bool(false);
+    }
+    if filter.show.contains(Show::FLAGS) {
+        j.key("flags").string(if collected { "COLLECTED LIVE_RETENTION " } else { "ARCHIVED " });
+    }
+}
+
+fn write_context(j: &mut JsonWriter, host: &Host, context: &Context, filter: &Filter) {
+    j.object(|j| {
+        j.key("title").string(&context.title);
+        j.key("units").string(&context.units);
+        j.key("family").string(&context.family);
+        j.key("chart_type").string(context.chart_type);
+        j.key("priority").integer(context.priority);
+        write_times(j, filter, context.first, context.last, context.collected);
+        if filter.show.contains(Show::CHARTS) {
+            j.key("charts").object(|j| {
+                for chart in &context.charts {
+                    write_chart(j, host, chart, filter);
+                }
+            });
+        }
+    });
+}
+
+fn write_chart(j: &mut JsonWriter, host: &Host, chart: &Chart, filter: &Filter) {
+    let state = chart.lock();
+    let meta = &state.meta;
+    let Some((first, last, collected)) = span(host, &state, filter.now) else { return };
+    j.key(chart.id()).object(|j| {
+        j.key("name").string(&meta.name);
+        j.key("context").string(&meta.context);
+        j.key("title").string(&meta.title);
+        j.key("units").string(&meta.units);
+        j.key("family").string(&meta.family);
+        j.key("chart_type").string(meta.chart_type.name());
+        j.key("priority").integer(meta.priority);
+        j.key("update_every").integer(meta.update_every.seconds());
+        write_times(j, filter, first, last, collected);
+        if filter.show.contains(Show::LABELS) {
+            j.key("labels");
+            labels(j, &state);
+        }
+        if filter.show.contains(Show::DIMENSIONS) {
+            j.key("dimensions").object(|j| {
+                for dim in state.dims.iter().filter(|dim| filter.takes_dimension(dim)) {
+                    let Some((first, last)) = dim.reader.retention() else { continue };
+                    let collected = collected && dim.was_collected() && !dim.is_obsolete();
+                    let last = if collected { last.0.max(filter.now) } else { last.0 };
+                    if filter.in_span(first.0, last) {
+                        j.key(&dim.id).object(|j| {
+                            j.key("name").string(&dim.name);
+                            write_times(j, filter, first.0, last, collected);
+                        });
+                    }
+                }
+            });
+        }
+    });
+}
+
+pub fn contexts(call: &Call<'_>) -> Response {
+    let host = call.host;
+    let info = host.info();
+    let filter = Filter::of(call);
+    let mut json = JsonWriter::with_capacity(16 * 1024);
+    json.object(|j| {
+        j.key("hostname").string(&info.hostname);
+        j.key("machine_guid").string(&host.guid().to_string());
+        j.key("node_id").string(info.node_id.as_deref().unwrap_or(""));
+        j.key("claim_id").string(info.claim_id.as_deref().unwrap_or(""));
+        if filter.show.contains(Show::LABELS) {
+            j.key("host_labels").object(|j| {
+                for label in host.labels().iter() {
+                    j.key(&label.name).string(&label.value);
+                }
+            });
+        }
+        j.key("contexts").object(|j| {
+            for (id, context) in gather(host, &filter, None) {
+                j.key(&id);
+                write_context(j, host, &context, &filter);
+            }
+        });
+    });
+    Response::json(json).public()
+}
+
+pub fn context(call: &Call<'_>) -> Response {
+    let Some(id) = call.query().get("context") else {
+        return Response::error(400, "No context is given at the request.");
+    };
+    let filter = Filter::of(call);
+    match gather(call.host, &filter, Some(id)).first() {
+        Some((_, context)) => {
+            let mut json = JsonWriter::new();
+            write_context(&mut json, call.host, context, &filter);
+            Response::json(json).public()
+        }
+        None => Response::error(404, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::query::run::samples::T0;
+    use crate::web::api::v1::samples::{ask, json};
+
+    #[test]
+    fn words_that_differ_are_crossed_out() {
+        assert_eq!(merge("The absolute one", "The second one"), "The [x] one");
+        assert_eq!(merge("The [x] one", "The third one"), "The [x] one");
+        assert_eq!(merge("eth0", "lo"), "[x]");
+        assert_eq!(merge("a b", "a b c"), "a b [x]");
+        assert_eq!(merge("a a", "a"), "a [x]");
+    }
+
+    #[test]
+    fn a_context_is_all_its_charts() {
+        let all = json(&ask(contexts, ""));
+        assert_eq!(all["contexts"].as_object().unwrap().len(), 2);
+        let c = json(&ask(context, "context=t.ctx&options=charts,dimensions,labels"));
+        assert_eq!((&c["title"], &c["first_time_t"]), (&json!("The [x] one"), &json!(T0 + 1)));
+        assert_eq!(c["charts"]["t.abs"]["dimensions"]["zero"]["name"], "Zero Zero");
+        assert_eq!(c["charts"]["t.abs"]["labels"]["colour"], "red");
+        assert_eq!(c["charts"]["t.two"]["context"], "t.ctx");
+    }
+
+    #[test]
+    fn filters_that_leave_nothing() {
+        assert_eq!(json(&ask(contexts, "chart_labels_filter=colour:green"))["contexts"], json!({}));
+        assert_eq!(ask(context, "context=t.ctx&chart_labels_filter=colour:green").status, 404);
+        assert_eq!(ask(context, "context=t.nosuch").status, 404);
+        assert_eq!(ask(context, "").status, 400);
+        let only =
+            json(&ask(context, "context=t.ctx&options=charts&chart_labels_filter=colour:red"));
+        assert_eq!(only["charts"].as_object().unwrap().len(), 1);
+    }
+}
