@@ -18,7 +18,7 @@ use super::http::{Body, Caching, Kind, Response};
 
 /// Gathered before it is written.
 const PIECE_BYTES: usize = 16 * 1024;
-/// A client that takes an answer more slowly than this, beyond its first patience, is left.
+/// A client that takes an answer more slowly than this is left.
 const SLOWEST_BYTES_PER_SECOND: u64 = 4096;
 const DAY: i64 = 86_400;
 
@@ -181,13 +181,14 @@ impl<W: Write> Write for Pieces<'_, W> {
     }
 }
 
-/// A connection whose writes have to be through in a time that grows with what was written: neither a client that reads
-/// nothing nor one that reads a byte a minute keeps its thread.
+/// A connection whose client has to take a minimal amount in every span of `patience`: neither one that reads nothing nor one
+/// that reads a byte a minute keeps its thread.
 pub(super) struct Paced<'a> {
     connection: &'a mut Connection,
     clock: &'a Clock,
-    began_us: i64,
     patience: Duration,
+    span_began_us: i64,
+    sent_in_span: u64,
     sent: u64,
 }
 
@@ -197,26 +198,45 @@ impl<'a> Paced<'a> {
         clock: &'a Clock,
         patience: Duration,
     ) -> Self {
-        Paced { connection, clock, began_us: clock.monotonic_us(), patience, sent: 0 }
+        let span_began_us = clock.monotonic_us();
+        Paced { connection, clock, patience, span_began_us, sent_in_span: 0, sent: 0 }
     }
 
     pub(super) fn sent(&self) -> u64 {
         self.sent
     }
+
+    /// What is left of the span; a new one begins when the client did its part in the last.
+    fn time_left(&mut self) -> io::Result<Duration> {
+        let now = self.clock.monotonic_us();
+        let spent = Duration::from_micros(u64::try_from(now - self.span_began_us).unwrap_or(0));
+        if spent < self.patience {
+            return Ok(self.patience - spent);
+        }
+        if self.sent_in_span < SLOWEST_BYTES_PER_SECOND * self.patience.as_secs() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        (self.span_began_us, self.sent_in_span) = (now, 0);
+        Ok(self.patience)
+    }
 }
 
 impl Write for Paced<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let earned = Duration::from_secs(self.sent / SLOWEST_BYTES_PER_SECOND);
-        let spent = u64::try_from(self.clock.monotonic_us() - self.began_us).unwrap_or(0);
-        let left = (self.patience + earned).saturating_sub(Duration::from_micros(spent));
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
+        loop {
+            let left = self.time_left()?;
+            self.connection.set_write_timeout(left)?;
+            match self.connection.write(bytes) {
+                Ok(wrote) => {
+                    self.sent_in_span += wrote as u64;
+                    self.sent += wrote as u64;
+                    return Ok(wrote);
+                }
+                // The end of the span decides.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
         }
-        self.connection.set_write_timeout(left)?;
-        let wrote = self.connection.write(bytes)?;
-        self.sent += wrote as u64;
-        Ok(wrote)
     }
 
     fn flush(&mut self) -> io::Result<()> {

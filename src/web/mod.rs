@@ -22,6 +22,8 @@ pub mod routes;
 pub mod static_files;
 pub mod management;
 pub mod api;
+#[cfg(test)]
+mod trial;
 
 pub use self::options::Options;
 pub use self::server::{NoSockets, Port, Server};
