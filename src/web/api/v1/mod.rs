@@ -9,6 +9,7 @@ pub mod data;
 pub mod charts;
 pub mod contexts;
 pub mod allmetrics;
+pub mod badge;
 pub mod registry;
 pub mod alarms;
 pub mod functions;
@@ -46,6 +47,11 @@ const READS: &[Endpoint] = &[
     read("contexts", contexts::contexts),
     read("context", contexts::context),
     read("allmetrics", allmetrics::allmetrics),
+    Endpoint {
+        name: "badge.svg",
+        needs: Rights::DASHBOARD.union(Rights::BADGES),
+        handler: badge::badge,
+    },
 ];
 
 #[cfg(test)]
