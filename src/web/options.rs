@@ -1,6 +1,8 @@
 //! The options of `[web]` and `[registry]`, read once at start.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::base::sys;
@@ -32,6 +34,8 @@ pub struct Options {
     /// `[directories] web`
     pub directory: PathBuf,
     pub custom_dashboard_info: String,
+    /// `stable` or `nightly`, as dashboards show it.
+    pub release_channel: &'static str,
     pub registry_to_announce: String,
     pub registry_hostname: String,
     /// Holds the token of `manage/health`.
@@ -81,6 +85,7 @@ impl Options {
             allow: AllowLists::from_config(config),
             directory: config.path("directories", "web", "/usr/share/netdata/web"),
             custom_dashboard_info: config.string("web", "custom dashboard_info.js", ""),
+            release_channel: release_channel(config),
             registry_to_announce: config.string(
                 "registry",
                 "registry to announce",
@@ -93,6 +98,21 @@ impl Options {
                 format!("{lib}/netdata.api.key"),
             ),
         }
+    }
+}
+
+/// What an installer noted in the configuration directory; without a note, `stable`.
+fn release_channel(config: &Config) -> &'static str {
+    const NOTE_BYTES_MAX: u64 = 64 * 1024;
+    let mut note = String::new();
+    let directory = config.peek("directories", "config").unwrap_or_default();
+    // Without a file, or with one that is no text, nothing is noted.
+    let _ = File::open(Path::new(&directory).join(".environment"))
+        .and_then(|file| file.take(NOTE_BYTES_MAX).read_to_string(&mut note));
+    let value = note.lines().find_map(|line| line.trim().strip_prefix("RELEASE_CHANNEL="));
+    match value.map(|value| value.trim_matches('"')) {
+        Some("nightly") => "nightly",
+        _ => "stable",
     }
 }
 
@@ -114,6 +134,16 @@ mod tests {
         assert!(options.enabled);
         assert_eq!(config.peek("web", "mode").as_deref(), Some("static-threaded"));
         assert!(!self::options("[web]\nmode = none\n").1.enabled);
+    }
+
+    #[test]
+    fn an_installer_may_note_the_release_channel() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("[directories]\nconfig = {}\n", dir.path().display());
+        assert_eq!(options(&text).1.release_channel, "stable");
+        std::fs::write(dir.path().join(".environment"), "A=b\nRELEASE_CHANNEL=\"nightly\"\n")
+            .unwrap();
+        assert_eq!(options(&text).1.release_channel, "nightly");
     }
 
     #[test]

@@ -8,7 +8,6 @@ use crate::web::api::Call;
 use crate::web::http::Response;
 
 use super::functions::write_functions_of;
-use super::info::release_channel;
 
 /// Bytes of one stored sample in memory.
 const SAMPLE_BYTES: i64 = 4;
@@ -43,7 +42,7 @@ pub fn charts(call: &Call<'_>) -> Response {
     json.object(|j| {
         j.key("hostname").string(&info.hostname);
         j.key("version").string(&version_of(host));
-        j.key("release_channel").string(release_channel(call));
+        j.key("release_channel").string(call.agent.options.release_channel);
         j.key("os").string(if info.os.is_empty() { "linux" } else { &info.os });
         j.key("timezone").string(&info.timezone);
         j.key("update_every").integer(info.update_every.max(1));

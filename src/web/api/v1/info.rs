@@ -167,7 +167,7 @@ fn write_agent(j: &mut JsonWriter, call: &Call<'_>, hosts: usize) {
     j.key("hosts-available").count(hosts);
     j.key("https-enabled").bool(true);
     j.key("buildinfo").string(BUILD);
-    j.key("release-channel").string(release_channel(call));
+    j.key("release-channel").string(agent.options.release_channel);
     j.key("web-enabled").bool(agent.options.enabled);
     j.key("notification-methods").string("");
     j.key("exporting-enabled").bool(false);
@@ -188,9 +188,4 @@ fn write_agent(j: &mut JsonWriter, call: &Call<'_>, hosts: usize) {
     }
     j.key("charts-count").count(charts);
     j.key("metrics-count").count(metrics);
-}
-
-/// A version with a dash is a nightly one, to those who sort agents by it; ours are not.
-pub(super) fn release_channel(_: &Call<'_>) -> &'static str {
-    "stable"
 }
