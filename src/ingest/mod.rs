@@ -1,1 +1,4 @@
 //! L4: the one executor of PLUGINSD commands, plugin processes, internal collectors.
+
+pub mod functions;
+pub mod executor;

@@ -122,6 +122,82 @@ fn negated(magnitude: u64) -> i64 {
     0i64.checked_sub_unsigned(magnitude).unwrap_or(i64::MIN)
 }
 
+/// The integer that `text` begins with and the number of bytes it takes, in the forms of [`integer`], without reading
+/// a word apart first. `None` when there is none, or one so long that only [`integer`] knows how to clip it.
+#[inline]
+pub fn leading_integer(text: &[u8]) -> Option<(i64, usize)> {
+    let negative = matches!(text.first(), Some(b'-'));
+    let from = usize::from(negative);
+    let (n, taken) = leading_unsigned(&text[from..])?;
+    let n = i64::try_from(n).ok()?;
+    Some((if negative { -n } else { n }, from + taken))
+}
+
+/// As [`leading_integer`], without a sign.
+#[inline]
+pub fn leading_unsigned(text: &[u8]) -> Option<(u64, usize)> {
+    match text {
+        [b'#', rest @ ..] => leading_digits(rest, &VALUE64, 6, 10).map(|(n, taken)| (n, taken + 1)),
+        [b'0', b'x' | b'X', rest @ ..] => {
+            leading_digits(rest, &VALUE16, 4, 15).map(|(n, taken)| (n, taken + 2))
+        }
+        _ => {
+            let mut n = 0u64;
+            let mut taken = 0usize;
+            for &byte in text {
+                let value = u64::from(byte.wrapping_sub(b'0'));
+                if value > 9 {
+                    break;
+                }
+                n = n.wrapping_mul(10).wrapping_add(value);
+                taken += 1;
+            }
+            (1..=18).contains(&taken).then_some((n, taken))
+        }
+    }
+}
+
+/// The bits of a double in base64 (`@…`) that `text` begins with, and the bytes they take.
+#[inline]
+pub fn leading_bits(text: &[u8]) -> Option<(f64, usize)> {
+    match text {
+        [b'@', rest @ ..] => leading_digits(rest, &VALUE64, 6, 11)
+            .map(|(bits, taken)| (f64::from_bits(bits), taken + 1)),
+        _ => None,
+    }
+}
+
+#[inline]
+fn leading_digits(text: &[u8], values: &[u8; 256], bits: u32, most: usize) -> Option<(u64, usize)> {
+    let mut n = 0u64;
+    let mut taken = 0usize;
+    for &byte in text {
+        let value = values[usize::from(byte)];
+        if value == NO_DIGIT {
+            break;
+        }
+        n = n << bits | u64::from(value);
+        taken += 1;
+    }
+    (1..=most).contains(&taken).then_some((n, taken))
+}
+
+/// A decimal integer as far as it goes, 0 where none begins: priorities, intervals and time-outs.
+pub fn plain_integer(word: &[u8]) -> i64 {
+    match word {
+        [b'-', rest @ ..] => small_base(rest, 10).map_or(0, negated),
+        [b'+', rest @ ..] => small_base(rest, 10).map_or(0, clipped),
+        _ => small_base(word, 10).map_or(0, clipped),
+    }
+}
+
+/// The decimal number that `word` begins with and what follows it; `None` when it begins with none.
+pub fn leading_decimal(word: &[u8]) -> Option<(f64, &[u8])> {
+    let (number, rest) = word.split_at(decimal_prefix(word));
+    let n = std::str::from_utf8(number).ok()?.parse().ok()?;
+    Some((n, rest))
+}
+
 /// A double in any form; `nan` and `null` are NaN, `None` is a word that is no number at all.
 #[inline]
 pub fn double(word: &[u8]) -> Option<f64> {
@@ -393,6 +469,21 @@ mod tests {
                 let back = double(word.as_bytes()).unwrap();
                 prop_assert!(back.to_bits() == bits || n.is_nan() && back.is_nan(), "{} {}", n, word);
                 prop_assert!(word.len() < 30);
+            }
+        }
+
+        #[test]
+        fn a_leading_number_is_the_number_of_its_word(word in "-?(#|@|0x|)[-0-9a-fA-F+/]{0,22}") {
+            let word = word.as_bytes();
+            if let Some((n, taken)) = leading_integer(word) {
+                prop_assert_eq!(integer(&word[..taken]), Some(n));
+                prop_assert_eq!(integer(word), Some(n));
+            }
+            if let Some((n, taken)) = leading_bits(word) {
+                prop_assert_eq!(double(&word[..taken]).map(f64::to_bits), Some(n.to_bits()));
+            }
+            if let Some((n, rest)) = leading_decimal(word) {
+                prop_assert_eq!(double(&word[..word.len() - rest.len()]), Some(n));
             }
         }
 

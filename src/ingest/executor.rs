@@ -1,0 +1,303 @@
+//! The one executor of PLUGINSD commands: what plugins and streaming children say becomes charts and samples.
+//!
+//! One [`Executor`] per plugin process or connection, owned by the thread that reads it. It is fed whole lines and does
+//! no I/O; time comes with each line.
+//!
+//! ```text
+//! let mut executor = Executor::new(Setup { origin: Origin::Stream(caps), calls: Some(calls), hooks: Box::new(mine),
+//!                                          ..Setup::new(host) });
+//! lines.feed(chunk, |line| executor.feed(line, now))?;    // Err(Violation): log() it, then end the session
+//! executor.flush();                                       // after each chunk: wakes the senders of the hosts it fed
+//! ```
+//!
+//! * A plugin's [`Violation`] says by its [`Verdict`] whether the plugin may start again; a stream's ends the connection.
+//! * Which keywords exist depends on the [`Origin`]: `BEGIN2` needs INTERPOLATED, `JSON` needs PATHS, virtual nodes and
+//!   the like are for plugins only. Replication words are unknown until replication is offered.
+//! * What the executor cannot do itself goes to [`Hooks`]; function results go to the session's [`Calls`], which is also
+//!   the provider of every function the session announces.
+//!
+//! Hot path: BEGIN, SET, END and their new forms are recognised by [`fast`] without taking words apart, against the chart
+//! and dimension that [`session`] expects next; values are staged and applied under one chart lock at END. No lock, no
+//! allocation and no system call per sample. Everything else goes through [`commands`]. Both give the same results.
+
+use std::sync::Arc;
+
+use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
+use crate::ingest::functions::Calls;
+use crate::metrics::{Host, Hosts, Labels, Point, PointValue, SinceLast, Staged};
+use crate::wire::caps::Capabilities;
+use crate::wire::words::Rules;
+
+mod session;
+mod fast;
+mod commands;
+mod bodies;
+mod nodes;
+mod violation;
+#[cfg(test)]
+mod tests;
+
+pub use self::violation::{Verdict, Violation};
+
+use self::bodies::Body;
+use self::nodes::Definition;
+use self::session::{NONE, Session};
+
+/// Who speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A process of ours; its durations are checked against the clock.
+    Plugin,
+    /// A child, with what was agreed.
+    Stream(Capabilities),
+}
+
+/// What a session does beside charts and samples. Called on the session's thread, without any lock held.
+pub trait Hooks: Send {
+    /// The host's claim id was given; it stands in the host's info. Pass it on upstream.
+    fn claimed(&mut self, host: &Arc<Host>) {
+        let _ = host;
+    }
+
+    /// The host's labels were replaced.
+    fn labelled(&mut self, host: &Arc<Host>) {
+        let _ = host;
+    }
+
+    /// A `JSON <keyword>` block, as it stood between its first and last line.
+    fn json(&mut self, host: &Arc<Host>, keyword: &str, payload: &[u8]) {
+        let _ = (host, keyword, payload);
+    }
+
+    /// A running function reports how far it is.
+    fn progress(&mut self, transaction: &str, done: u64, all: u64) {
+        let _ = (transaction, done, all);
+    }
+
+    /// A plugin made a virtual node that did not exist before.
+    fn host_created(&mut self, host: &Arc<Host>) {
+        let _ = host;
+    }
+}
+
+/// No interest in any of it.
+pub struct NoHooks;
+
+impl Hooks for NoHooks {}
+
+/// What an executor is made of.
+pub struct Setup {
+    pub origin: Origin,
+    /// Whose charts they are, until a `HOST` line says otherwise.
+    pub host: Arc<Host>,
+    /// Of charts that do not say.
+    pub update_every: UpdateEvery,
+    /// The plugin word of charts that have none, e.g. `apps.plugin`.
+    pub plugin: String,
+    /// Where virtual nodes live; without it their words are refused.
+    pub hosts: Option<Arc<Hosts>>,
+    /// Answers the functions that are announced; without it announcements are ignored.
+    pub calls: Option<Arc<Calls>>,
+    pub hooks: Box<dyn Hooks>,
+}
+
+impl Setup {
+    /// A plugin's, with defaults for the rest.
+    pub fn new(host: Arc<Host>) -> Setup {
+        let update_every = UpdateEvery::clamped(host.info().update_every);
+        Setup {
+            origin: Origin::Plugin,
+            host,
+            update_every,
+            plugin: String::new(),
+            hosts: None,
+            calls: None,
+            hooks: Box::new(NoHooks),
+        }
+    }
+}
+
+pub struct Executor {
+    // The hot part first.
+    session: Session,
+    /// Index of the chart in scope, or NONE.
+    chart: u32,
+    /// The dimension expected next, and the one before it.
+    dim: u32,
+    dim_before: u32,
+    /// BEGIN2 came and its END2 did not.
+    in_point: bool,
+    interpolated: bool,
+    slots: bool,
+    /// Lines belong to a body, not to commands.
+    body: Option<Body>,
+    trust_durations: bool,
+    since_us: i64,
+    staged: Vec<Staged>,
+    point_end: UnixSeconds,
+    point_every: UpdateEvery,
+    point: Vec<PointValue>,
+    completed: u64,
+
+    origin: Origin,
+    rules: Rules,
+    update_every: UpdateEvery,
+    plugin: String,
+    /// Sessions of other hosts this plugin speaks for.
+    parked: Vec<Session>,
+    hosts: Option<Arc<Hosts>>,
+    calls: Option<Arc<Calls>>,
+    hooks: Box<dyn Hooks>,
+    host_labels: Option<Labels>,
+    chart_labels: Option<Labels>,
+    definition: Option<Definition>,
+}
+
+impl Executor {
+    pub fn new(setup: Setup) -> Executor {
+        let (interpolated, slots, rules) = match setup.origin {
+            Origin::Plugin => (false, true, Rules::Seed),
+            Origin::Stream(caps) => {
+                let interpolated = caps.contains(Capabilities::INTERPOLATED);
+                let rules = if interpolated { Rules::Later } else { Rules::Seed };
+                (interpolated, caps.contains(Capabilities::SLOTS), rules)
+            }
+        };
+        Executor {
+            session: Session::new(setup.host),
+            chart: NONE,
+            dim: NONE,
+            dim_before: NONE,
+            in_point: false,
+            interpolated,
+            slots,
+            body: None,
+            trust_durations: setup.origin != Origin::Plugin,
+            since_us: 0,
+            staged: Vec::new(),
+            point_end: UnixSeconds(0),
+            point_every: setup.update_every,
+            point: Vec::new(),
+            completed: 0,
+            origin: setup.origin,
+            rules,
+            update_every: setup.update_every,
+            plugin: setup.plugin,
+            parked: Vec::new(),
+            hosts: setup.hosts,
+            calls: setup.calls,
+            hooks: setup.hooks,
+            host_labels: None,
+            chart_labels: None,
+            definition: None,
+        }
+    }
+
+    /// Executes one line, given without its line end, at wall-clock time `now`.
+    #[inline]
+    pub fn feed(&mut self, line: &[u8], now: UnixMicros) -> Result<(), Violation> {
+        if self.body.is_none() && self.fast(line, now) {
+            return Ok(());
+        }
+        self.feed_slow(line, now)
+    }
+
+    /// Wakes whoever sends the hosts that were fed to a parent. Call it after each batch of lines.
+    pub fn flush(&self) {
+        self.session.host.flush();
+        for session in &self.parked {
+            session.host.flush();
+        }
+    }
+
+    /// How many collections (END, END2) were completed.
+    pub fn completed(&self) -> u64 {
+        self.completed
+    }
+
+    /// The host in scope.
+    pub fn host(&self) -> &Arc<Host> {
+        &self.session.host
+    }
+
+    // --- what both ways of reading a line end in ---------------------------------------------------
+
+    /// A chart comes into scope: by CHART, BEGIN or BEGIN2.
+    #[inline]
+    fn enter(&mut self, chart: u32) {
+        if !self.staged.is_empty() {
+            self.keep_staged();
+        }
+        self.chart = chart;
+        self.dim_before = NONE;
+        self.dim = self.session.chart(chart).map_or(NONE, |known| known.first());
+        self.in_point = false;
+        self.since_us = 0;
+    }
+
+    #[inline]
+    fn leave(&mut self) {
+        self.chart = NONE;
+        self.dim = NONE;
+        self.in_point = false;
+    }
+
+    /// Values SET without an END stay with their chart and wait for its next one.
+    #[cold]
+    fn keep_staged(&mut self) {
+        if let Some(known) = self.session.chart(self.chart) {
+            known.chart.stage(&mut known.chart.lock(), &self.staged);
+        }
+        self.staged.clear();
+    }
+
+    #[inline]
+    fn begin(&mut self, chart: u32, since_us: i64) {
+        self.enter(chart);
+        self.session.follow(chart);
+        self.since_us = since_us;
+    }
+
+    #[inline]
+    fn begin_point(&mut self, chart: u32, every: i64, end: i64) {
+        self.enter(chart);
+        self.session.follow(chart);
+        self.point.clear();
+        self.point_every = UpdateEvery::clamped(every);
+        self.point_end = UnixSeconds(end);
+        self.in_point = true;
+    }
+
+    /// END with a chart in scope.
+    #[inline]
+    fn complete(&mut self, now: UnixMicros) {
+        let since = match self.since_us {
+            us if us <= 0 => SinceLast::Clock,
+            us if self.trust_durations => SinceLast::Stream(us),
+            us => SinceLast::Plugin(us),
+        };
+        if let Some(known) = self.session.chart(self.chart) {
+            known.chart.complete(&self.staged, since, now);
+            self.completed += 1;
+        }
+        self.staged.clear();
+        self.leave();
+    }
+
+    /// END2 with a chart in scope.
+    #[inline]
+    fn complete_point(&mut self) {
+        if self.in_point
+            && let Some(known) = self.session.chart(self.chart)
+        {
+            let point = Point { end: self.point_end, every: self.point_every, values: &self.point };
+            known.chart.store_point(&point);
+            self.completed += 1;
+        }
+        self.point.clear();
+        if !self.staged.is_empty() {
+            self.keep_staged();
+        }
+        self.leave();
+    }
+}
