@@ -11,6 +11,7 @@ pub mod intern;
 pub mod threads;
 pub mod sys;
 pub mod log;
+pub mod features;
 
 /// What we tell peers, scrapers and `-V`: the generation whose behaviour we offer, then our own version.
 pub const VERSION: &str = concat!("v1.37.1-rs", env!("CARGO_PKG_VERSION"));

@@ -1,6 +1,6 @@
 //! Safe faces of the libc calls that std lacks. The only module, beside those that map memory, that may be `unsafe`.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -251,6 +251,180 @@ pub fn peek(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     usize::try_from(got).map_err(|_| io::Error::last_os_error())
 }
 
+// ------------------------------------------------------------------ the process
+
+/// A user of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct User {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+pub fn is_root() -> bool {
+    effective_uid() == 0
+}
+
+pub fn effective_uid() -> u32 {
+    // SAFETY: geteuid takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// The name of the user this process runs as; the number when it has none.
+pub fn user_name() -> String {
+    let uid = effective_uid();
+    let user = look_up_user(|passwd, buffer, found| {
+        // SAFETY: all pointers are to live values, the length is that of the buffer.
+        unsafe { libc::getpwuid_r(uid, passwd, buffer.as_mut_ptr(), buffer.len(), found) }
+    });
+    user.map_or_else(|| uid.to_string(), |user| user.name)
+}
+
+pub fn user(name: &str) -> Option<User> {
+    let name = CString::new(name).ok()?;
+    look_up_user(|passwd, buffer, found| {
+        let name = name.as_ptr();
+        // SAFETY: the name ends with a NUL, all pointers are to live values, the length is that of the buffer.
+        unsafe { libc::getpwnam_r(name, passwd, buffer.as_mut_ptr(), buffer.len(), found) }
+    })
+}
+
+fn look_up_user(
+    ask: impl FnOnce(*mut libc::passwd, &mut [libc::c_char], *mut *mut libc::passwd) -> i32,
+) -> Option<User> {
+    // SAFETY: `passwd` is a C struct of integers and pointers, for all of which zero bytes are a valid value.
+    let mut passwd: libc::passwd = unsafe { std::mem::zeroed() };
+    let mut buffer = vec![0; 16 * 1024];
+    let mut found = std::ptr::null_mut();
+    let failed = ask(&raw mut passwd, &mut buffer, &raw mut found);
+    if failed != 0 || found.is_null() {
+        return None;
+    }
+    // SAFETY: a successful look-up left a NUL-terminated name inside `buffer`, which is still alive.
+    let name = unsafe { CStr::from_ptr(passwd.pw_name) };
+    Some(User { name: name.to_string_lossy().into_owned(), uid: passwd.pw_uid, gid: passwd.pw_gid })
+}
+
+/// Gives up root for good: groups, group and user. To be called before the first thread starts.
+pub fn become_user(user: &User) -> io::Result<()> {
+    let name = CString::new(user.name.as_str())?;
+    // SAFETY: the name ends with a NUL and outlives the call.
+    check(unsafe { libc::initgroups(name.as_ptr(), user.gid) })?;
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::setresgid(user.gid, user.gid, user.gid) })?;
+    // SAFETY: takes numbers only.
+    check(unsafe { libc::setresuid(user.uid, user.uid, user.uid) })
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Leaves the terminal: the caller goes on in a grandchild, the processes before it end with success. To be called
+/// before the first thread starts.
+pub fn to_background() -> io::Result<()> {
+    fork_and_leave()?;
+    // SAFETY: setsid takes nothing; the fork before it made sure that this is no group leader.
+    check(unsafe { libc::setsid() })?;
+    fork_and_leave()
+}
+
+fn fork_and_leave() -> io::Result<()> {
+    // SAFETY: the process has one thread, so the child finds no lock held by a thread that it lacks.
+    match unsafe { libc::fork() } {
+        0 => Ok(()),
+        pid if pid > 0 => {
+            // SAFETY: ends the process without running anything that the child runs too.
+            unsafe { libc::_exit(0) }
+        }
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Sets which rights new files never get.
+pub fn set_umask(mask: u32) {
+    // SAFETY: umask takes a number and cannot fail.
+    unsafe { libc::umask(mask) };
+}
+
+/// Closes every descriptor but the standard three, as inherited from whoever started us. To be called first of all.
+pub fn close_inherited() {
+    // SAFETY: nothing in this process owns a descriptor above 2 yet.
+    unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) };
+}
+
+/// Sets a variable of our own environment, which plugins inherit. To be called before the first thread starts.
+pub fn set_env(name: &str, value: &str) {
+    if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
+        return;
+    }
+    // SAFETY: the process has one thread, so nobody reads the environment meanwhile.
+    unsafe { std::env::set_var(name, value) };
+}
+
+/// Makes the C library look at `TZ` again.
+pub fn read_time_zone() {
+    unsafe extern "C" {
+        safe fn tzset();
+    }
+    tzset();
+}
+
+/// The short name of the time zone in force, `CEST` for instance.
+pub fn time_zone_name(at: UnixSeconds) -> String {
+    // SAFETY: `tm` is a C struct of integers and one pointer, for all of which zero bytes are a valid value.
+    let mut tm: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live values of the right types, and localtime_r keeps neither.
+    let known = unsafe { libc::localtime_r(&at.0, &mut tm) };
+    if known.is_null() || tm.tm_zone.is_null() {
+        return String::new();
+    }
+    // SAFETY: localtime_r left a NUL-terminated name that the C library keeps.
+    let name = unsafe { CStr::from_ptr(tm.tm_zone) };
+    name.to_string_lossy().into_owned()
+}
+
+/// The scheduling policies of the kernel that netdata.conf can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheduling {
+    Other,
+    Batch,
+    Idle,
+    RoundRobin(i32),
+    Fifo(i32),
+}
+
+/// Sets the policy of this thread and of those it starts later.
+pub fn set_scheduling(scheduling: Scheduling) -> io::Result<()> {
+    let (policy, priority) = match scheduling {
+        Scheduling::Other => (libc::SCHED_OTHER, 0),
+        Scheduling::Batch => (libc::SCHED_BATCH, 0),
+        Scheduling::Idle => (libc::SCHED_IDLE, 0),
+        Scheduling::RoundRobin(priority) => (libc::SCHED_RR, priority),
+        Scheduling::Fifo(priority) => (libc::SCHED_FIFO, priority),
+    };
+    let parameter = libc::sched_param { sched_priority: priority };
+    // SAFETY: the parameter outlives the call; 0 is the calling thread.
+    check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) })
+}
+
+/// Sets the nice level of this thread and of those it starts later.
+pub fn set_nice(level: i32) -> io::Result<()> {
+    // SAFETY: takes numbers only; 0 is the calling thread.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, level) })
+}
+
+/// Takes the lock of an open file for as long as it stays open; false when another process has it.
+pub fn try_lock(file: &File) -> io::Result<bool> {
+    // SAFETY: the descriptor is that of a live file.
+    let result = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) };
+    match check(result) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -278,6 +452,25 @@ mod tests {
         assert!(thread_id() > 0);
         tune_malloc(1);
         trim_malloc();
+    }
+
+    #[test]
+    fn root_has_a_name() {
+        assert_eq!(user("root").unwrap().uid, 0);
+        assert_eq!(user("no such user"), None);
+        assert!(!user_name().is_empty());
+    }
+
+    #[test]
+    fn a_file_is_locked_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let open =
+            || File::options().append(true).create(true).open(dir.path().join("lock")).unwrap();
+        let (first, second) = (open(), open());
+        assert!(try_lock(&first).unwrap());
+        assert!(!try_lock(&second).unwrap());
+        drop(first);
+        assert!(try_lock(&second).unwrap());
     }
 
     #[test]

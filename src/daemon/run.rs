@@ -1,0 +1,216 @@
+//! A living agent: waits for signals and commands, and ends everything in the reverse order of its start.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::control::{Answer, Command, Control, HELP};
+use super::machine::{self, LabelInputs};
+use super::process::{Locks, PidFile, RunMark};
+use super::signals::{Signal, Signals};
+use crate::base::log::{self as logs, Phase};
+use crate::base::sys::{self, Interest, Watched};
+use crate::base::threads::StopToken;
+use crate::base::time::Clock;
+use crate::config::{Config, NETDATA_CONF, Present};
+use crate::metrics::{Hosts, SystemInfo};
+
+use std::os::fd::AsFd;
+
+/// All parts together have this long to end.
+const STOP_TIME_US: i64 = 4_500_000;
+
+/// Something with threads: how to ask them to end, and how to wait until they have.
+pub(super) struct Part {
+    name: &'static str,
+    stop: StopToken,
+    /// Waits at most so long; false when something is left running.
+    join: Box<dyn FnOnce(Duration) -> bool>,
+}
+
+impl Part {
+    pub(super) fn new(
+        name: &'static str,
+        stop: StopToken,
+        join: impl FnOnce(Duration) -> bool + 'static,
+    ) -> Part {
+        Part { name, stop, join: Box::new(join) }
+    }
+}
+
+pub(super) struct Agent {
+    pub(super) signals: Signals,
+    pub(super) control: Control,
+    pub(super) hosts: Arc<Hosts>,
+    pub(super) config: Arc<Config>,
+    /// The configuration file in use, for reading labels again.
+    pub(super) file: Option<PathBuf>,
+    pub(super) facts: SystemInfo,
+    pub(super) label_inputs: LabelInputs,
+    /// In the order of their start.
+    pub(super) parts: Vec<Part>,
+    pub(super) pid_file: Option<PidFile>,
+    pub(super) mark: RunMark,
+    /// Held until the process is gone.
+    #[expect(dead_code, reason = "owning the locks is all there is to do with them")]
+    pub(super) locks: Locks,
+}
+
+/// How the agent is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct End {
+    code: u8,
+}
+
+impl Agent {
+    /// Waits until told to end, then ends. Returns the exit code.
+    pub(super) fn run(mut self) -> u8 {
+        let mut end = None;
+        while end.is_none() {
+            self.wait();
+            for signal in self.signals.pending() {
+                end = end.or(self.handle(signal));
+            }
+            let mut asked = None;
+            self.control.serve(|command| {
+                let (answer, wish) = self.command(command);
+                asked = asked.or(wish);
+                answer
+            });
+            end = end.or(asked);
+        }
+        let end = end.unwrap_or(End { code: 0 });
+        self.end(end)
+    }
+
+    /// Sleeps until there is a signal or a client.
+    fn wait(&self) {
+        let mut watched: Vec<Watched> = vec![Watched::new(self.signals.as_fd(), Interest::Read)];
+        watched.extend(self.control.descriptors().map(|fd| Watched::new(fd, Interest::Read)));
+        if let Err(error) = sys::poll(&mut watched, None) {
+            log::error!("cannot wait for signals: {error}");
+        }
+    }
+
+    fn handle(&self, signal: Signal) -> Option<End> {
+        match signal {
+            Signal::End(name) => {
+                logs::phase(Phase::Changing);
+                log::info!("SIGNAL: Received {name}. Cleaning up to exit...");
+                return Some(End { code: 0 });
+            }
+            Signal::ReopenLogs => {
+                log::info!("SIGNAL: Received SIGHUP. Reopening all log files...");
+                logs::reopen();
+            }
+            Signal::SaveDatabases => {
+                log::info!("SIGNAL: Received SIGUSR1. Saving databases...");
+                self.save_databases();
+            }
+            Signal::ReloadHealth => {
+                log::info!("SIGNAL: Received SIGUSR2. Reloading HEALTH configuration...");
+                self.reload_health();
+            }
+        }
+        None
+    }
+
+    fn command(&self, command: &Command) -> (Answer, Option<End>) {
+        let answer = match command {
+            Command::Help => Answer::ok(HELP),
+            Command::Ping => Answer::ok("pong"),
+            Command::ReloadHealth => {
+                self.reload_health();
+                Answer::ok("")
+            }
+            Command::ReloadLabels => Answer::ok(self.reload_labels()),
+            Command::SaveDatabase => {
+                self.save_databases();
+                Answer::ok("")
+            }
+            Command::ReopenLogs => {
+                logs::reopen();
+                Answer::ok("")
+            }
+            Command::ReloadClaimingState => Answer::ok("This agent cannot be claimed."),
+            Command::AclkState { json: true } => {
+                Answer::ok("{\"aclk-available\":false,\"online\":false}")
+            }
+            Command::AclkState { json: false } => Answer::ok("ACLK Available: No"),
+            Command::ReadConfig { section, name } => match self.config.peek(section, name) {
+                Some(value) => Answer::ok(value),
+                None => Answer::failed(format!("no option [{section}] '{name}'")),
+            },
+            Command::WriteConfig { section, name, value } => {
+                self.config.set(section, name, value);
+                Answer::ok("")
+            }
+            Command::ShutdownAgent => {
+                logs::phase(Phase::Changing);
+                return (Answer::ok(""), Some(End { code: 0 }));
+            }
+            Command::FatalAgent => {
+                logs::fatal(format_args!("COMMAND: netdata now exits."));
+                return (Answer::ok(""), Some(End { code: 1 }));
+            }
+        };
+        (answer, None)
+    }
+
+    /// Engines that keep files write them; the others have nothing to save.
+    fn save_databases(&self) {}
+
+    /// Health comes with its own issue.
+    fn reload_health(&self) {}
+
+    /// Reads the labels again from the file that is in use. Returns them as text.
+    fn reload_labels(&self) -> String {
+        let config = Config::new();
+        if let Some(file) = &self.file
+            && let Err(error) = config.load(file, Present::Replace)
+        {
+            log::error!("CONFIG: {error}");
+        }
+        config.migrate(NETDATA_CONF);
+        let host = self.hosts.local();
+        let inputs = LabelInputs {
+            // Once a child came, this is a parent.
+            is_parent: host.labels().get("_is_parent") == Some("true"),
+            ..self.label_inputs.clone()
+        };
+        host.set_labels(machine::host_labels(&config, &self.facts, &inputs));
+        let lines: Vec<String> = host
+            .labels()
+            .iter()
+            .map(|label| format!("Label: {}: \"{}\" ({})", label.name, label.value, label.source.0))
+            .collect();
+        lines.join("\n")
+    }
+
+    fn end(self, end: End) -> u8 {
+        let clock = Clock::system();
+        log::info!("EXIT: netdata prepares to exit with code {}...", end.code);
+        self.mark.shutting_down();
+        log::info!("EXIT: cleaning up the database...");
+        log::info!("EXIT: stopping static threads...");
+        let mut complete = true;
+        for part in self.parts.into_iter().rev() {
+            log::info!("EXIT: Stopping main thread: {}", part.name);
+            part.stop.stop();
+            let left = u64::try_from(STOP_TIME_US - clock.monotonic_us()).unwrap_or(0);
+            if !(part.join)(Duration::from_micros(left)) {
+                log::error!("EXIT: {} did not end in time.", part.name);
+                complete = false;
+            }
+        }
+        log::info!("EXIT: freeing database memory...");
+        if let Some(file) = self.pid_file {
+            file.remove();
+        }
+        if complete {
+            self.mark.end();
+        }
+        log::info!("EXIT: all done - netdata is now exiting - bye bye...");
+        end.code
+    }
+}

@@ -1,0 +1,322 @@
+//! The options of netdata.conf that shape the process as a whole, read once at start, checked and corrected.
+//!
+//! Options of one part of the agent are read by that part from the same [`Config`].
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::base::log::{Options as LogOptions, Target};
+use crate::base::sys;
+use crate::base::time::UpdateEvery;
+use crate::config::{Config, TimeUnit};
+use crate::storage::Mode;
+
+/// Where a packaged agent finds its files; a build for another prefix sets these variables.
+pub(super) const USER_CONFIG_DIR: &str =
+    from_build(option_env!("NETDATA_CONFIG_DIR"), "/etc/netdata");
+pub(super) const STOCK_CONFIG_DIR: &str =
+    from_build(option_env!("NETDATA_STOCK_CONFIG_DIR"), "/usr/lib/netdata/conf.d");
+const LOG_DIR: &str = from_build(option_env!("NETDATA_LOG_DIR"), "/var/log/netdata");
+const WEB_DIR: &str = from_build(option_env!("NETDATA_WEB_DIR"), "/usr/share/netdata/web");
+const CACHE_DIR: &str = from_build(option_env!("NETDATA_CACHE_DIR"), "/var/cache/netdata");
+const LIB_DIR: &str = from_build(option_env!("NETDATA_LIB_DIR"), "/var/lib/netdata");
+const PLUGINS_DIR: &str =
+    from_build(option_env!("NETDATA_PLUGINS_DIR"), "/usr/lib/netdata/plugins.d");
+
+const fn from_build(given: Option<&'static str>, default: &'static str) -> &'static str {
+    match given {
+        Some(dir) => dir,
+        None => default,
+    }
+}
+
+/// The mode of an agent whose configuration does not name one.
+const DEFAULT_MODE: Mode = Mode::Ram;
+const DEFAULT_HISTORY: i64 = 3600;
+const UPDATE_EVERY_MAX: i64 = 600;
+/// Below this, charts would be forgotten while they are still being drawn.
+const CLEANUP_OBSOLETE_MIN_S: i64 = 10;
+const FLOOD_PERIOD: Duration = Duration::from_secs(1200);
+const FLOOD_LINES: i64 = 200;
+
+/// Plugin directories beyond this are ignored.
+const PLUGIN_DIRECTORIES_MAX: usize = 20;
+
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) hostname: String,
+    pub(super) run_as: String,
+    pub(super) host_prefix: String,
+    pub(super) process: ProcessSettings,
+    pub(super) directories: Directories,
+    pub(super) database: DatabaseSettings,
+}
+
+/// How the kernel should treat us.
+#[derive(Clone, Debug)]
+pub(super) struct ProcessSettings {
+    /// `keep`, or a number.
+    pub(super) oom_score: String,
+    pub(super) policy: String,
+    pub(super) priority: i64,
+    pub(super) nice: i64,
+    pub(super) malloc_arenas: i64,
+    pub(super) malloc_arenas_of_plugins: i64,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Directories {
+    pub(super) config: PathBuf,
+    pub(super) stock_config: PathBuf,
+    pub(super) log: PathBuf,
+    pub(super) web: PathBuf,
+    pub(super) cache: PathBuf,
+    pub(super) lib: PathBuf,
+    pub(super) home: PathBuf,
+    pub(super) lock: PathBuf,
+    pub(super) registry: PathBuf,
+    /// Never empty: the first has the scripts.
+    pub(super) plugins: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct DatabaseSettings {
+    pub(super) update_every: UpdateEvery,
+    pub(super) mode: Mode,
+    /// Entries, rounded as the mode needs it; the default for children too.
+    pub(super) history: i64,
+    pub(super) gap_when_lost: i64,
+    #[expect(dead_code, reason = "for the thread that forgets charts and hosts")]
+    pub(super) cleanup_obsolete: Duration,
+    #[expect(dead_code, reason = "for the thread that forgets charts and hosts")]
+    pub(super) cleanup_orphans: Duration,
+}
+
+impl Settings {
+    pub(super) fn read(config: &Config) -> Settings {
+        let hostname = config.string("global", "hostname", &kernel_hostname());
+        let default_user = if sys::is_root() { "netdata".to_owned() } else { sys::user_name() };
+        let run_as = config.string("global", "run as user", &default_user);
+        let malloc_arenas_of_plugins =
+            config.number("global", "glibc malloc arena max for plugins", 1);
+        let malloc_arenas = config.number("global", "glibc malloc arena max for netdata", 1);
+        let host_prefix = config.string("global", "host access prefix", "");
+        let process = ProcessSettings {
+            oom_score: config.string("global", "OOM score", "0"),
+            policy: config.string("global", "process scheduling policy", "batch"),
+            priority: config.number("global", "process scheduling priority", 1),
+            nice: config.number("global", "process nice level", 19),
+            malloc_arenas,
+            malloc_arenas_of_plugins,
+        };
+        let directories = Directories::read(config);
+        let database = DatabaseSettings::read(config);
+        Settings { hostname, run_as, host_prefix, process, directories, database }
+    }
+}
+
+impl Directories {
+    pub(super) fn read(config: &Config) -> Directories {
+        let dir = |name, default: &Path| config.path("directories", name, default);
+        let fixed = |name, default: &str| dir(name, Path::new(default));
+        let user = fixed("config", USER_CONFIG_DIR);
+        let stock_config = fixed("stock config", STOCK_CONFIG_DIR);
+        let log = fixed("log", LOG_DIR);
+        let web = fixed("web", WEB_DIR);
+        let cache = fixed("cache", CACHE_DIR);
+        let lib = fixed("lib", LIB_DIR);
+        let home = std::env::var_os("HOME").map_or_else(|| lib.clone(), PathBuf::from);
+        let home = dir("home", &home);
+        let lock = dir("lock", &lib.join("lock"));
+        let own_plugins = user.join("custom-plugins.d");
+        let default = format!("\"{PLUGINS_DIR}\" \"{}\"", own_plugins.display());
+        let mut plugins = quoted_words(&config.string("directories", "plugins", &default));
+        plugins.truncate(PLUGIN_DIRECTORIES_MAX);
+        if plugins.is_empty() {
+            plugins.push(PLUGINS_DIR.to_owned());
+        }
+        let plugins = plugins.into_iter().map(PathBuf::from).collect();
+        let registry = dir("registry", &lib.join("registry"));
+        Directories {
+            config: user,
+            stock_config,
+            log,
+            web,
+            cache,
+            lib,
+            home,
+            lock,
+            registry,
+            plugins,
+        }
+    }
+}
+
+impl DatabaseSettings {
+    fn read(config: &Config) -> DatabaseSettings {
+        let word = config.string("db", "mode", DEFAULT_MODE.name());
+        let mode = Mode::parse(&word).unwrap_or_else(|| {
+            log::error!("Invalid memory mode '{word}' given. Using '{}'", Mode::Save.name());
+            config.set("db", "mode", Mode::Save.name());
+            Mode::Save
+        });
+        let mut every = config.seconds("db", "update every", 1);
+        if !(1..=UPDATE_EVERY_MAX).contains(&every) {
+            log::error!(
+                "Invalid data collection frequency (update every) {every} given. Defaulting to 1."
+            );
+            every = 1;
+            config.set_number("db", "update every", every);
+        }
+        let history = match mode {
+            // These have no entries to count, and do not ask.
+            Mode::None | Mode::Dbengine => DEFAULT_HISTORY,
+            _ => {
+                let wanted = config.number("db", "retention", DEFAULT_HISTORY);
+                let rounded = i64::from(mode.entries(wanted));
+                if rounded != wanted {
+                    config.set_number("db", "retention", rounded);
+                }
+                rounded
+            }
+        };
+        let mut obsolete = config.seconds("db", "cleanup obsolete charts after secs", 3600);
+        if obsolete < CLEANUP_OBSOLETE_MIN_S {
+            log::info!(
+                "The \"cleanup obsolete charts after secs\" option was set to {obsolete} seconds. \
+                 Using {CLEANUP_OBSOLETE_MIN_S} seconds, the least that works."
+            );
+            obsolete = CLEANUP_OBSOLETE_MIN_S;
+            config.set_number("db", "cleanup obsolete charts after secs", obsolete);
+        }
+        let mut gap_when_lost = config.number("db", "gap when lost iterations above", 1);
+        if gap_when_lost < 1 {
+            gap_when_lost = 1;
+            config.set_number("db", "gap when lost iterations above", 1);
+        }
+        let orphans = config.seconds("db", "cleanup orphan hosts after secs", 3600);
+        let time = |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        DatabaseSettings {
+            update_every: UpdateEvery::clamped(every),
+            mode,
+            history,
+            gap_when_lost,
+            cleanup_obsolete: time(obsolete),
+            cleanup_orphans: time(orphans),
+        }
+    }
+}
+
+/// The name the kernel has for this machine.
+fn kernel_hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
+}
+
+/// `[logs]`.
+pub(super) fn log_options(config: &Config, directory: &Path) -> LogOptions {
+    let flags = config.string("logs", "debug flags", "0x0000000000000000");
+    let target = |name: &str| {
+        let default = directory.join(format!("{name}.log"));
+        Target::parse(&config.string("logs", name, &default.to_string_lossy()))
+    };
+    LogOptions {
+        debug: target("debug"),
+        error: target("error"),
+        access: target("access"),
+        health: target("health"),
+        facility: config.string("logs", "facility", "daemon"),
+        flood_period: config.duration(
+            "logs",
+            "errors flood protection period",
+            FLOOD_PERIOD,
+            TimeUnit::Seconds,
+        ),
+        flood_lines: u32::try_from(config.number(
+            "logs",
+            "errors to trigger flood protection",
+            FLOOD_LINES,
+        ))
+        .unwrap_or(0),
+        debugging: crate::config::number(&flags) != 0,
+    }
+}
+
+/// Words separated by white space or commas; one in quotes may contain them.
+fn quoted_words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut rest = text.trim_start_matches(is_separator);
+    while let Some(first) = rest.chars().next() {
+        let (word, after) = match first {
+            '"' | '\'' => rest[1..].split_once(first).unwrap_or((&rest[1..], "")),
+            _ => rest.split_at(rest.find(is_separator).unwrap_or(rest.len())),
+        };
+        if !word.is_empty() {
+            words.push(word.to_owned());
+        }
+        rest = after.trim_start_matches(is_separator);
+    }
+    words
+}
+
+fn is_separator(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\r' | '\n' | ',')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Present;
+
+    fn read(text: &str) -> (Settings, Config) {
+        let config = Config::new();
+        config.load_text(text, "test.conf", Present::Replace);
+        (Settings::read(&config), config)
+    }
+
+    #[test]
+    fn words_in_quotes_may_have_blanks() {
+        assert_eq!(quoted_words("\"/a b\" '/c',/d  /e"), ["/a b", "/c", "/d", "/e"]);
+        assert_eq!(quoted_words("\"unclosed x"), ["unclosed x"]);
+        assert!(quoted_words(" , ").is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_corrected_and_shown_so() {
+        let (settings, config) = read(
+            "[db]\nmode = holographic\nupdate every = 700\nretention = 0x1001\n\
+             cleanup obsolete charts after secs = 3\ngap when lost iterations above = 0\n",
+        );
+        assert_eq!(settings.database.mode, Mode::Save);
+        assert_eq!(settings.database.update_every, UpdateEvery::SECOND);
+        assert_eq!(settings.database.gap_when_lost, 1);
+        let shown = config.render();
+        for line in [
+            "\tmode = save\n",
+            "\tupdate every = 1\n",
+            "\tcleanup obsolete charts after secs = 10\n",
+            "\tgap when lost iterations above = 1\n",
+        ] {
+            assert!(shown.contains(line), "{shown}");
+        }
+    }
+
+    #[test]
+    fn retention_is_rounded_to_whole_pages() {
+        let (settings, config) = read("[db]\nmode = ram\nretention = 0x1001\n");
+        assert_eq!(settings.database.history, 5120);
+        assert_eq!(config.peek("db", "retention").as_deref(), Some("5120"));
+        let (settings, config) = read("[db]\nmode = none\nretention = 7\n");
+        assert_eq!(settings.database.history, DEFAULT_HISTORY);
+        assert!(config.render().contains("# option 'retention' is not used."));
+    }
+
+    #[test]
+    fn directories_follow_each_other() {
+        let (settings, _) = read("[directories]\nlib = /l\nconfig = /c\n");
+        let dirs = settings.directories;
+        assert_eq!((dirs.lock, dirs.registry), ("/l/lock".into(), "/l/registry".into()));
+        assert_eq!(dirs.plugins[1], Path::new("/c/custom-plugins.d"));
+    }
+}

@@ -1,0 +1,65 @@
+//! Signals as values: caught from the first moment, handled by the main thread one after another.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
+use signal_hook::flag;
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
+
+/// The exit code when a second signal cuts a shutdown short.
+const CUT_SHORT: i32 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// End cleanly; the name is for the log.
+    End(&'static str),
+    ReopenLogs,
+    SaveDatabases,
+    ReloadHealth,
+}
+
+/// From its making on no signal is lost: one that comes during the start waits here.
+pub(super) struct Signals(SignalDelivery<UnixStream, SignalOnly>);
+
+impl Signals {
+    pub(super) fn catch() -> io::Result<Signals> {
+        // The first of these sets the flag, the next finds it set and ends the process at once.
+        let ending = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT, SIGQUIT] {
+            flag::register_conditional_shutdown(signal, CUT_SHORT, Arc::clone(&ending))?;
+            flag::register(signal, Arc::clone(&ending))?;
+        }
+        let (read, write) = UnixStream::pair()?;
+        let all = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
+        SignalDelivery::with_pipe(read, write, SignalOnly, all).map(Signals)
+    }
+
+    /// What came since the last call, each kind once.
+    pub(super) fn pending(&mut self) -> Vec<Signal> {
+        self.0.pending().filter_map(named).collect()
+    }
+}
+
+fn named(number: i32) -> Option<Signal> {
+    Some(match number {
+        SIGTERM => Signal::End("SIGTERM"),
+        SIGINT => Signal::End("SIGINT"),
+        SIGQUIT => Signal::End("SIGQUIT"),
+        SIGHUP => Signal::ReopenLogs,
+        SIGUSR1 => Signal::SaveDatabases,
+        SIGUSR2 => Signal::ReloadHealth,
+        _ => return None,
+    })
+}
+
+impl AsFd for Signals {
+    /// Readable when a signal is pending.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_read().as_fd()
+    }
+}

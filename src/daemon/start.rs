@@ -1,0 +1,270 @@
+//! The start of an agent: what it consists of, in the order in which it comes alive.
+//!
+//! Everything up to [`threads`] runs while there is one thread, so it may fork, change the environment and the user.
+//! What fails here ends the process with code 1 before it is in the background, as far as that can be.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+
+use super::args::CommandLine;
+use super::control::Control;
+use super::machine::{self, LabelInputs, Probe, TimeZone};
+use super::process::{self, Locks, PidFile, RunMark};
+use super::run::{Agent, Part};
+use super::settings::{Directories, Settings, log_options};
+use super::signals::Signals;
+use super::{environment, identity};
+use crate::base::log::{self as logs, Phase};
+use crate::base::threads::StopToken;
+use crate::base::time::Clock;
+use crate::base::{PROGRAM, VERSION, sys};
+use crate::config::{Config, NETDATA_CONF, StreamConf};
+use crate::metrics::{Host, HostInfo, HostKind, HostSettings, Hosts, SystemInfo};
+use crate::net::accept::NoStreams;
+use crate::storage::none::NoneEngine;
+use crate::storage::ram::RamEngine;
+use crate::storage::{Mode, StorageEngine};
+use crate::web;
+
+/// What the process is before it is an agent.
+struct Ground {
+    config: Arc<Config>,
+    settings: Settings,
+    signals: Signals,
+    clock: Clock,
+    web: Option<WebParts>,
+    _locks: Locks,
+    pid_file: Option<PidFile>,
+    /// The configuration file in use.
+    file: Option<PathBuf>,
+    run_dir: PathBuf,
+}
+
+struct WebParts {
+    options: web::Options,
+    ports: Vec<web::Port>,
+}
+
+/// Brings an agent to life.
+pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
+    let mut ground = prepare(line)?;
+    let mark = RunMark::begin(&ground.settings.directories.lib);
+    let settings = &ground.settings;
+
+    let unique_id = ground.config.path(
+        "registry",
+        "netdata unique id file",
+        settings.directories.registry.join("netdata.public.unique.id"),
+    );
+    let guid = identity::machine_guid(&unique_id).with_context(|| {
+        format!("cannot create unique machine id file '{}'", unique_id.display())
+    })?;
+    environment::complete(&ground.config, settings, guid);
+    let probe = Probe::start(&settings.directories);
+    let streaming = stream_conf(&settings.directories);
+    let zone = TimeZone::detect(&ground.config, ground.clock.now_seconds());
+    let mut facts = probe.finish(&ground.clock);
+    machine::add_install_type(&mut facts, &settings.directories.config);
+
+    let sender = streaming.sender();
+    let host = local_host(settings, guid, zone, &facts);
+    announce(&host);
+    let hosts = Hosts::new(Arc::clone(&host));
+    let label_inputs = LabelInputs {
+        is_parent: false,
+        streams_to: sender.enabled.then(|| sender.destination.clone()),
+    };
+    host.set_labels(machine::host_labels(&ground.config, &facts, &label_inputs));
+
+    let control = Control::open(&ground.run_dir);
+    for (section, name) in ground.config.touch_later(NETDATA_CONF) {
+        log::info!("CONFIG: [{section}] '{name}' is known but has no effect yet.");
+    }
+
+    let stop = StopToken::new();
+    let mut parts: Vec<Part> = Vec::new();
+    // From here on there are threads. They stop in the reverse order.
+    //
+    // stream::start(...)      STREAM_SENDER[host]: the senders of this host and, later, of its children
+    // ingest::collect(...)    PLUGIN[proc], PLUGIN[diskspace], ...: the internal collectors
+    // ingest::plugins(...)    PLUGINSD[name]: the external plugins
+    if let Some(web) = ground.web.take() {
+        parts.push(start_web(web, &ground, &hosts, sender.enabled, &stop)?);
+    }
+    logs::phase(Phase::Steady);
+    log::info!("{PROGRAM} {VERSION} is ready.");
+
+    Ok(Agent {
+        signals: ground.signals,
+        control,
+        hosts,
+        config: ground.config,
+        file: ground.file,
+        facts,
+        label_inputs,
+        parts,
+        pid_file: ground.pid_file,
+        mark,
+        locks: ground._locks,
+    })
+}
+
+/// Everything that needs one thread, or root.
+fn prepare(line: CommandLine) -> anyhow::Result<Ground> {
+    let signals = Signals::catch().context("cannot catch signals")?;
+    sys::set_umask(process::UMASK);
+    let clock = Clock::system();
+    let config = Arc::new(line.config);
+    let moved = config.migrate(NETDATA_CONF);
+    environment::set_time_zone(&config);
+
+    let directories = Directories::read(&config);
+    logs::open(log_options(&config, &directories.log));
+    for alias in moved {
+        log::info!("CONFIG: {alias}.");
+    }
+    let settings = Settings::read(&config);
+    sys::tune_malloc(i32::try_from(settings.process.malloc_arenas.clamp(1, 1024)).unwrap_or(1));
+
+    std::env::set_current_dir(&settings.directories.config)
+        .with_context(|| format!("Cannot cd to '{}'", settings.directories.config.display()))?;
+    let locks = process::prepare_directories(&settings.directories)?;
+    let web = open_web(&config, &settings)?;
+
+    if !line.foreground {
+        sys::to_background().context("cannot go to the background")?;
+    }
+    let pid_path = line.pid_file.as_deref();
+    let pid_file = pid_path.and_then(PidFile::write);
+    process::set_priority(&settings.process);
+    process::drop_root(&settings.run_as, &settings.directories, pid_path);
+
+    let run_dir = run_dir(pid_path, &settings.directories);
+    let file = line.file;
+    Ok(Ground { config, settings, signals, clock, web, _locks: locks, pid_file, file, run_dir })
+}
+
+/// Where the control socket goes: beside the pid file, else where services keep such things, else to our own files.
+fn run_dir(pid_file: Option<&Path>, directories: &Directories) -> PathBuf {
+    const SERVICE: &str = "/run/netdata";
+    match pid_file.and_then(Path::parent) {
+        Some(dir) if dir.is_dir() => dir.to_owned(),
+        _ if Path::new(SERVICE).is_dir() => SERVICE.into(),
+        _ => directories.lib.clone(),
+    }
+}
+
+fn stream_conf(directories: &Directories) -> Arc<StreamConf> {
+    let user = directories.config.join("stream.conf");
+    let stock = directories.stock_config.join("stream.conf");
+    Arc::new(StreamConf::load(&user, &stock))
+}
+
+fn local_host(
+    settings: &Settings,
+    guid: crate::base::ids::MachineGuid,
+    zone: TimeZone,
+    facts: &SystemInfo,
+) -> Arc<Host> {
+    let database = &settings.database;
+    let info = HostInfo {
+        os: std::env::consts::OS.to_owned(),
+        timezone: zone.name,
+        abbrev_timezone: zone.abbreviation,
+        utc_offset: zone.utc_offset,
+        program_name: PROGRAM.to_owned(),
+        program_version: VERSION.to_owned(),
+        update_every: database.update_every.seconds(),
+        system: facts.clone(),
+        mc_version: 1,
+        ..HostInfo::named(&settings.hostname)
+    };
+    let host_settings = HostSettings {
+        mode: database.mode,
+        history: database.history,
+        health_enabled: false,
+        gap_when_lost: database.gap_when_lost,
+    };
+    Host::new(guid, HostKind::Local, info, engine(database.mode, database.history), host_settings)
+}
+
+/// The engine of a mode. Those that are not built yet keep their samples in memory.
+fn engine(mode: Mode, history: i64) -> Arc<dyn StorageEngine> {
+    match mode {
+        Mode::None => Arc::new(NoneEngine::new()),
+        Mode::Ram | Mode::Alloc => Arc::new(RamEngine::new(mode, history)),
+        Mode::Save | Mode::Map | Mode::Dbengine => {
+            log::error!(
+                "Memory mode '{}' is not built yet. Samples are kept in memory only.",
+                mode.name()
+            );
+            Arc::new(RamEngine::new(Mode::Ram, history))
+        }
+    }
+}
+
+fn announce(host: &Host) {
+    let info = host.info();
+    let settings = host.settings();
+    log::info!(
+        "Host '{}' (at registry as '{}') with guid '{}' initialized, os '{}', timezone '{}', tags '{}', \
+         program_name '{}', program_version '{}', update every {}, memory mode {}, history entries {}, \
+         streaming disabled (to '' with api key ''), health disabled",
+        info.hostname,
+        info.registry_hostname,
+        host.guid(),
+        info.os,
+        info.timezone,
+        info.tags,
+        info.program_name,
+        info.program_version,
+        info.update_every,
+        settings.mode.name(),
+        host.engine().entries(),
+    );
+}
+
+// ------------------------------------------------------------------ the parts
+
+fn open_web(config: &Config, settings: &Settings) -> anyhow::Result<Option<WebParts>> {
+    let lib = settings.directories.lib.to_string_lossy();
+    let options = web::Options::from_config(config, &settings.hostname, &lib);
+    if !options.enabled {
+        return Ok(None);
+    }
+    let ports = web::server::open_ports(&options)?;
+    Ok(Some(WebParts { options, ports }))
+}
+
+fn start_web(
+    web: WebParts,
+    ground: &Ground,
+    hosts: &Arc<Hosts>,
+    stream_enabled: bool,
+    stop: &StopToken,
+) -> anyhow::Result<Part> {
+    let WebParts { options, ports } = web;
+    let api_key = web::management::load_or_create_key(&options.api_key_file)
+        .inspect_err(|error| {
+            log::error!("Cannot use '{}': {error}", options.api_key_file.display());
+        })
+        .ok();
+    let agent = Arc::new(web::Agent {
+        hosts: Arc::clone(hosts),
+        clock: ground.clock.clone(),
+        config: Arc::clone(&ground.config),
+        options,
+        names: web::acl::Names::new(ground.clock.clone()),
+        usage: Arc::default(),
+        streams: Arc::new(NoStreams),
+        stream_enabled,
+        api_key,
+    });
+    let stop = stop.child();
+    let server = web::Server::start(agent, ports, &stop)
+        .map_err(|error| anyhow!("cannot start the web server: {error}"))?;
+    Ok(Part::new("WEB_SERVER", stop, move |patience: Duration| server.join(patience) == 0))
+}
