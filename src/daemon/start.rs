@@ -259,6 +259,7 @@ fn start_web(
         options,
         names: web::acl::Names::new(ground.clock.clone()),
         usage: Arc::default(),
+        scrapers: Default::default(),
         streams: Arc::new(NoStreams),
         stream_enabled,
         api_key,
