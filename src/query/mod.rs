@@ -10,3 +10,4 @@ pub mod rows;
 pub mod answer;
 pub mod select;
 pub mod run;
+pub mod weights;

@@ -15,7 +15,7 @@ use crate::metrics::{Chart, ChartState, Host, Labels};
 use crate::storage::Reader;
 
 /// Lists of names are separated by these and not by blanks, which names may hold.
-const SEPARATORS: &[u8] = b",|\t\r\n\x0b\x0c";
+pub const SEPARATORS: &[u8] = b",|\t\r\n\x0b\x0c";
 
 /// What a client says about the metrics it wants. Texts that are empty count as not given.
 #[derive(Clone, Copy, Debug, Default)]

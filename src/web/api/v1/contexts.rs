@@ -9,7 +9,7 @@ use super::charts::labels;
 use crate::base::json::JsonWriter;
 use crate::base::pattern::SimplePattern;
 use crate::metrics::{Chart, ChartState, Dimension, Host};
-use crate::query::select::any_label_matches;
+use crate::query::select::{SEPARATORS, any_label_matches};
 use crate::query::window;
 use crate::web::api::Call;
 use crate::web::http::Response;
@@ -54,9 +54,8 @@ struct Filter {
 impl Filter {
     fn of(call: &Call<'_>) -> Filter {
         let query = call.query();
-        let pattern = |name| {
-            query.get(name).map(|list| SimplePattern::separated_by(list, b",|\t\r\n\x0b\x0c"))
-        };
+        let pattern =
+            |name| query.get(name).map(|list| SimplePattern::separated_by(list, SEPARATORS));
         let now = call.now().0;
         let after = query.integer("after").unwrap_or(0);
         let before = query.integer("before").unwrap_or(0);

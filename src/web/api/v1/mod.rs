@@ -10,6 +10,7 @@ pub mod charts;
 pub mod contexts;
 pub mod allmetrics;
 pub mod badge;
+pub mod weights;
 pub mod registry;
 pub mod alarms;
 pub mod functions;
@@ -47,6 +48,8 @@ const READS: &[Endpoint] = &[
     read("contexts", contexts::contexts),
     read("context", contexts::context),
     read("allmetrics", allmetrics::allmetrics),
+    read("weights", weights::weights),
+    read("metric_correlations", weights::metric_correlations),
     Endpoint {
         name: "badge.svg",
         needs: Rights::DASHBOARD.union(Rights::BADGES),
