@@ -1,0 +1,12 @@
+//! The same behaviour with Debian's real netdata 1.37.1 on either side, and its plugins under our agent.
+//!
+//! Where it is not installed (`tests/peer.sh` gets it), a test says `skipped:` on standard error and passes.
+
+#[cfg(test)]
+#[path = "../daemon/harness.rs"]
+mod harness;
+
+#[cfg(test)]
+mod nothing_missing;
+#[cfg(test)]
+mod plugins;

@@ -1,0 +1,54 @@
+//! Whatever the child has collected since the link stands is on the parent, through proxies of either make.
+
+use crate::harness::Program::{Ours, Real};
+use crate::harness::*;
+
+/// Child first, parent last.
+#[track_caller]
+fn check(test: &str, chain: &[Program]) {
+    if chain.iter().any(|program| program.path().is_none()) {
+        return skipped(test, "there is no real netdata here (tests/peer.sh gets it)");
+    }
+    let (child, above) = chain.split_first().unwrap();
+    let mut agents: Vec<Agent> = Vec::new();
+    for (n, program) in above.iter().rev().enumerate() {
+        let agent = Agent::new(&format!("level{n}")).program(*program).takes_children();
+        let agent = match agents.last() {
+            Some(parent) => agent.streams_to(&[parent.port]),
+            None => agent,
+        };
+        agents.push(agent.start());
+    }
+    let child = Agent::new("child").program(*child).collecting().plugin("counting", COUNTING);
+    let child = child.streams_to(&[agents.last().unwrap().port]).start();
+    let parent = &agents[0];
+    parent.wait_live("child", "own.load", 90);
+    parent.wait_live("child", "system.cpu", 60);
+    let from = now() + 5;
+    wait_for("ten seconds more", 60, || (now() >= from + 15).then_some(()));
+    differences(&child, parent, (from, from + 10), Compare::Presence).none(1_500);
+    for row in parent.samples("child", "own.load", 1, from, from + 10).values() {
+        let b: f64 = row["b"].parse().unwrap();
+        assert!((b - 10.0).abs() < 2.0, "the counter grows by ten a second, not {b}");
+    }
+}
+
+#[test]
+fn our_child_to_a_real_parent() {
+    check("our_child_to_a_real_parent", &[Ours, Real]);
+}
+
+#[test]
+fn a_real_child_to_our_parent() {
+    check("a_real_child_to_our_parent", &[Real, Ours]);
+}
+
+#[test]
+fn our_child_through_a_real_proxy_to_our_parent() {
+    check("our_child_through_a_real_proxy_to_our_parent", &[Ours, Real, Ours]);
+}
+
+#[test]
+fn a_real_child_through_our_proxy_to_a_real_parent() {
+    check("a_real_child_through_our_proxy_to_a_real_parent", &[Real, Ours, Real]);
+}

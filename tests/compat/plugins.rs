@@ -1,0 +1,48 @@
+//! Debian's real plugins run under our agent, and their charts reach the parent.
+
+use crate::harness::*;
+
+/// Runs one plugin under a child of ours and waits for live samples of its charts on the parent.
+#[track_caller]
+fn check(plugin: &str, files: &[(&str, &str)], charts: &[&str]) {
+    let Some(debian) = debian_files() else {
+        return skipped(plugin, "Debian's plugins are not here (tests/peer.sh gets them)");
+    };
+    let parent = Agent::new("parent").takes_children().start();
+    let mut child = Agent::new("child").debian_plugin(plugin, &debian).streams_to(&[parent.port]);
+    for (path, content) in files {
+        child = child.file(path, content, 0o644);
+    }
+    let mut child = child.start();
+    for chart in charts {
+        parent.wait_live("child", chart, 60);
+    }
+    let (from, to) = (now() - 4, now() - 1);
+    for chart in charts {
+        let held = parent.samples("child", chart, 1, from, to);
+        assert!(!held.is_empty(), "no samples of {chart}");
+    }
+    assert_eq!(child.stop().code, Some(0), "{}", child.log_end());
+}
+
+#[test]
+fn apps_plugin() {
+    check("apps", &[], &["apps.cpu", "apps.mem", "users.cpu", "groups.cpu"]);
+}
+
+#[test]
+fn charts_d_plugin() {
+    let conf = "enable_all_charts=\"no\"\nexample=force\n";
+    let example = "example_magic_number=12345\n";
+    check(
+        "charts.d",
+        &[("etc/charts.d.conf", conf), ("etc/charts.d/example.conf", example)],
+        &["example.random"],
+    );
+}
+
+#[test]
+fn python_d_plugin() {
+    let conf = "enabled: yes\ndefault_run: no\nexample: yes\n";
+    check("python.d", &[("etc/python.d.conf", conf)], &["example_four_lines.random"]);
+}

@@ -1,0 +1,17 @@
+//! Our binary with real sockets, directories and plugins; a file per behaviour.
+
+#[cfg(test)]
+mod harness;
+
+#[cfg(test)]
+mod exactness;
+#[cfg(test)]
+mod failover;
+#[cfg(test)]
+mod hostile;
+#[cfg(test)]
+mod life;
+#[cfg(test)]
+mod many_children;
+#[cfg(test)]
+mod same_guid;
