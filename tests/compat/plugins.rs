@@ -44,5 +44,10 @@ fn charts_d_plugin() {
 #[test]
 fn python_d_plugin() {
     let conf = "enabled: yes\ndefault_run: no\nexample: yes\n";
-    check("python.d", &[("etc/python.d.conf", conf)], &["example_four_lines.random"]);
+    let example = "four:\n  name: four\n  lines: 4\n";
+    check(
+        "python.d",
+        &[("etc/python.d.conf", conf), ("etc/python.d/example.conf", example)],
+        &["example_four.random"],
+    );
 }

@@ -277,6 +277,7 @@ impl Agent {
         set("directories", "config", format!("{d}/etc"));
         set("directories", "stock config", debian.join("conf.d").display().to_string());
         set("directories", "home", d.to_string());
+        set("directories", "lock", format!("{d}/lib/lock"));
         set("directories", "health config", format!("{d}/etc/health.d"));
         set("directories", "stock health config", format!("{d}/etc/health.d"));
         for name in ["error", "access", "debug", "health"] {
@@ -818,7 +819,7 @@ pub fn differences(
             continue;
         }
         let here = child.samples("", &id, every, after, before);
-        let there = parent.samples(&child.name, &id, every, after, before);
+        let there = parent.samples(&child.name, &id, every, after - every, before + every);
         found.charts += 1;
         for (time, row) in &here {
             for (dimension, value) in row {
