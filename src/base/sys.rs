@@ -223,6 +223,26 @@ impl AsFd for EventFd {
     }
 }
 
+/// Asks a process to end. `pid` must be a child that was not waited for yet, so that the number is still its own.
+pub fn terminate(pid: u32) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: kill takes two numbers and touches no memory of ours.
+    let done = unsafe { libc::kill(pid, libc::SIGTERM) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// From now on reads and writes of `fd` fail with `WouldBlock` instead of waiting.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the descriptor is open as long as it is borrowed, and F_GETFL takes no further argument.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    if flags < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: as above; F_SETFL takes the flags as a number.
+    let done = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Whether a TCP socket has both directions open.
 pub fn tcp_is_established(socket: BorrowedFd<'_>) -> bool {
     const ESTABLISHED: u8 = 1;

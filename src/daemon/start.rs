@@ -22,6 +22,7 @@ use crate::base::threads::StopToken;
 use crate::base::time::Clock;
 use crate::base::{PROGRAM, VERSION, sys};
 use crate::config::{Config, NETDATA_CONF, StreamConf};
+use crate::ingest::plugins;
 use crate::metrics::{Host, HostInfo, HostKind, HostSettings, Hosts, SystemInfo};
 use crate::net::accept::NoStreams;
 use crate::storage::none::NoneEngine;
@@ -90,7 +91,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     //
     // stream::start(...)      STREAM_SENDER[host]: the senders of this host and, later, of its children
     // ingest::collect(...)    PLUGIN[proc], PLUGIN[diskspace], ...: the internal collectors
-    // ingest::plugins(...)    PLUGINSD[name]: the external plugins
+    parts.push(start_plugins(&ground, &hosts, &stop)?);
     if let Some(web) = ground.web.take() {
         parts.push(start_web(web, &ground, &hosts, sender.enabled, &stop)?);
     }
@@ -228,6 +229,21 @@ fn announce(host: &Host) {
 }
 
 // ------------------------------------------------------------------ the parts
+
+/// PLUGINSD[name]: the external plugins.
+fn start_plugins(ground: &Ground, hosts: &Arc<Hosts>, stop: &StopToken) -> anyhow::Result<Part> {
+    let options = plugins::Options {
+        directories: ground.settings.directories.plugins.clone(),
+        hosts: Arc::clone(hosts),
+        clock: ground.clock.clone(),
+        config: Arc::clone(&ground.config),
+        update_every: ground.settings.database.update_every,
+        new_host: None,
+    };
+    let stop = stop.child();
+    let running = plugins::start(options, &stop).context("cannot start plugins")?;
+    Ok(Part::new("PLUGINSD", stop, move |patience| running.join(patience)))
+}
 
 fn open_web(config: &Config, settings: &Settings) -> anyhow::Result<Option<WebParts>> {
     let lib = settings.directories.lib.to_string_lossy();

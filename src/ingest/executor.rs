@@ -204,15 +204,17 @@ impl Executor {
 
     /// Wakes whoever sends the hosts that were fed to a parent. Call it after each batch of lines.
     pub fn flush(&self) {
-        self.session.host.flush();
-        for session in &self.parked {
-            session.host.flush();
-        }
+        self.hosts().for_each(|host| host.flush());
     }
 
     /// How many collections (END, END2) were completed.
     pub fn completed(&self) -> u64 {
         self.completed
+    }
+
+    /// All hosts this session has spoken for.
+    pub fn hosts(&self) -> impl Iterator<Item = &Arc<Host>> {
+        std::iter::once(&self.session).chain(&self.parked).map(|session| &session.host)
     }
 
     /// The host in scope.

@@ -2,3 +2,4 @@
 
 pub mod functions;
 pub mod executor;
+pub mod plugins;
