@@ -82,7 +82,15 @@ impl Answer {
 
     /// Row numbers in the order in which they are written: newest first unless flipped.
     pub fn order(&self) -> impl Iterator<Item = usize> {
-        let rows = self.rows();
+        self.order_of(self.rows())
+    }
+
+    /// The same for formats that write a row even when no dimension is left.
+    pub fn order_of_all(&self) -> impl Iterator<Item = usize> {
+        self.order_of(self.window.rows)
+    }
+
+    fn order_of(&self, rows: usize) -> impl Iterator<Item = usize> {
         let flip = self.options.contains(Options::FLIP);
         (0..rows).map(move |row| if flip { row } else { rows - 1 - row })
     }
@@ -121,7 +129,8 @@ impl Answer {
         self.fill(row, scratch);
         let known = || scratch.values.iter().filter(|value| !value.is_nan());
         if known().next().is_none() {
-            return f64::NAN;
+            let zero = self.options.contains(Options::NULL2ZERO);
+            return if zero { 0.0 } else { f64::NAN };
         }
         if !self.options.contains(Options::MIN2MAX) {
             return known().sum();
@@ -136,21 +145,21 @@ impl Answer {
     }
 
     /// Smallest and largest number over all rows and dimensions computed, nulls counting as 0. With percentages: of
-    /// the row that is written last, as the original does.
-    pub fn extremes(&self) -> (f64, f64) {
+    /// those shown in the row that is written last, as the original does.
+    pub fn extremes(&self) -> Extremes {
         let mut extremes = Extremes::default();
-        if self.options.contains(Options::PERCENTAGE) {
-            if let Some(row) = self.order().last() {
-                let mut shown = Row::default();
-                self.fill(row, &mut shown);
-                shown.values.iter().for_each(|value| extremes.add(*value));
-            }
+        if self.options.contains(Options::PERCENTAGE)
+            && let Some(row) = self.order().last()
+        {
+            let mut shown = Row::default();
+            self.fill(row, &mut shown);
+            shown.values.iter().filter(|v| !v.is_nan()).for_each(|value| extremes.add(*value));
         } else {
             for series in &self.series {
                 series.column.values.iter().for_each(|value| extremes.add(*value));
             }
         }
-        extremes.get()
+        extremes
     }
 
     /// Percent of anomalous samples of each shown dimension in a row.
@@ -270,8 +279,8 @@ mod tests {
 
     #[test]
     fn extremes_count_hidden_dimensions_and_nulls() {
-        assert_eq!(answer("").extremes(), (-4.0, 8.0));
-        assert_eq!(answer("percentage,flip").extremes(), (0.0, 200.0));
+        assert_eq!(answer("").extremes().get(), (-4.0, 8.0));
+        assert_eq!(answer("percentage,flip").extremes().get(), (200.0, 200.0));
     }
 
     #[test]

@@ -83,33 +83,33 @@ pub(super) fn select(host: &Host, wanted: &Wanted<'_>, clock: i64) -> Selection 
         seen: FxHashSet::default(),
     };
     let by_context = pattern(wanted.context);
+    let by_label = [pattern(wanted.chart_label_key), pattern(wanted.chart_labels_filter)];
+    let labelled = |state: &ChartState| {
+        by_label.iter().flatten().all(|pattern| any_label_matches(pattern, &state.labels))
+    };
     if by_context.is_none()
         && let Some(chart) = host.find_chart(wanted.chart)
     {
         let mut state = chart.lock();
         collector.list(&chart, &state);
-        collector.take(&chart, &mut state);
+        if labelled(&state) {
+            collector.take(&chart, &mut state);
+        }
         drop(state);
         selection.single = true;
         return selection;
     }
     let by_chart = pattern(wanted.chart);
-    let by_label = [pattern(wanted.chart_label_key), pattern(wanted.chart_labels_filter)];
     for chart in host.charts() {
         let mut state = chart.lock();
         let matches = |pattern: &Option<SimplePattern>, id: &str, name: &str| {
             pattern.as_ref().is_none_or(|p| matches(p, wanted.options, id, name))
         };
-        let context = &*state.meta.context;
-        if !by_context.as_ref().is_none_or(|p| p.matches(context))
-            || !matches(&by_chart, chart.id(), &state.meta.name)
-        {
+        if !by_context.as_ref().is_none_or(|p| p.matches(&state.meta.context)) {
             continue;
         }
         collector.list(&chart, &state);
-        let labelled =
-            by_label.iter().flatten().all(|pattern| any_label_matches(pattern, &state.labels));
-        if labelled {
+        if matches(&by_chart, chart.id(), &state.meta.name) && labelled(&state) {
             collector.take(&chart, &mut state);
         }
     }

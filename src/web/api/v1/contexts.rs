@@ -12,7 +12,7 @@ use crate::metrics::{Chart, ChartState, Dimension, Host};
 use crate::query::select::{SEPARATORS, any_label_matches};
 use crate::query::window;
 use crate::web::api::Call;
-use crate::web::http::Response;
+use crate::web::http::{ContentType, Response};
 
 bitflags! {
     /// What to tell beside the contexts themselves.
@@ -126,6 +126,9 @@ fn gather(host: &Host, filter: &Filter, wanted: Option<&str>) -> Vec<(Arc<str>, 
             let context = &mut found[at].1;
             context.title = merge(&context.title, &meta.title);
             context.family = merge(&context.family, &meta.family);
+            // of what cannot be merged the newest chart decides
+            context.units = Arc::clone(&meta.units);
+            context.chart_type = meta.chart_type.name();
             context.priority = context.priority.min(meta.priority);
             context.first = context.first.min(first);
             context.last = context.last.max(last);
@@ -269,7 +272,7 @@ pub fn context(call: &Call<'_>) -> Response {
             write_context(&mut json, call.host, context, &filter);
             Response::json(json).public()
         }
-        None => Response::error(404, ""),
+        None => Response::new(404, ContentType::Json, ""),
     }
 }
 

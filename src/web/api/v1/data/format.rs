@@ -226,16 +226,20 @@ pub fn lines(answer: &Answer, format: Format, end: LineEnd, out: &mut String) {
         LineEnd::CrLf => "\r\n",
         LineEnd::Lf => "\n",
     };
-    let mut columns = 1;
-    out.push_str("time");
-    for label in labels(answer) {
+    let columns = answer.shown().count();
+    if columns > 0 {
+        out.push_str("time");
+    }
+    for series in answer.shown() {
         out.push(separator);
-        out.push_str(label);
-        columns += 1;
+        out.push_str(&series.name);
     }
     out.push_str(end);
     if format == Format::Markdown {
-        out.push_str(&["|:---:"].repeat(columns).concat()[1..]);
+        if columns > 0 {
+            out.push_str(":---:");
+            out.push_str(&"|:---:".repeat(columns));
+        }
         out.push_str(end);
     }
     let mut row = Row::default();
@@ -300,22 +304,29 @@ pub fn html(answer: &Answer, out: &mut String) {
 /// One number per row. Gives their extremes, which jsonwrap reports.
 pub fn one_per_row(answer: &Answer, format: Format, out: &mut String) -> Extremes {
     let separator = if format == Format::Ssv { ' ' } else { ',' };
+    let percentage = answer.options.contains(Options::PERCENTAGE);
     let mut extremes = Extremes::default();
+    let mut last = f64::NAN;
     let mut scratch = Row::default();
     if format == Format::Array {
         out.push('[');
     }
     let start = out.len();
-    for n in answer.order() {
+    for n in answer.order_of_all() {
         if out.len() > start {
             out.push(separator);
         }
         let number = answer.one_number(n, &mut scratch);
         extremes.add(number);
+        last = number;
         push_number(out, number);
     }
     if format == Format::Array {
         out.push(']');
+    }
+    if percentage && answer.window.rows > 1 {
+        extremes = answer.extremes();
+        extremes.add(last);
     }
     extremes
 }
@@ -493,6 +504,6 @@ mod tests {
         let mut none = answer("");
         none.series.iter_mut().for_each(|s| s.shown = false);
         assert_eq!(parsed(|o| json(&none, o)), json!({"labels": ["time", "no data"], "data": []}));
-        assert_eq!(text(|o| lines(&none, Format::Csv, LineEnd::CrLf, o)), "time,no data\r\n");
+        assert_eq!(text(|o| lines(&none, Format::Csv, LineEnd::CrLf, o)), "\r\n");
     }
 }

@@ -115,7 +115,8 @@ pub fn wrap(answer: &Answer, envelope: &Envelope, format: Format, out: &mut Stri
     }
     m.list("functions", std::iter::empty::<&str>(), push_text);
     if let Some(keys) = &envelope.by_pattern {
-        m.list("chart_ids", answer.shown().map(|s| &*answer.charts[s.chart].id), push_text);
+        let charts = answer.shown().map(|s| &*answer.charts[s.chart].id);
+        m.list("chart_ids", charts.chain(no_data()), push_text);
         if !keys.is_empty() {
             chart_labels(&mut m, answer, keys);
         }
@@ -138,7 +139,7 @@ pub fn wrap(answer: &Answer, envelope: &Envelope, format: Format, out: &mut Stri
     if answer.options.contains(Options::ANOMALY_RATES) && format == Format::Json {
         format::json_anomaly_rates(answer, m.key("anomaly_rates"));
     }
-    let (min, max) = extremes.unwrap_or_else(|| answer.extremes());
+    let (min, max) = extremes.unwrap_or_else(|| answer.extremes().get());
     m.number("min", min);
     m.number("max", max);
     out.push_str("\n}\n");
