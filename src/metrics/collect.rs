@@ -115,7 +115,6 @@ impl Chart {
                 first_entry = true;
             }
         }
-        state.sync_clock = false;
         if state.last_updated.0 == 0 {
             let aligned = state.last_collected.seconds().floor_to(every);
             state.last_updated = if store_first { aligned - every.seconds() } else { aligned };
@@ -270,9 +269,11 @@ impl ChartState {
     fn elapsed(&mut self, since: SinceLast, now: UnixMicros) -> i64 {
         let slot_us = self.meta.update_every.micros();
         let by_clock = now - self.last_collected;
+        // The first collection was put at half a second; only the second one tells where in the second they come.
+        let sync = std::mem::take(&mut self.sync_clock);
         let given = match since {
-            SinceLast::Stream(us) if us > 0 && !self.sync_clock => return us,
-            SinceLast::Plugin(us) if us > 0 && !self.sync_clock => Some(us),
+            SinceLast::Stream(us) if us > 0 && !sync => return us,
+            SinceLast::Plugin(us) if us > 0 && !sync => Some(us),
             _ => None,
         };
         if by_clock < 0 {
@@ -568,6 +569,21 @@ mod tests {
             [(9, Some(-3.0)), (10, Some(1.5)), (11, None), (12, Some(2.5))]
         );
         assert_eq!(chart.lock().last_updated, UnixSeconds(T0 + 12));
+    }
+
+    #[test]
+    fn the_second_collection_is_timed_by_the_clock_whatever_it_says() {
+        let (_host, chart) = chart(&spec(ChartOptions::empty()));
+        let d = chart
+            .define_dimension(&DimensionSpec::plain("d", Algorithm::Incremental, 1, 1))
+            .unwrap();
+        for second in 0..4 {
+            let now = UnixMicros((T0 + second) * 1_000_000 + 250_000);
+            let staged = [Staged { dim: d, value: second * 120 }];
+            chart.complete(&staged, SinceLast::Plugin(1_000_000), now);
+        }
+        assert_eq!(stored(&chart, 0), [(1, Some(80.0)), (2, Some(130.0)), (3, Some(120.0))]);
+        assert_eq!(chart.lock().last_collected.subsecond(), 250_000);
     }
 
     #[test]
