@@ -6,7 +6,7 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -137,6 +137,8 @@ pub(super) struct Control {
 struct Socket {
     listener: UnixListener,
     path: PathBuf,
+    /// Device and number of the file we made: another agent may have put its own there since.
+    file: (u64, u64),
 }
 
 impl Control {
@@ -186,14 +188,22 @@ impl Socket {
         let listener = UnixListener::bind(path)?;
         listener.set_nonblocking(true)?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o770))?;
-        Ok(Socket { listener, path: path.to_owned() })
+        let file = identity(path)?;
+        Ok(Socket { listener, path: path.to_owned(), file })
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if identity(&self.path).is_ok_and(|file| file == self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let file = fs::symlink_metadata(path)?;
+    Ok((file.dev(), file.ino()))
 }
 
 fn answer(mut client: UnixStream, run: &mut impl FnMut(&Command) -> Answer) -> io::Result<()> {

@@ -33,6 +33,8 @@ pub(super) fn complete(config: &Config, settings: &Settings, guid: MachineGuid) 
     let text = |path: &Path| path.to_string_lossy().into_owned();
     let option = |section, name, default| config.peek(section, name).unwrap_or(default);
     let monitoring = config.boolean("plugins", "netdata monitoring", true);
+    // Asking the link-local metadata service is nothing to do unasked.
+    let detect_cloud = config.boolean("global", "detect cloud instance", false);
     let number = |n: i64| n.to_string();
     let variables = [
         ("NETDATA_UPDATE_EVERY", number(settings.database.update_every.seconds())),
@@ -68,6 +70,7 @@ pub(super) fn complete(config: &Config, settings: &Settings, guid: MachineGuid) 
         ),
         ("NETDATA_REGISTRY_URL", option("registry", "registry to announce", String::new())),
         ("NETDATA_REGISTRY_CLOUD_BASE_URL", String::new()),
+        ("NETDATA_DETECT_CLOUD", if detect_cloud { "yes" } else { "no" }.to_owned()),
         ("PYTHONUNBUFFERED", "1".to_owned()),
         ("LC_ALL", "C".to_owned()),
         ("MALLOC_ARENA_MAX", number(settings.process.malloc_arenas_of_plugins)),

@@ -289,6 +289,18 @@ mod tests {
     }
 
     #[test]
+    fn our_own_script_says_all_there_is_to_say_and_nothing_else() {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugins.d").join(SCRIPT);
+        let output = Command::new(script).env("VIRTUALIZATION", "none").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut names: Vec<_> = text.lines().map(|line| line.split_once('=').unwrap().0).collect();
+        let mut known = KNOWN.to_vec();
+        names.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(names, known);
+    }
+
+    #[test]
     fn the_install_type_is_read_without_its_quotes() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(

@@ -86,10 +86,8 @@ pub(super) fn drop_root(name: &str, directories: &Directories, pid_file: Option<
         give(file, &user);
     }
     let Directories { cache, lib, lock, registry, log, .. } = directories;
-    for dir in [cache, lib, lock, registry, log] {
+    for dir in [cache, lib, lock, registry, log, &lib.join("cloud.d")] {
         give(dir, &user);
-    }
-    for dir in [cache, lib, registry, log, &lib.join("cloud.d")] {
         give_files(dir, &user);
     }
     if let Err(error) = sys::become_user(&user) {

@@ -1,7 +1,7 @@
 //! The start of an agent: what it consists of, in the order in which it comes alive.
 //!
-//! Everything up to [`threads`] runs while there is one thread, so it may fork, change the environment and the user.
-//! What fails here ends the process with code 1 before it is in the background, as far as that can be.
+//! Everything before the first [`Part`] runs while there is one thread, so it may fork, change the environment and the
+//! user. What fails here ends the process with code 1 before it is in the background, as far as that can be.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,10 +81,6 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     host.set_labels(machine::host_labels(&ground.config, &facts, &label_inputs));
 
     let control = Control::open(&ground.run_dir);
-    for (section, name) in ground.config.touch_later(NETDATA_CONF) {
-        log::info!("CONFIG: [{section}] '{name}' is known but has no effect yet.");
-    }
-
     let stop = StopToken::new();
     let mut parts: Vec<Part> = Vec::new();
     // From here on there are threads. They stop in the reverse order.
@@ -94,6 +90,9 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     parts.push(start_plugins(&ground, &hosts, &stop)?);
     if let Some(web) = ground.web.take() {
         parts.push(start_web(web, &ground, &hosts, sender.enabled, &stop)?);
+    }
+    for (section, name) in ground.config.touch_later(NETDATA_CONF) {
+        log::info!("CONFIG: [{section}] '{name}' is known but has no effect yet.");
     }
     logs::phase(Phase::Steady);
     log::info!("{PROGRAM} {VERSION} is ready.");
