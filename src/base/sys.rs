@@ -243,8 +243,17 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Whether a TCP socket has both directions open.
-pub fn tcp_is_established(socket: BorrowedFd<'_>) -> bool {
+/// What the kernel knows of a TCP connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpState {
+    /// Both directions are open, as far as anybody told us.
+    pub established: bool,
+    /// Segments sent that the other machine has not confirmed.
+    pub unconfirmed: u32,
+}
+
+/// The state of a TCP socket; nothing of other sockets.
+pub fn tcp_state(socket: BorrowedFd<'_>) -> TcpState {
     const ESTABLISHED: u8 = 1;
     // SAFETY: the C struct holds integers only, for which zero bytes are a valid value.
     let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
@@ -259,7 +268,8 @@ pub fn tcp_is_established(socket: BorrowedFd<'_>) -> bool {
             &raw mut length,
         )
     };
-    failed == 0 && info.tcpi_state == ESTABLISHED
+    let established = failed == 0 && info.tcpi_state == ESTABLISHED;
+    TcpState { established, unconfirmed: info.tcpi_unacked }
 }
 
 /// Looks at received bytes without waiting and leaves them in the socket; 0 = the other end has closed.

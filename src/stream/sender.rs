@@ -1,0 +1,787 @@
+//! The sender of one host: finds a parent, agrees with it, and empties the host's outbox into the connection.
+//!
+//! One thread per host streamed out, `STREAM_SENDER[host]`. It alone touches the socket; collectors only fill the
+//! [`Uplink`] and wake it. Which parent comes next is decided by [`Parents`]; what the parent says is read here. A slow
+//! or silent parent makes this thread wait, never a collector.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Streams;
+use super::parents::{Failure, Parent, Parents};
+use super::path;
+use super::uplink::{Taken, Uplink, announce};
+use crate::access_log;
+use crate::base::log::Errno;
+use crate::base::sys::{self, Interest, Watched};
+use crate::base::threads::StopToken;
+use crate::base::time::{Clock, MICROS};
+use crate::metrics::{Function, FunctionAnswer, FunctionCall, Host, HostInfo};
+use crate::net::{Connection, Destination, dial};
+use crate::wire::caps::Capabilities;
+use crate::wire::handshake::{FACTS, Request, Response};
+use crate::wire::numbers;
+use crate::wire::pluginsd::{self, Scope};
+use crate::wire::words::{Lines, Rules, Words};
+
+/// What a parent may say at most before it takes or refuses us.
+const RESPONSE_MAX: usize = 8192;
+/// Read at once from a parent, which says little.
+const COMMANDS_READ: usize = 4096;
+/// A JSON block or a function's payload from a parent, as a whole.
+const PAYLOAD_MAX: usize = 1 << 20;
+/// Slow changes (labels, functions, variables, the path) are looked for this often.
+const LOOK_EVERY_US: i64 = MICROS;
+/// A link that was lost sooner than this after it stood is not made anew at once.
+const FLAP: Duration = Duration::from_secs(1);
+
+/// How a host is sent, as configuration has it.
+#[derive(Clone, Debug)]
+pub struct SenderPlan {
+    pub destinations: Vec<Destination>,
+    pub default_port: u16,
+    pub api_key: String,
+    pub timeout: Duration,
+    pub reconnect_delay: Duration,
+    /// Our own, also for hosts we only pass on.
+    pub update_every: i64,
+}
+
+/// Where a sender stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SenderState {
+    #[default]
+    Connecting,
+    Online,
+    Stopped,
+}
+
+/// What is known about a sender, for the API.
+#[derive(Clone, Debug, Default)]
+pub struct SenderStatus {
+    pub state: SenderState,
+    /// Unix seconds of the last change of state.
+    pub since: i64,
+    /// The destination in use or tried last.
+    pub destination: String,
+    pub local: String,
+    pub remote: String,
+    pub agreed: Capabilities,
+    /// Bytes sent on this connection.
+    pub sent: u64,
+    /// Connections that were accepted by a parent.
+    pub connections: u64,
+    /// Why the last connection ended.
+    pub reason: Option<&'static str>,
+    pub parents: Vec<Parent>,
+}
+
+/// A host's sender as the rest of the agent sees it.
+pub struct Sender {
+    uplink: Arc<Uplink>,
+    plan: SenderPlan,
+    stop: StopToken,
+    status: Mutex<SenderStatus>,
+    sent: AtomicU64,
+}
+
+impl Sender {
+    pub(super) fn new(uplink: Arc<Uplink>, plan: SenderPlan, stop: StopToken) -> Arc<Sender> {
+        let status = Mutex::default();
+        Arc::new(Sender { uplink, plan, stop, status, sent: AtomicU64::new(0) })
+    }
+
+    pub fn host(&self) -> &Arc<Host> {
+        self.uplink.host()
+    }
+
+    pub fn status(&self) -> SenderStatus {
+        let mut status = self.status.lock().clone();
+        status.sent = self.sent.load(Ordering::Relaxed);
+        status
+    }
+
+    /// The streaming path of the host changed: the parent should hear of it soon.
+    pub(super) fn nudge(&self) {
+        self.uplink.wake();
+    }
+
+    /// Takes no more data and lets the thread end.
+    pub(super) fn stop(&self) {
+        let tap = Arc::as_ptr(&self.uplink).cast::<()>();
+        if self.host().tap().is_some_and(|now| Arc::as_ptr(&now).cast::<()>() == tap) {
+            self.host().set_tap(None);
+        }
+        self.stop.stop();
+    }
+
+    /// The thread's whole life.
+    pub(super) fn run(&self, streams: &Arc<Streams>) {
+        let waker = Arc::clone(&self.uplink);
+        self.stop.on_stop(move || waker.wake());
+        let host = self.host().hostname();
+        log::info!("STREAM {host} [send]: thread created (task id {})", sys::thread_id());
+        log::error!("STREAM {host} [send]: not ready - collected metrics are not sent to parent.");
+        let mut thread = Thread {
+            sender: self,
+            streams,
+            clock: streams.clock().clone(),
+            parents: Parents::new(self.plan.destinations.clone(), self.plan.default_port),
+            told: Told::default(),
+        };
+        for (destination, number) in self.plan.destinations.iter().zip(1..) {
+            log::info!(
+                "STREAM: added streaming destination No {number}: '{destination}' to host '{host}'"
+            );
+        }
+        while !self.stop.is_stopped() {
+            let pause = match thread.connect() {
+                Some(link) => thread.stream(link),
+                None => self.plan.reconnect_delay,
+            };
+            if !pause.is_zero() && self.stop.wait(pause) {
+                break;
+            }
+        }
+        thread.publish(|status, _| status.state = SenderState::Stopped);
+        log::info!("STREAM {host} [send]: sending thread now exits.");
+    }
+}
+
+/// A connection whose parent took us.
+struct Link {
+    connection: Connection,
+    destination: Destination,
+    agreed: Capabilities,
+}
+
+struct Thread<'a> {
+    sender: &'a Sender,
+    streams: &'a Arc<Streams>,
+    clock: Clock,
+    parents: Parents,
+    told: Told,
+}
+
+/// Slow facts as the parent knows them.
+#[derive(Default)]
+struct Told {
+    labels_version: i64,
+    claim: Option<String>,
+    functions: Vec<Arc<Function>>,
+    variables: Vec<(Arc<str>, f64)>,
+    path_version: u64,
+}
+
+/// Why a connection is over.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("stopped")]
+    Stop,
+    #[error("connection closed by far end.")]
+    Closed,
+    #[error("error during receive ({}) - closing connection.", .0.raw_os_error().unwrap_or(-1))]
+    Receive(io::Error),
+    #[error(
+        "failed to send metrics - closing connection - we have sent {sent} bytes on this connection."
+    )]
+    Send { sent: u64, source: io::Error },
+    #[error(
+        "could not send metrics for {seconds} seconds - closing connection - we have sent {sent} bytes on this connection via {attempts} send attempts."
+    )]
+    Stalled { seconds: u64, sent: u64, attempts: u64 },
+    #[error(
+        "buffer full (allocated {allocated} bytes) after sending {sent} bytes. Restarting connection"
+    )]
+    Overflow { allocated: usize, sent: u64 },
+}
+
+impl End {
+    /// The word of `/api/v2/node_instances`.
+    fn reason(&self) -> &'static str {
+        match self {
+            End::Stop => "DISCONNECTED SHUTDOWN REQUESTED",
+            End::Closed => "DISCONNECTED SOCKET CLOSED BY REMOTE END",
+            End::Receive(_) => "DISCONNECTED SOCKET READ FAILED",
+            End::Send { .. } => "DISCONNECTED SOCKET WRITE FAILED",
+            End::Stalled { .. } => "DISCONNECTED TIMEOUT",
+            End::Overflow { .. } => "DISCONNECTED NOT SUFFICIENT SEND BUFFER",
+        }
+    }
+}
+
+impl Thread<'_> {
+    fn host(&self) -> &Arc<Host> {
+        self.sender.host()
+    }
+
+    fn publish(&self, change: impl FnOnce(&mut SenderStatus, i64)) {
+        let mut status = self.sender.status.lock();
+        change(&mut status, self.clock.now_seconds().0);
+        status.parents = self.parents.list().to_vec();
+    }
+
+    // --- finding a parent ----------------------------------------------------------------------------
+
+    /// One pass over the destinations, ended by the first that accepts the TCP connection.
+    fn connect(&mut self) -> Option<Link> {
+        let host = self.host().hostname();
+        let (tries, skipped) = self.parents.pass(self.clock.now_seconds().0);
+        for skip in skipped {
+            log::info!("STREAM {host}: {skip}");
+        }
+        let mut unreachable = None;
+        for destination in tries {
+            if self.sender.stop.is_stopped() {
+                return None;
+            }
+            log::info!(
+                "STREAM {host}: attempting to connect to '{destination}' (default port: {})...",
+                self.parents.default_port()
+            );
+            self.parents.trying(&destination, self.clock.now_seconds().0);
+            self.publish(|status, _| status.destination.clone_from(&destination.text));
+            let (timeout, stop) = (self.sender.plan.timeout, &self.sender.stop);
+            let dialled = dial(&destination.place, timeout, stop, |error| {
+                log::error!("{error}{}", Errno(error.reason()));
+            });
+            match dialled {
+                Ok(connection) => {
+                    self.parents.reached(&destination);
+                    return self.agree(connection, destination);
+                }
+                Err(_) => unreachable = Some(destination),
+            }
+        }
+        if let Some(destination) = unreachable {
+            log::error!(
+                "STREAM {host} [send to {destination}]: could not connect to parent node at this time."
+            );
+            self.publish(|status, _| status.reason = Some("CANT CONNECT"));
+        }
+        None
+    }
+
+    /// The handshake: one request, one response.
+    fn agree(&mut self, connection: Connection, destination: Destination) -> Option<Link> {
+        let to = format!("STREAM {} [send to {destination}]", self.host().hostname());
+        log::info!("{to}: initializing communication...");
+        match self.ask(connection, &to) {
+            Ok((connection, agreed)) => {
+                log::info!("{to}: established link with negotiated capabilities: {agreed}");
+                log::info!("{to}: enabling metrics streaming...");
+                self.parents.accepted(&destination);
+                Some(Link { connection, destination, agreed })
+            }
+            Err(failure) => {
+                match failure {
+                    Failure::SendTimeout => {
+                        log::error!("{to}: failed to send HTTP header to remote netdata.");
+                    }
+                    Failure::NoResponse => log::error!("{to}: remote netdata does not respond."),
+                    _ => log::error!("{to}: {}.", failure.text()),
+                }
+                self.parents.failed(&destination, failure, self.clock.now_seconds().0);
+                self.publish(|status, _| status.reason = Some(failure.reason()));
+                None
+            }
+        }
+    }
+
+    fn ask(
+        &self,
+        mut connection: Connection,
+        to: &str,
+    ) -> Result<(Connection, Capabilities), Failure> {
+        let timeout = self.sender.plan.timeout;
+        let offered = Capabilities::OFFERED;
+        let mut head = Vec::new();
+        self.request(offered).put(&mut head);
+        let sent = connection.set_write_timeout(timeout).and_then(|()| connection.write_all(&head));
+        sent.map_err(|_| Failure::SendTimeout)?;
+        log::info!("{to}: waiting response from remote netdata...");
+        let timeout_us = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
+        let deadline = self.clock.monotonic_us().saturating_add(timeout_us);
+        loop {
+            let left = deadline - self.clock.monotonic_us();
+            if left <= 0 || self.sender.stop.is_stopped() {
+                return Err(Failure::NoResponse);
+            }
+            let mut watched = [
+                Watched::new(connection.as_fd(), Interest::Read),
+                Watched::new(self.sender.uplink.wake_fd(), Interest::Read),
+            ];
+            let wait = Duration::from_micros(left.unsigned_abs());
+            if sys::poll(&mut watched, Some(wait)).is_err() {
+                return Err(Failure::NoResponse);
+            }
+            if watched[1].is_readable() {
+                self.sender.uplink.acknowledge_wake();
+            }
+            if watched[0].is_readable() {
+                break;
+            }
+        }
+        // What one receive brings is the whole response: it has no end mark.
+        let mut response = vec![0; RESPONSE_MAX];
+        let length = connection.read(&mut response).unwrap_or(0);
+        if length == 0 {
+            return Err(Failure::NoResponse);
+        }
+        match Response::parse(&response[..length], offered) {
+            Response::Prompt(agreed) => {
+                connection.set_nonblocking(true).map_err(|_| Failure::NoResponse)?;
+                Ok((connection, agreed))
+            }
+            Response::Refused(refusal) => Err(refusal.into()),
+            Response::NotUnderstood => Err(Failure::NotUnderstood),
+        }
+    }
+
+    fn request(&self, offered: Capabilities) -> Request {
+        let info = self.host().info();
+        Request {
+            key: self.sender.plan.api_key.clone(),
+            machine_guid: self.host().guid().to_string(),
+            update_every: Some(self.sender.plan.update_every),
+            version: Some(i64::from(offered.bits())),
+            ..request_about(&info)
+        }
+    }
+
+    // --- a connection's life ---------------------------------------------------------------------------
+
+    /// Sends until the connection is over; gives the pause before the next one.
+    fn stream(&mut self, mut link: Link) -> Duration {
+        let to = format!("STREAM {} [send to {}]", self.host().hostname(), link.destination);
+        let began = self.clock.monotonic_us();
+        let host = Arc::clone(self.host());
+        self.told = Told::default();
+        let uplink = Arc::clone(&self.sender.uplink);
+        let number = uplink.open(link.agreed, |out| self.news(out, link.agreed, Moment::First));
+        self.sender.sent.store(0, Ordering::Relaxed);
+        self.publish(|status, now| {
+            status.state = SenderState::Online;
+            status.since = now;
+            status.connections += 1;
+            status.agreed = link.agreed;
+            status.local = link.connection.local().map(|a| a.to_string()).unwrap_or_default();
+            status.remote = link.connection.peer().to_string();
+            status.reason = None;
+        });
+        log::info!("STREAM {} [send]: sending metrics to parent...", host.hostname());
+        let end = self.pump(&mut link, number, &to);
+        match &end {
+            End::Stop => {}
+            End::Send { source, .. } => log::error!("{to}: {end}{}", Errno(source)),
+            End::Receive(source) => log::error!("{to}: {end}{}", Errno(source)),
+            _ => log::error!("{to}: {end}"),
+        }
+        uplink.close();
+        self.publish(|status, now| {
+            status.state = SenderState::Connecting;
+            status.since = now;
+            status.agreed = Capabilities::empty();
+            status.reason = Some(end.reason());
+        });
+        self.streams.parent_left(&host);
+        let lived = Duration::from_micros((self.clock.monotonic_us() - began).unsigned_abs());
+        if lived < FLAP { FLAP.min(self.sender.plan.reconnect_delay) } else { Duration::ZERO }
+    }
+
+    fn pump(&mut self, link: &mut Link, number: u32, to: &str) -> End {
+        let uplink = Arc::clone(&self.sender.uplink);
+        let mut unsent: Vec<u8> = Vec::new();
+        let mut done = 0;
+        let (mut sent, mut attempts) = (0u64, 0u64);
+        let mut progress_us = self.clock.monotonic_us();
+        let mut look_us = progress_us + LOOK_EVERY_US;
+        let mut commands = Commands::new(link, number, Arc::clone(self.host()));
+        let mut read = vec![0; COMMANDS_READ];
+        let timeout_us = i64::try_from(self.sender.plan.timeout.as_micros()).unwrap_or(i64::MAX);
+        loop {
+            // Everything there is, as far as the socket takes it.
+            loop {
+                while done < unsent.len() {
+                    match link.connection.write(&unsent[done..]) {
+                        Ok(0) => return End::Closed,
+                        Ok(count) => {
+                            done += count;
+                            sent += count as u64;
+                            attempts += 1;
+                            self.sender.sent.store(sent, Ordering::Relaxed);
+                            progress_us = self.clock.monotonic_us();
+                        }
+                        Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                        Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                        Err(source) => return End::Send { sent, source },
+                    }
+                }
+                let rest = unsent.len() - done;
+                let taken = if rest == 0 {
+                    unsent.clear();
+                    done = 0;
+                    uplink.take(&mut unsent, 0)
+                } else {
+                    uplink.take(&mut Vec::new(), rest)
+                };
+                match taken {
+                    Taken::Overflow { allocated } => return End::Overflow { allocated, sent },
+                    Taken::Bytes => {}
+                    Taken::Nothing => break,
+                }
+            }
+            if self.sender.stop.is_stopped() {
+                return End::Stop;
+            }
+            let now_us = self.clock.monotonic_us();
+            if now_us >= look_us {
+                look_us = now_us + LOOK_EVERY_US;
+                let agreed = link.agreed;
+                self.touch_charts_with_new_functions(agreed);
+                uplink.push(number, |out| self.news(out, agreed, Moment::Later));
+                self.streams.look_for_virtual_hosts(self.host());
+            }
+            if done == unsent.len() {
+                progress_us = now_us;
+            } else if now_us - progress_us > timeout_us {
+                let seconds = self.sender.plan.timeout.as_secs();
+                return End::Stalled { seconds, sent, attempts };
+            }
+            let wants = if done < unsent.len() { Interest::ReadWrite } else { Interest::Read };
+            let mut watched = [
+                Watched::new(link.connection.as_fd(), wants),
+                Watched::new(uplink.wake_fd(), Interest::Read),
+            ];
+            let wait = Duration::from_micros((look_us - now_us).max(0).unsigned_abs());
+            if let Err(error) = sys::poll(&mut watched, Some(wait)) {
+                return End::Receive(error);
+            }
+            if watched[1].is_readable() {
+                uplink.acknowledge_wake();
+            }
+            if watched[0].is_readable() {
+                match link.connection.read(&mut read) {
+                    Ok(0) => return End::Closed,
+                    Ok(count) => commands.feed(&read[..count], self.streams, &uplink, to),
+                    Err(e) if is_not_now(&e) => {}
+                    Err(error) => return End::Receive(error),
+                }
+            }
+        }
+    }
+
+    /// What changed since the parent was told, with everything at the first moment of a connection.
+    fn news(&mut self, out: &mut Vec<u8>, agreed: Capabilities, moment: Moment) {
+        let host = Arc::clone(self.sender.host());
+        let variables = host.variables();
+        // Variables keep their place and are never removed.
+        for (at, (name, value)) in variables.iter().enumerate() {
+            let old = self.told.variables.get(at).map(|(_, old)| old.to_bits());
+            if old != Some(value.to_bits()) {
+                pluginsd::variable(out, Scope::Host, name, *value);
+            }
+        }
+        self.told.variables = variables;
+        if agreed.contains(Capabilities::PATHS) {
+            let version = self.streams.paths().version(host.guid());
+            if moment == Moment::First || version != self.told.path_version {
+                self.told.path_version = version;
+                pluginsd::stream_path(out, self.streams.path_of(&host).as_bytes());
+            }
+        }
+        if agreed.contains(Capabilities::CLAIM) {
+            let claim = host.info().claim_id.clone();
+            if moment == Moment::First || claim != self.told.claim {
+                pluginsd::claimed_id(out, &host.guid().to_string(), claim.as_deref());
+                self.told.claim = claim;
+            }
+        }
+        if agreed.contains(Capabilities::HLABELS) {
+            let version = host.labels_version();
+            if moment == Moment::First || version != self.told.labels_version {
+                self.told.labels_version = version;
+                for label in host.labels().iter() {
+                    let source = u32::from(label.source.0);
+                    pluginsd::host_label(out, &label.name, &label.value, source);
+                }
+                pluginsd::overwrite_labels(out);
+            }
+        }
+        if agreed.contains(Capabilities::FUNCTIONS) {
+            self.news_of_functions(out, &host);
+        }
+    }
+
+    /// A function of a chart is announced with the chart's definition, so that has to be sent again. Takes chart locks,
+    /// so never to be called with the outbox locked.
+    fn touch_charts_with_new_functions(&self, agreed: Capabilities) {
+        if !agreed.contains(Capabilities::FUNCTIONS) {
+            return;
+        }
+        for function in self.host().functions() {
+            let new = !self.told.functions.iter().any(|known| Arc::ptr_eq(known, &function));
+            if let Some(chart) = function.chart.as_deref().filter(|_| new)
+                && let Some(chart) = self.host().chart(chart)
+            {
+                chart.lock().touch();
+            }
+        }
+    }
+
+    fn news_of_functions(&mut self, out: &mut Vec<u8>, host: &Arc<Host>) {
+        let functions = host.functions();
+        let told = &self.told.functions;
+        if functions.len() == told.len()
+            && functions.iter().zip(told).all(|(a, b)| Arc::ptr_eq(a, b))
+        {
+            return;
+        }
+        for function in &functions {
+            if told.iter().any(|known| Arc::ptr_eq(known, function)) {
+                continue;
+            }
+            if function.chart.is_none() {
+                announce(out, function);
+            }
+        }
+        self.told.functions = functions;
+    }
+}
+
+/// How much of what there is to tell a parent has not heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Moment {
+    First,
+    Later,
+}
+
+fn is_not_now(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// A request that says about a host what `info` does; what belongs to the connection is left out.
+pub(super) fn request_about(info: &HostInfo) -> Request {
+    let facts = FACTS.iter().filter_map(|fact| {
+        let value = info.system.get(&*host_fact(fact))?;
+        Some((*fact, value.clone()))
+    });
+    Request {
+        hostname: info.hostname.clone(),
+        registry_hostname: info.registry_hostname.clone(),
+        os: info.os.clone(),
+        timezone: info.timezone.clone(),
+        abbrev_timezone: info.abbrev_timezone.clone(),
+        utc_offset: Some(info.utc_offset),
+        hops: Some(info.hops.saturating_add(1)),
+        ml_capable: Some(i64::from(info.ml_capable)),
+        ml_enabled: Some(i64::from(info.ml_enabled)),
+        mc_version: Some(info.mc_version),
+        tags: info.tags.clone(),
+        facts: facts.collect(),
+        program_name: info.program_name.clone(),
+        program_version: info.program_version.clone(),
+        ..Request::default()
+    }
+}
+
+/// The name a host keeps a fact under: those of the operating system are spelled otherwise on the wire.
+pub(super) fn host_fact(wire: &str) -> String {
+    match wire.strip_prefix("NETDATA_SYSTEM_OS_") {
+        Some(os) => format!("NETDATA_HOST_OS_{os}"),
+        None => wire.to_owned(),
+    }
+}
+
+// --- what a parent says --------------------------------------------------------------------------------
+
+/// Reads the lines of a parent. Unknown and incomplete ones are logged and ignored, as every child does.
+struct Commands {
+    lines: Lines,
+    rules: Rules,
+    agreed: Capabilities,
+    number: u32,
+    destination: String,
+    host: Arc<Host>,
+    body: Option<Body>,
+}
+
+/// Lines that belong to a command before them.
+struct Body {
+    kind: BodyKind,
+    bytes: Vec<u8>,
+}
+
+enum BodyKind {
+    StreamPath,
+    /// Of a JSON keyword or a payload that means nothing to us.
+    Ignored,
+    Payload {
+        transaction: String,
+        timeout: i64,
+        command: String,
+    },
+}
+
+impl Commands {
+    fn new(link: &Link, number: u32, host: Arc<Host>) -> Commands {
+        let later = link.agreed.contains(Capabilities::INTERPOLATED);
+        Commands {
+            lines: Lines::new(),
+            rules: if later { Rules::Reply } else { Rules::Seed },
+            agreed: link.agreed,
+            number,
+            destination: link.destination.text.clone(),
+            host,
+            body: None,
+        }
+    }
+
+    fn feed(&mut self, chunk: &[u8], streams: &Streams, uplink: &Arc<Uplink>, to: &str) {
+        let mut lines = std::mem::take(&mut self.lines);
+        let _ = lines.feed(chunk, |line| {
+            self.line(line, streams, uplink, to);
+            Ok::<_, std::convert::Infallible>(())
+        });
+        self.lines = lines;
+    }
+
+    fn line(&mut self, line: &[u8], streams: &Streams, uplink: &Arc<Uplink>, to: &str) {
+        if let Some(body) = &mut self.body {
+            let end: &[u8] = match body.kind {
+                BodyKind::Payload { .. } => b"FUNCTION_PAYLOAD_END",
+                _ => b"JSON_PAYLOAD_END",
+            };
+            if line.trim_ascii() == end {
+                if let Some(body) = self.body.take() {
+                    self.whole(body, streams, uplink);
+                }
+            } else if body.bytes.len() + line.len() < PAYLOAD_MAX {
+                body.bytes.extend_from_slice(line);
+                body.bytes.push(b'\n');
+            }
+            return;
+        }
+        let mut words = Words::new(line, self.rules);
+        let Some(keyword) = words.next() else { return };
+        let text = |word: Option<&[u8]>| String::from_utf8_lossy(word.unwrap_or(b"")).into_owned();
+        match keyword {
+            b"FUNCTION" => {
+                self.log_access(line);
+                let [transaction, timeout, command] = words.take_words();
+                let timeout = numbers::integer(timeout.unwrap_or(b"")).unwrap_or(0);
+                self.call(text(transaction), timeout, text(command), uplink);
+            }
+            b"FUNCTION_PAYLOAD" => {
+                self.log_access(line);
+                let [transaction, timeout, command] = words.take_words();
+                let kind = BodyKind::Payload {
+                    transaction: text(transaction),
+                    timeout: numbers::integer(timeout.unwrap_or(b"")).unwrap_or(0),
+                    command: text(command),
+                };
+                self.body = Some(Body { kind, bytes: Vec::new() });
+            }
+            b"JSON" => {
+                let known = words.next() == Some(b"STREAM_PATH");
+                let kind = if known { BodyKind::StreamPath } else { BodyKind::Ignored };
+                self.body = Some(Body { kind, bytes: Vec::new() });
+            }
+            b"NODE_ID" => {
+                let [_, node] = words.take_words();
+                if let Ok(node) = crate::base::ids::parse_uuid(&text(node))
+                    && !node.is_nil()
+                {
+                    self.host.update_info(|info| info.node_id = Some(node.to_string()));
+                }
+            }
+            // Calls cannot be taken back or asked for their progress here; and without REPLICATION there is nothing
+            // the parent could be sent.
+            b"FUNCTION_CANCEL" | b"FUNCTION_PROGRESS" => self.log_access(line),
+            b"REPLAY_CHART" => self.log_access(line),
+            _ => {
+                log::error!(
+                    "{to}: received unknown command over connection: {}",
+                    String::from_utf8_lossy(line)
+                );
+            }
+        }
+    }
+
+    fn log_access(&self, line: &[u8]) {
+        access_log!(
+            "STREAM: {} from '{}' for host '{}': {}",
+            sys::thread_id(),
+            self.destination,
+            self.host.hostname(),
+            String::from_utf8_lossy(line)
+        );
+    }
+
+    fn whole(&self, body: Body, streams: &Streams, uplink: &Arc<Uplink>) {
+        match body.kind {
+            BodyKind::StreamPath => streams.path_told(&self.host, path::From::Parent, &body.bytes),
+            BodyKind::Payload { transaction, timeout, command } => {
+                self.call(transaction, timeout, command, uplink);
+            }
+            BodyKind::Ignored => {}
+        }
+    }
+
+    /// Runs a function of the host; the answer is sent whenever it comes, if this connection still stands then.
+    fn call(&self, transaction: String, timeout: i64, command: String, uplink: &Arc<Uplink>) {
+        if transaction.is_empty() || !self.agreed.contains(Capabilities::FUNCTIONS) {
+            return;
+        }
+        let (uplink, number) = (Arc::clone(uplink), self.number);
+        let answer = move |answer: FunctionAnswer| {
+            uplink.push(number, |out| {
+                let code = u32::from(answer.code);
+                let kind = &answer.content_type;
+                pluginsd::function_result(
+                    out,
+                    &transaction,
+                    code,
+                    kind,
+                    answer.expires,
+                    &answer.body,
+                );
+            });
+        };
+        let is_called = |name: &str| {
+            command.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+        };
+        let functions = self.host.functions();
+        let known = functions.iter().filter(|function| is_called(&function.name));
+        match known.max_by_key(|function| function.name.len()) {
+            Some(function) => {
+                let seconds = u64::try_from(timeout).unwrap_or(0);
+                let timeout =
+                    if seconds == 0 { function.timeout } else { Duration::from_secs(seconds) };
+                let answer = Box::new(answer);
+                function.provider.call(FunctionCall { command, timeout, answer });
+            }
+            None => answer(not_found(self.agreed)),
+        }
+    }
+}
+
+/// What each generation says about a function it does not have.
+fn not_found(agreed: Capabilities) -> FunctionAnswer {
+    let body = if agreed.contains(Capabilities::PROGRESS) {
+        r#"{"status":404,"errorMessage":"This feature is not available on this host at this time."}"#
+    } else {
+        r#"{"status":404,"error_message":"Failed to route request to collector"}"#
+    };
+    FunctionAnswer {
+        code: 404,
+        content_type: "application/json".to_owned(),
+        expires: 0,
+        body: body.as_bytes().to_vec(),
+    }
+}
