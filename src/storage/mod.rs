@@ -13,6 +13,7 @@ use crate::base::time::{UnixSeconds, UpdateEvery};
 
 pub mod none;
 pub mod ram;
+pub mod dbengine;
 mod map;
 
 /// `[db] mode`, with the numeric ids of metadata and file headers.

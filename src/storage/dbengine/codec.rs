@@ -1,0 +1,694 @@
+//! Pages of samples to bytes and back: the three encodings of `docs/formats/dbengine.md`, chosen by a bench.
+//!
+//! A page is a run of consecutive slots of one metric. Its samples are split into marks (empty, reset, anomalous) as
+//! runs, and values. Values are written as decimal integers with one common exponent, which is what most of them are
+//! at heart, so that small numbers stay small whatever mantissa the stored number gave them. Encoding proves itself:
+//! what does not come back to the same bits is kept as raw bits instead.
+//!
+//! Pure functions over slices; decoding bounds everything it reads and never panics on damaged bytes.
+
+use crate::base::number::Sample;
+
+/// Slots a page may hold.
+pub const SLOTS_MAX: usize = 1 << 15;
+
+/// How a page's values are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// All slots hold one and the same sample: its 4 bytes.
+    Constant = 0,
+    /// Decimal integers, bit-packed in blocks, each as differences or as offsets from its least.
+    Packed = 1,
+    /// Decimal integers through pco.
+    Pco = 2,
+    /// The samples' bits through zstd.
+    Zstd = 3,
+}
+
+/// How hard to try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effort {
+    /// A few nanoseconds a sample: what leaves memory for the first time.
+    Quick,
+    /// The smallest of all encodings: what stays.
+    Small,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the page does not decode")]
+pub struct Damaged;
+
+const PCO_LEVEL: usize = 8;
+const ZSTD_LEVEL: i32 = 3;
+
+/// Appends the encoding of `slots` (1..=[`SLOTS_MAX`]) to `out`.
+pub fn encode(slots: &[Sample], effort: Effort, out: &mut Vec<u8>) {
+    let Some(&first) = slots.first() else { return };
+    if slots.iter().all(|&s| s == first) {
+        out.push(Kind::Constant as u8);
+        out.extend_from_slice(&first.0.to_le_bytes());
+        return;
+    }
+    let Some(decimals) = Decimals::of(slots) else {
+        encode_zstd(slots, out);
+        return;
+    };
+    match effort {
+        Effort::Quick => decimals.encode_packed(slots, out),
+        Effort::Small => {
+            let start = out.len();
+            decimals.encode_pco(slots, out);
+            for other in [
+                Decimals::encode_packed as fn(&Decimals, &[Sample], &mut Vec<u8>),
+                |_: &Decimals, slots: &[Sample], out: &mut Vec<u8>| encode_zstd(slots, out),
+            ] {
+                let second = out.len();
+                other(&decimals, slots, out);
+                if out.len() - second < second - start {
+                    out.drain(start..second);
+                } else {
+                    out.truncate(second);
+                }
+            }
+        }
+    }
+}
+
+/// Appends the `count` samples of an encoded page to `out`.
+pub fn decode(bytes: &[u8], count: usize, out: &mut Vec<Sample>) -> Result<(), Damaged> {
+    if count == 0 || count > SLOTS_MAX {
+        return Err(Damaged);
+    }
+    let mut input = Input(bytes);
+    match input.byte()? {
+        k if k == Kind::Constant as u8 => {
+            let sample = Sample(u32::from_le_bytes(input.array()?));
+            out.resize(out.len() + count, sample);
+            Ok(())
+        }
+        k if k == Kind::Packed as u8 => decode_decimals(input, count, out, unpack_blocks),
+        k if k == Kind::Pco as u8 => decode_decimals(input, count, out, |input, count, ints| {
+            let mut read = pco::standalone::simple_decompress::<i64>(input.0).map_err(|_| Damaged)?;
+            if read.len() != count {
+                return Err(Damaged);
+            }
+            ints.append(&mut read);
+            Ok(())
+        }),
+        k if k == Kind::Zstd as u8 => {
+            let raw = zstd::bulk::decompress(input.0, count * 4).map_err(|_| Damaged)?;
+            if raw.len() != count * 4 {
+                return Err(Damaged);
+            }
+            // Byte planes: all first bytes, then all second ones, and so on.
+            let planes: Vec<&[u8]> = raw.chunks_exact(count).collect();
+            let &[a, b, c, d] = planes.as_slice() else { return Err(Damaged) };
+            out.extend((0..count).map(|i| Sample(u32::from_le_bytes([a[i], b[i], c[i], d[i]]))));
+            Ok(())
+        }
+        _ => Err(Damaged),
+    }
+}
+
+fn encode_zstd(slots: &[Sample], out: &mut Vec<u8>) {
+    let mut raw = vec![0u8; slots.len() * 4];
+    for (i, sample) in slots.iter().enumerate() {
+        for (plane, byte) in sample.0.to_le_bytes().into_iter().enumerate() {
+            raw[plane * slots.len() + i] = byte;
+        }
+    }
+    out.push(Kind::Zstd as u8);
+    match zstd::bulk::compress(&raw, ZSTD_LEVEL) {
+        Ok(bytes) => out.extend_from_slice(&bytes),
+        // Only memory can be lacking here; a stored frame of the library needs none of its tables.
+        Err(_) => out.extend_from_slice(&zstd::bulk::compress(&raw, -7).unwrap_or_default()),
+    }
+}
+
+// --- marks ----------------------------------------------------------------------------------------
+
+const RESET: u8 = 1;
+const ANOMALOUS: u8 = 2;
+const EMPTY: u8 = 4;
+
+fn marks_of(sample: Sample) -> u8 {
+    if sample.is_empty() {
+        return EMPTY;
+    }
+    u8::from(sample.is_reset()) * RESET | u8::from(sample.is_anomalous()) * ANOMALOUS
+}
+
+/// Runs of equal marks: `varint(length << 3 | marks)` each, the last one reaching to the end of the page.
+fn write_marks(slots: &[Sample], out: &mut Vec<u8>) {
+    let mut rest = slots;
+    while let Some(&first) = rest.first() {
+        let marks = marks_of(first);
+        let run = rest.iter().take_while(|&&s| marks_of(s) == marks).count();
+        write_varint((run as u64) << 3 | u64::from(marks), out);
+        rest = &rest[run..];
+    }
+}
+
+fn read_marks(input: &mut Input<'_>, count: usize, mut run: impl FnMut(usize, u8)) -> Result<(), Damaged> {
+    let mut left = count;
+    while left > 0 {
+        let word = input.varint()?;
+        let (length, marks) = ((word >> 3) as usize, (word & 7) as u8);
+        if length == 0 || length > left {
+            return Err(Damaged);
+        }
+        run(length, marks);
+        left -= length;
+    }
+    Ok(())
+}
+
+// --- decimals -------------------------------------------------------------------------------------
+
+/// Values as integers times a power of ten.
+struct Decimals {
+    exponent: i32,
+    ints: Vec<i64>,
+}
+
+const POWERS: [i64; 19] = {
+    let mut powers = [1i64; 19];
+    let mut i = 1;
+    while i < 19 {
+        powers[i] = powers[i - 1] * 10;
+        i += 1;
+    }
+    powers
+};
+
+/// Integers stay below this, so they convert to doubles exactly.
+const INT_MAX: u64 = 1 << 53;
+
+impl Decimals {
+    fn of(slots: &[Sample]) -> Option<Decimals> {
+        let mut exponent = i32::MAX;
+        let mut ints = Vec::with_capacity(slots.len());
+        // First the digits of each value and the least exponent among them, then all on that exponent.
+        let mut last = (Sample::EMPTY, 0i64, 0i32);
+        let mut parts: Vec<i8> = Vec::with_capacity(slots.len());
+        for &sample in slots {
+            let (digits, e) = if sample == last.0 {
+                (last.1, last.2)
+            } else {
+                let (digits, e) = digits(sample);
+                last = (sample, digits, e);
+                (digits, e)
+            };
+            if digits != 0 {
+                exponent = exponent.min(e);
+            }
+            ints.push(digits);
+            parts.push(i8::try_from(e).ok()?);
+        }
+        if exponent == i32::MAX {
+            exponent = 0;
+        }
+        let mut previous = 0;
+        for ((int, &e), &sample) in ints.iter_mut().zip(&parts).zip(slots) {
+            if sample.is_empty() {
+                // Any value does: the marks tell. The one before costs least.
+                *int = previous;
+                continue;
+            }
+            if *int != 0 && i32::from(e) != exponent {
+                let factor = POWERS.get(usize::try_from(i32::from(e) - exponent).ok()?)?;
+                *int = int.checked_mul(*factor)?;
+                if int.unsigned_abs() >= INT_MAX {
+                    return None;
+                }
+            }
+            if sample_of(*int, exponent, marks_of(sample)) != sample {
+                return None;
+            }
+            previous = *int;
+        }
+        Some(Decimals { exponent, ints })
+    }
+
+    fn head(&self, kind: Kind, slots: &[Sample], out: &mut Vec<u8>) {
+        out.push(kind as u8);
+        out.push(i8::try_from(self.exponent).unwrap_or(0).cast_unsigned());
+        write_marks(slots, out);
+    }
+
+    fn encode_packed(&self, slots: &[Sample], out: &mut Vec<u8>) {
+        self.head(Kind::Packed, slots, out);
+        pack_blocks(&self.ints, out);
+    }
+
+    fn encode_pco(&self, slots: &[Sample], out: &mut Vec<u8>) {
+        let config = pco::ChunkConfig::default().with_compression_level(PCO_LEVEL);
+        match pco::standalone::simple_compress(&self.ints, &config) {
+            Ok(bytes) => {
+                self.head(Kind::Pco, slots, out);
+                out.extend_from_slice(&bytes);
+            }
+            Err(_) => self.encode_packed(slots, out),
+        }
+    }
+}
+
+/// A sample's value as digits without trailing zeros, and the power of ten they count.
+fn digits(sample: Sample) -> (i64, i32) {
+    if sample.is_empty() {
+        return (0, 0);
+    }
+    let mut mantissa = i64::from(sample.0 & 0x00FF_FFFF);
+    if mantissa == 0 {
+        return (0, 0);
+    }
+    let steps = ((sample.0 >> 27) & 7) as i32;
+    let mut exponent = match (sample.0 >> 30 & 1, sample.0 >> 26 & 1) {
+        (0, _) => -steps,
+        (_, 0) => steps,
+        _ => steps * 2,
+    };
+    // In two strides: most values have few digits, so most of the zeros go at once.
+    while mantissa % 10_000 == 0 {
+        mantissa /= 10_000;
+        exponent += 4;
+    }
+    while mantissa % 10 == 0 {
+        mantissa /= 10;
+        exponent += 1;
+    }
+    (if sample.0 >> 31 == 1 { -mantissa } else { mantissa }, exponent)
+}
+
+const MANTISSA_MAX: u64 = 0x00FF_FFFF;
+const MANTISSA_GROW: u64 = 0x0019_999E;
+
+/// The stored number of `int × 10^exponent`, by integer arithmetic; the inverse of [`digits`].
+fn sample_of(int: i64, exponent: i32, marks: u8) -> Sample {
+    if marks & EMPTY != 0 {
+        return Sample::EMPTY;
+    }
+    let mut bits = if marks & ANOMALOUS == 0 { 1 << 24 } else { 0 } | u32::from(marks & RESET != 0) << 25;
+    if int == 0 {
+        return Sample(bits);
+    }
+    if int < 0 {
+        bits |= 1 << 31;
+    }
+    let mut n = u128::from(int.unsigned_abs());
+    // Bring the number to an integer mantissa at `-steps` (divide) or `steps` (multiply).
+    let mut scale = exponent;
+    if scale > 0 {
+        match POWERS.get(scale as usize) {
+            Some(&factor) => n *= factor.cast_unsigned() as u128,
+            None => n = n.saturating_mul(10u128.saturating_pow(scale as u32)),
+        }
+        scale = 0;
+    }
+    let mut steps = 0u32;
+    let ten_to = 10u128.pow(scale.unsigned_abs().min(30));
+    if n > u128::from(MANTISSA_MAX) * ten_to {
+        // Only whole numbers get here exactly; anything else fails the check after encoding.
+        let hundred = n > 10_000_000 * u128::from(MANTISSA_MAX) * ten_to;
+        let factor = if hundred { 100 } else { 10 };
+        n /= ten_to;
+        while steps < 7 && n > u128::from(MANTISSA_MAX) {
+            n /= factor;
+            steps += 1;
+        }
+        bits |= 1 << 30 | steps << 27 | u32::from(hundred) << 26;
+    } else {
+        // n / 10^-scale, grown by tens until it has its digits: n × 10^(steps + scale).
+        let mut grown = n;
+        let mut missing = scale;
+        let grow = |grown: u128, missing: i32| -> bool {
+            grown < u128::from(MANTISSA_GROW) * 10u128.pow(missing.unsigned_abs().min(30))
+        };
+        while steps < 7 && grow(grown, missing) {
+            if missing < 0 {
+                missing += 1;
+            } else {
+                grown *= 10;
+            }
+            steps += 1;
+        }
+        if missing < 0 {
+            grown /= 10u128.pow(missing.unsigned_abs().min(30));
+        }
+        if grown > u128::from(MANTISSA_MAX) && steps > 0 {
+            grown /= 10;
+            steps -= 1;
+        }
+        n = grown;
+        bits |= steps << 27;
+    }
+    let mantissa = u32::try_from(n).unwrap_or(u32::MAX).min(0x00FF_FFFF);
+    Sample(bits | mantissa)
+}
+
+fn decode_decimals(
+    mut input: Input<'_>,
+    count: usize,
+    out: &mut Vec<Sample>,
+    read: impl FnOnce(Input<'_>, usize, &mut Vec<i64>) -> Result<(), Damaged>,
+) -> Result<(), Damaged> {
+    let exponent = i32::from(input.byte()?.cast_signed());
+    if !(-18..=18).contains(&exponent) {
+        return Err(Damaged);
+    }
+    let mut runs: Vec<(usize, u8)> = Vec::new();
+    read_marks(&mut input, count, |length, marks| runs.push((length, marks)))?;
+    let mut ints = Vec::with_capacity(count);
+    read(input, count, &mut ints)?;
+    let mut rest = ints.as_slice();
+    let table = Rebuild::new(exponent);
+    for (length, marks) in runs {
+        let (run, after) = rest.split_at_checked(length).ok_or(Damaged)?;
+        rest = after;
+        if marks & EMPTY != 0 {
+            out.resize(out.len() + length, Sample::EMPTY);
+            continue;
+        }
+        let mut last = (i64::MIN, Sample::EMPTY);
+        out.extend(run.iter().map(|&int| {
+            if int != last.0 {
+                last = (int, table.sample(int, marks));
+            }
+            last.1
+        }));
+    }
+    Ok(())
+}
+
+/// Rebuilding the samples of one page: for the usual sizes the steps to grow a value are looked up by its magnitude.
+struct Rebuild {
+    exponent: i32,
+}
+
+impl Rebuild {
+    fn new(exponent: i32) -> Rebuild {
+        Rebuild { exponent }
+    }
+
+    #[inline]
+    fn sample(&self, int: i64, marks: u8) -> Sample {
+        let magnitude = int.unsigned_abs();
+        // Fast: the digits stand for themselves (|value| below the mantissa's range, at most seven decimals).
+        if (-7..=0).contains(&self.exponent) && magnitude != 0 && magnitude <= MANTISSA_MAX {
+            let decimals = self.exponent.unsigned_abs();
+            let mut steps = decimals;
+            let mut mantissa = magnitude;
+            while steps < 7 && mantissa < MANTISSA_GROW {
+                mantissa *= 10;
+                steps += 1;
+            }
+            // A value that needs fewer decimals than the page has cannot be larger than its mantissa allows.
+            if mantissa <= MANTISSA_MAX && (steps == decimals || mantissa >= MANTISSA_GROW || steps == 7) {
+                // With all of the page's decimals in use the value might have stopped growing earlier.
+                let stops_here = steps == 0 || mantissa / 10 < MANTISSA_GROW;
+                if stops_here {
+                    let mut bits = if marks & ANOMALOUS == 0 { 1 << 24 } else { 0 };
+                    bits |= u32::from(marks & RESET != 0) << 25 | u32::from(int < 0) << 31 | steps << 27;
+                    #[expect(clippy::cast_possible_truncation, reason = "at most 24 bits")]
+                    return Sample(bits | mantissa as u32);
+                }
+            }
+        }
+        sample_of(int, self.exponent, marks)
+    }
+}
+
+// --- bit packing ----------------------------------------------------------------------------------
+
+const BLOCK: usize = 128;
+
+/// Blocks of [`BLOCK`] integers. Head: one byte, bit 7 set for differences, the low seven the width; then the least of
+/// them as a zigzag varint; then each one's excess over it.
+fn pack_blocks(ints: &[i64], out: &mut Vec<u8>) {
+    let mut before = 0i64;
+    let mut differences = [0i64; BLOCK];
+    for block in ints.chunks(BLOCK) {
+        let mut previous = before;
+        for (difference, &int) in differences.iter_mut().zip(block) {
+            *difference = int.wrapping_sub(previous);
+            previous = int;
+        }
+        before = previous;
+        let differences = &differences[..block.len()];
+        let (by_difference, by_offset) = (width(differences), width(block));
+        let (values, width, flag) =
+            if by_difference < by_offset { (differences, by_difference, 0x80) } else { (block, by_offset, 0) };
+        let least = values.iter().copied().min().unwrap_or(0);
+        #[expect(clippy::cast_possible_truncation, reason = "a width is at most 64")]
+        out.push(flag | width as u8);
+        write_varint(zigzag(least), out);
+        let mut bits = BitWriter { out, word: 0, used: 0 };
+        for &value in values {
+            bits.put(value.wrapping_sub(least).cast_unsigned(), width);
+        }
+        bits.finish();
+    }
+}
+
+fn unpack_blocks(mut input: Input<'_>, count: usize, ints: &mut Vec<i64>) -> Result<(), Damaged> {
+    let mut previous = 0i64;
+    let mut left = count;
+    while left > 0 {
+        let in_block = left.min(BLOCK);
+        let head = input.byte()?;
+        let width = u32::from(head & 0x7F);
+        if width > 64 {
+            return Err(Damaged);
+        }
+        let least = unzigzag(input.varint()?);
+        let bytes = input.take((in_block * width as usize).div_ceil(8))?;
+        let mut bits = BitReader { bytes, word: 0, left: 0 };
+        for _ in 0..in_block {
+            let value = bits.get(width).cast_signed().wrapping_add(least);
+            previous = if head & 0x80 != 0 { previous.wrapping_add(value) } else { value };
+            ints.push(previous);
+        }
+        left -= in_block;
+    }
+    Ok(())
+}
+
+/// Bits that hold every value's excess over the least.
+fn width(values: &[i64]) -> u32 {
+    let (mut least, mut most) = (i64::MAX, i64::MIN);
+    for &value in values {
+        least = least.min(value);
+        most = most.max(value);
+    }
+    64 - most.wrapping_sub(least).leading_zeros()
+}
+
+struct BitWriter<'a> {
+    out: &'a mut Vec<u8>,
+    word: u128,
+    used: u32,
+}
+
+impl BitWriter<'_> {
+    #[inline]
+    fn put(&mut self, value: u64, width: u32) {
+        self.word |= u128::from(value) << self.used;
+        self.used += width;
+        if self.used >= 64 {
+            #[expect(clippy::cast_possible_truncation, reason = "the low half")]
+            self.out.extend_from_slice(&(self.word as u64).to_le_bytes());
+            self.word >>= 64;
+            self.used -= 64;
+        }
+    }
+
+    fn finish(self) {
+        #[expect(clippy::cast_possible_truncation, reason = "fewer than 64 bits are left")]
+        let bytes = (self.word as u64).to_le_bytes();
+        self.out.extend_from_slice(&bytes[..self.used.div_ceil(8) as usize]);
+    }
+}
+
+struct BitReader<'a> {
+    bytes: &'a [u8],
+    word: u128,
+    left: u32,
+}
+
+impl BitReader<'_> {
+    #[inline]
+    fn get(&mut self, width: u32) -> u64 {
+        while self.left < width {
+            if let Some((chunk, rest)) = self.bytes.split_first_chunk::<8>() {
+                self.word |= u128::from(u64::from_le_bytes(*chunk)) << self.left;
+                self.left += 64;
+                self.bytes = rest;
+            } else if let Some((&byte, rest)) = self.bytes.split_first() {
+                self.word |= u128::from(byte) << self.left;
+                self.left += 8;
+                self.bytes = rest;
+            } else {
+                // The caller took exactly the bytes of a block, so only padding can be missing.
+                self.left = width;
+            }
+        }
+        let mask = if width == 64 { u64::MAX } else { (1u64 << width) - 1 };
+        #[expect(clippy::cast_possible_truncation, reason = "masked to the width")]
+        let value = self.word as u64 & mask;
+        self.word >>= width;
+        self.left -= width;
+        value
+    }
+}
+
+// --- small integers -------------------------------------------------------------------------------
+
+pub(super) fn zigzag(value: i64) -> u64 {
+    (value.wrapping_shl(1) ^ (value >> 63)).cast_unsigned()
+}
+
+pub(super) fn unzigzag(value: u64) -> i64 {
+    (value >> 1).cast_signed() ^ -((value & 1).cast_signed())
+}
+
+pub(super) fn write_varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        #[expect(clippy::cast_possible_truncation, reason = "seven bits at a time")]
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "below 0x80")]
+    out.push(value as u8);
+}
+
+/// Bytes still to be read.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'a>(pub(super) &'a [u8]);
+
+impl<'a> Input<'a> {
+    pub(super) fn byte(&mut self) -> Result<u8, Damaged> {
+        let (&first, rest) = self.0.split_first().ok_or(Damaged)?;
+        self.0 = rest;
+        Ok(first)
+    }
+
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Damaged> {
+        let (first, rest) = self.0.split_first_chunk().ok_or(Damaged)?;
+        self.0 = rest;
+        Ok(*first)
+    }
+
+    pub(super) fn take(&mut self, length: usize) -> Result<&'a [u8], Damaged> {
+        let (first, rest) = self.0.split_at_checked(length).ok_or(Damaged)?;
+        self.0 = rest;
+        Ok(first)
+    }
+
+    pub(super) fn varint(&mut self) -> Result<u64, Damaged> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            value |= u64::from(byte & 0x7F) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(value);
+            }
+        }
+        Err(Damaged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::base::number::SampleFlags;
+
+    #[track_caller]
+    fn check(slots: &[Sample], effort: Effort) -> usize {
+        let mut bytes = Vec::new();
+        encode(slots, effort, &mut bytes);
+        let mut back = Vec::new();
+        decode(&bytes, slots.len(), &mut back).unwrap();
+        assert_eq!(back, slots);
+        bytes.len()
+    }
+
+    fn series(values: impl Iterator<Item = f64>) -> Vec<Sample> {
+        values.map(Sample::normal).collect()
+    }
+
+    #[test]
+    fn a_constant_page_is_five_bytes() {
+        assert_eq!(check(&series((0..7200).map(|_| 42.5)), Effort::Small), 5);
+    }
+
+    #[test]
+    fn small_whole_numbers_stay_small() {
+        let values = series((0..1024).map(|i| f64::from(i * 7 % 100)));
+        assert!(check(&values, Effort::Quick) < 1024);
+        assert!(check(&values, Effort::Small) < 1024);
+    }
+
+    #[test]
+    fn gaps_and_marks_come_back() {
+        let mut slots = series((0..300).map(|i| f64::from(i) / 4.0));
+        slots[0] = Sample::EMPTY;
+        slots[100..120].fill(Sample::EMPTY);
+        slots[7] = Sample::pack(3.0, SampleFlags { anomalous: true, reset: true });
+        slots[299] = Sample::EMPTY;
+        check(&slots, Effort::Quick);
+        check(&slots, Effort::Small);
+    }
+
+    #[test]
+    fn bits_no_packer_would_make_are_kept_too() {
+        let slots: Vec<_> = (0..50u32).map(|i| Sample(i.wrapping_mul(0x9E37_79B9))).collect();
+        check(&slots, Effort::Quick);
+        check(&slots, Effort::Small);
+    }
+
+    fn any_sample() -> impl Strategy<Value = Sample> {
+        prop_oneof![
+            (any::<i32>(), any::<bool>(), any::<bool>()).prop_map(|(n, anomalous, reset)| {
+                Sample::pack(f64::from(n) / 100.0, SampleFlags { anomalous, reset })
+            }),
+            proptest::num::f64::NORMAL.prop_map(Sample::normal),
+            (0u32..5000).prop_map(|n| Sample::normal(f64::from(n))),
+            (0u64..1 << 60).prop_map(|n| Sample::normal(n as f64)),
+            Just(Sample::EMPTY),
+            any::<u32>().prop_map(Sample),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_encoded_comes_back(slots in proptest::collection::vec(any_sample(), 1..400)) {
+            check(&slots, Effort::Quick);
+            check(&slots, Effort::Small);
+        }
+
+        #[test]
+        fn series_of_one_kind_come_back(values in proptest::collection::vec(0u32..100_000, 1..600), divisor in 1u32..2000) {
+            let slots = series(values.iter().map(|&v| f64::from(v) / f64::from(divisor)));
+            check(&slots, Effort::Quick);
+            check(&slots, Effort::Small);
+        }
+
+        #[test]
+        fn digits_are_undone_exactly(value in proptest::num::f64::NORMAL, small in -1e9f64..1e9) {
+            for sample in [Sample::normal(value), Sample::normal(small), Sample::normal(small.round())] {
+                let (int, exponent) = digits(sample);
+                if sample.unpack() != 0.0 {
+                    prop_assert_eq!(sample_of(int, exponent, 0), sample);
+                    prop_assert_eq!(Rebuild::new(exponent).sample(int, 0), sample);
+                }
+            }
+        }
+
+        #[test]
+        fn damaged_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), count in 0usize..2000) {
+            let _ = decode(&bytes, count, &mut Vec::new());
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Engine `dbengine`: all hosts of an agent in one store, compressed, tiered, safe against crashes.
+
+pub mod codec;
+pub mod files;
+mod segment;

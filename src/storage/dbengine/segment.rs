@@ -1,0 +1,416 @@
+//! Segments: finished files of pages, with a sorted index at the end. Written once, renamed into place, mapped for
+//! reading, never changed.
+//!
+//! Every page says itself what it holds and carries a checksum, so a segment without a usable index is read by walking
+//! its pages, and a damaged page costs itself only. Layout: `docs/formats/dbengine.md`.
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use memmap2::Mmap;
+
+use super::files::{self, SegmentName};
+use crate::storage::map;
+
+const MAGIC: &[u8; 8] = b"NDRSSEG1";
+const END_MAGIC: &[u8; 8] = b"NDRSEND1";
+const HEADER: usize = 16;
+pub(super) const PAGE_HEADER: usize = 24;
+const ENTRY: usize = 16;
+const TRAILER: usize = 32;
+
+/// What a page holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PageKey {
+    pub(super) metric: u32,
+    /// Time of the first slot, in seconds; a multiple of `every`.
+    pub(super) start: u32,
+    pub(super) every: u32,
+    /// Slots.
+    pub(super) count: u16,
+}
+
+impl PageKey {
+    /// Time of the last slot.
+    pub(super) fn last(&self) -> u32 {
+        self.start.saturating_add(u32::from(self.count).saturating_sub(1).saturating_mul(self.every))
+    }
+}
+
+/// A page found in a segment, its checksum verified.
+pub(super) struct Page<'a> {
+    pub(super) key: PageKey,
+    pub(super) payload: &'a [u8],
+}
+
+// --- writing --------------------------------------------------------------------------------------
+
+/// A segment being written.
+pub(super) struct SegmentWriter {
+    out: BufWriter<File>,
+    temporary: PathBuf,
+    path: PathBuf,
+    at: u64,
+    /// `(metric, start, last, offset)` of every page.
+    index: Vec<[u32; 4]>,
+}
+
+impl SegmentWriter {
+    pub(super) fn create(directory: &Path, name: SegmentName) -> io::Result<SegmentWriter> {
+        let path = directory.join(name.file_name());
+        let temporary = directory.join(format!("{}.tmp", name.file_name()));
+        let mut out = BufWriter::with_capacity(256 * 1024, files::create(&temporary)?);
+        let mut header = [0u8; HEADER];
+        header[..8].copy_from_slice(MAGIC);
+        header[8..12].copy_from_slice(&name.every.to_le_bytes());
+        let own = crc32fast::hash(&header[..12]);
+        header[12..].copy_from_slice(&own.to_le_bytes());
+        out.write_all(&header)?;
+        Ok(SegmentWriter { out, temporary, path, at: HEADER as u64, index: Vec::new() })
+    }
+
+    /// Room for another page: offsets are 32 bits.
+    pub(super) fn is_full(&self) -> bool {
+        self.at > u64::from(u32::MAX) - (64 << 20)
+    }
+
+    pub(super) fn add(&mut self, key: PageKey, payload: &[u8]) -> io::Result<()> {
+        let header = page_header(key, payload);
+        self.out.write_all(&header)?;
+        self.out.write_all(payload)?;
+        let offset = u32::try_from(self.at).map_err(|_| io::Error::other("segment too large"))?;
+        self.index.push([key.metric, key.start, key.last(), offset]);
+        self.at += (PAGE_HEADER + payload.len()) as u64;
+        Ok(())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// Completes the file and gives it its name; it is on the disk when this returns.
+    pub(super) fn finish(mut self) -> io::Result<PathBuf> {
+        self.index.sort_unstable();
+        let mut crc = crc32fast::Hasher::new();
+        for entry in &self.index {
+            let mut bytes = [0u8; ENTRY];
+            for (place, word) in bytes.chunks_exact_mut(4).zip(entry) {
+                place.copy_from_slice(&word.to_le_bytes());
+            }
+            crc.update(&bytes);
+            self.out.write_all(&bytes)?;
+        }
+        let mut trailer = [0u8; TRAILER];
+        trailer[..8].copy_from_slice(END_MAGIC);
+        trailer[8..16].copy_from_slice(&self.at.to_le_bytes());
+        trailer[16..24].copy_from_slice(&(self.index.len() as u64).to_le_bytes());
+        trailer[24..28].copy_from_slice(&crc.finalize().to_le_bytes());
+        let own = crc32fast::hash(&trailer[..28]);
+        trailer[28..].copy_from_slice(&own.to_le_bytes());
+        self.out.write_all(&trailer)?;
+        self.out.flush()?;
+        files::publish(self.out.get_ref(), &self.temporary, &self.path)?;
+        Ok(std::mem::take(&mut self.path))
+    }
+}
+
+impl Drop for SegmentWriter {
+    fn drop(&mut self) {
+        // Unfinished: nobody may mistake it for a segment. (After `finish` the name is gone already.)
+        if !self.path.as_os_str().is_empty() {
+            let _ = fs::remove_file(&self.temporary);
+        }
+    }
+}
+
+fn page_header(key: PageKey, payload: &[u8]) -> [u8; PAGE_HEADER] {
+    let mut header = [0u8; PAGE_HEADER];
+    header[..4].copy_from_slice(&key.metric.to_le_bytes());
+    header[4..8].copy_from_slice(&key.start.to_le_bytes());
+    header[8..12].copy_from_slice(&key.every.to_le_bytes());
+    header[12..14].copy_from_slice(&key.count.to_le_bytes());
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    header[16..20].copy_from_slice(&length.to_le_bytes());
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&header[..20]);
+    crc.update(payload);
+    header[20..].copy_from_slice(&crc.finalize().to_le_bytes());
+    header
+}
+
+// --- reading --------------------------------------------------------------------------------------
+
+/// A finished segment, mapped.
+pub(super) struct Segment {
+    pub(super) name: SegmentName,
+    path: PathBuf,
+    map: Mmap,
+    /// Found and checked at the first question, so that opening a store costs nothing per metric.
+    index: OnceLock<Index>,
+    /// A page was damaged: said once per segment.
+    complained: AtomicBool,
+}
+
+enum Index {
+    /// Within the file.
+    Mapped { offset: usize, entries: usize },
+    /// Put together from the pages, because the file's own is damaged.
+    Rebuilt(Vec<[u32; 4]>),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OpenError {
+    #[error("cannot read it")]
+    Io(#[from] io::Error),
+    #[error("it is no segment")]
+    NotASegment,
+}
+
+impl Segment {
+    pub(super) fn open(path: &Path, name: SegmentName) -> Result<Segment, OpenError> {
+        let file = File::open(path)?;
+        if file.metadata()?.len() < HEADER as u64 {
+            return Err(OpenError::NotASegment);
+        }
+        let map = map::read_only(&file)?;
+        let header = map.get(..HEADER).ok_or(OpenError::NotASegment)?;
+        if &header[..8] != MAGIC {
+            return Err(OpenError::NotASegment);
+        }
+        let complained = AtomicBool::new(false);
+        Ok(Segment { name, path: path.to_owned(), map, index: OnceLock::new(), complained })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    /// Entries are sorted by metric, then start.
+    fn index(&self) -> &Index {
+        self.index.get_or_init(|| match self.mapped_index() {
+            Some((offset, entries)) => Index::Mapped { offset, entries },
+            None => {
+                let found = self.walk();
+                log::error!(
+                    "DBENGINE: '{}' has a damaged index: read again from its pages, {} found",
+                    self.path.display(),
+                    found.len()
+                );
+                Index::Rebuilt(found)
+            }
+        })
+    }
+
+    /// The index's place, if trailer and index are whole.
+    fn mapped_index(&self) -> Option<(usize, usize)> {
+        let at = self.map.len().checked_sub(TRAILER)?;
+        let trailer = self.map.get(at..)?;
+        if &trailer[..8] != END_MAGIC || u32_at(trailer, 28)? != crc32fast::hash(&trailer[..28]) {
+            return None;
+        }
+        let offset = usize::try_from(u64_at(trailer, 8)?).ok()?;
+        let entries = usize::try_from(u64_at(trailer, 16)?).ok()?;
+        if offset.checked_add(entries.checked_mul(ENTRY)?)? != at {
+            return None;
+        }
+        let whole = crc32fast::hash(self.map.get(offset..at)?) == u32_at(trailer, 24)?;
+        whole.then_some((offset, entries))
+    }
+
+    /// All pages whose checksum holds, found without the index.
+    fn walk(&self) -> Vec<[u32; 4]> {
+        let mut found = Vec::new();
+        let mut at = HEADER;
+        while let Some(header) = self.map.get(at..at + PAGE_HEADER) {
+            match self.page_at(at) {
+                Some(page) => {
+                    let offset = u32::try_from(at).unwrap_or(u32::MAX);
+                    found.push([page.key.metric, page.key.start, page.key.last(), offset]);
+                    at += PAGE_HEADER + page.payload.len();
+                }
+                // Its length may still be right; if not, the next checksum fails too and the walk ends soon.
+                None => match u32_at(header, 16).map(|length| length as usize) {
+                    Some(length) if length > 0 && at + PAGE_HEADER + length < self.map.len() => at += PAGE_HEADER + length,
+                    _ => break,
+                },
+            }
+        }
+        found.sort_unstable();
+        found
+    }
+
+    fn page_at(&self, at: usize) -> Option<Page<'_>> {
+        let header = self.map.get(at..at.checked_add(PAGE_HEADER)?)?;
+        let key = PageKey {
+            metric: u32_at(header, 0)?,
+            start: u32_at(header, 4)?,
+            every: u32_at(header, 8)?,
+            count: u16::from_le_bytes([header[12], header[13]]),
+        };
+        let from = at + PAGE_HEADER;
+        let payload = self.map.get(from..from.checked_add(u32_at(header, 16)? as usize)?)?;
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(&header[..20]);
+        crc.update(payload);
+        (key.every > 0 && u32_at(header, 20)? == crc.finalize()).then_some(Page { key, payload })
+    }
+
+    fn entries(&self) -> usize {
+        match self.index() {
+            Index::Mapped { entries, .. } => *entries,
+            Index::Rebuilt(found) => found.len(),
+        }
+    }
+
+    fn entry(&self, number: usize) -> Option<[u32; 4]> {
+        match self.index() {
+            Index::Mapped { offset, .. } => {
+                let at = offset + number * ENTRY;
+                let bytes = self.map.get(at..at + ENTRY)?;
+                Some([u32_at(bytes, 0)?, u32_at(bytes, 4)?, u32_at(bytes, 8)?, u32_at(bytes, 12)?])
+            }
+            Index::Rebuilt(found) => found.get(number).copied(),
+        }
+    }
+
+    /// Number of the first entry that is not before `(metric, start)`.
+    fn first_from(&self, metric: u32, start: u32) -> usize {
+        let (mut low, mut high) = (0, self.entries());
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.entry(middle) {
+                Some(entry) if (entry[0], entry[1]) < (metric, start) => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        low
+    }
+
+    /// Calls `visit` for the pages of `metric` that reach into `from..=to` seconds.
+    pub(super) fn pages(&self, metric: u32, from: u32, to: u32, visit: &mut dyn FnMut(Page<'_>)) {
+        for number in self.first_from(metric, 0)..self.entries() {
+            let Some(entry) = self.entry(number) else { return };
+            if entry[0] != metric || entry[1] > to {
+                return;
+            }
+            if entry[2] >= from
+                && let Some(page) = self.checked(entry)
+            {
+                visit(page);
+            }
+        }
+    }
+
+    /// First and last slot of a metric, without touching its pages.
+    pub(super) fn span(&self, metric: u32) -> Option<(u32, u32)> {
+        let first = self.first_from(metric, 0);
+        let mut span: Option<(u32, u32)> = None;
+        for number in first..self.entries() {
+            let entry = self.entry(number)?;
+            if entry[0] != metric {
+                break;
+            }
+            span = Some(span.map_or((entry[1], entry[2]), |(from, to)| (from.min(entry[1]), to.max(entry[2]))));
+        }
+        span
+    }
+
+    /// All pages in order of metric and time.
+    pub(super) fn all(&self, visit: &mut dyn FnMut(Page<'_>)) {
+        for number in 0..self.entries() {
+            if let Some(page) = self.entry(number).and_then(|entry| self.checked(entry)) {
+                visit(page);
+            }
+        }
+    }
+
+    fn checked(&self, [metric, start, _, offset]: [u32; 4]) -> Option<Page<'_>> {
+        let page = self.page_at(offset as usize).filter(|page| page.key.metric == metric && page.key.start == start);
+        if page.is_none() && !self.complained.swap(true, Ordering::Relaxed) {
+            log::error!(
+                "DBENGINE: '{}' has a damaged page of metric {metric} at {start}: its samples are lost",
+                self.path.display()
+            );
+        }
+        page
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: SegmentName = SegmentName { every: 1, window: 3, sequence: 9, level: 0 };
+
+    fn written() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = SegmentWriter::create(dir.path(), NAME).unwrap();
+        for metric in [7, 3, 5] {
+            for start in [200, 100] {
+                let key = PageKey { metric, start, every: 1, count: 50 };
+                writer.add(key, format!("{metric}@{start}").as_bytes()).unwrap();
+            }
+        }
+        let path = writer.finish().unwrap();
+        (dir, path)
+    }
+
+    fn found(segment: &Segment, metric: u32, from: u32, to: u32) -> Vec<String> {
+        let mut seen = Vec::new();
+        segment.pages(metric, from, to, &mut |page| seen.push(String::from_utf8_lossy(page.payload).into_owned()));
+        seen
+    }
+
+    #[test]
+    fn pages_are_found_by_metric_and_time() {
+        let (_dir, path) = written();
+        let segment = Segment::open(&path, NAME).unwrap();
+        assert_eq!(found(&segment, 5, 0, 1000), ["5@100", "5@200"]);
+        assert_eq!(found(&segment, 5, 150, 1000), ["5@200"]);
+        assert_eq!(found(&segment, 5, 149, 199), ["5@100"]);
+        assert_eq!(found(&segment, 4, 0, 1000), [""; 0]);
+        assert_eq!(segment.span(7), Some((100, 249)));
+    }
+
+    #[test]
+    fn a_damaged_index_is_put_together_again() {
+        let (_dir, path) = written();
+        let mut bytes = fs::read(&path).unwrap();
+        let end = bytes.len();
+        bytes.truncate(end - 40);
+        fs::write(&path, &bytes).unwrap();
+        let segment = Segment::open(&path, NAME).unwrap();
+        assert_eq!(found(&segment, 3, 0, 1000), ["3@100", "3@200"]);
+        assert_eq!(found(&segment, 7, 0, 1000), ["7@100", "7@200"]);
+    }
+
+    #[test]
+    fn any_flipped_bit_costs_at_most_one_page() {
+        let (dir, path) = written();
+        let whole = fs::read(&path).unwrap();
+        for bit in (HEADER * 8)..(whole.len() * 8) {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let other = dir.path().join("flipped");
+            fs::write(&other, &bytes).unwrap();
+            let segment = Segment::open(&other, NAME).unwrap();
+            let left: usize = [3, 5, 7].iter().map(|&metric| found(&segment, metric, 0, 1000).len()).sum();
+            assert!(left >= 5, "bit {bit}: {left} pages left");
+        }
+    }
+}
