@@ -455,6 +455,15 @@ pub fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Gives a file `length` bytes that are really there, zero where new, so that later writes through a mapping cannot run
+/// out of disk.
+pub fn allocate(file: &File, length: u64) -> io::Result<()> {
+    let length = libc::off_t::try_from(length).map_err(io::Error::other)?;
+    // SAFETY: plain system call on an open descriptor.
+    let failed = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) };
+    if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(failed)) }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;

@@ -1,0 +1,601 @@
+//! The catalog: which number stands for which metric, and what its host and chart are called.
+//!
+//! `catalog.log` is the truth: records, each with its length and checksum, only ever appended. Beside it lies
+//! `catalog.index`, a hash table over the log in mapped memory, so that opening a catalog of any size costs nothing;
+//! it is made anew from the log whenever it might not match (another boot without a clean stop, a wrong size, a wrong
+//! header). Numbers are dense, start at 1 and are never given twice.
+//!
+//! One lock, taken when a dimension is defined, never per sample. Layout: `docs/formats/dbengine.md`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::Mutex;
+
+use super::codec::Input;
+use super::files;
+use crate::base::ids::MachineGuid;
+use crate::storage::MetricKey;
+use crate::storage::map::Cells;
+
+const LOG_MAGIC: &[u8; 8] = b"NDRSCAT1";
+const INDEX_MAGIC: u32 = 0x4E44_4958;
+const LOG_HEADER: u64 = 8;
+const RECORD_HEADER: usize = 8;
+/// Records start at multiples of this, so their place fits 32 bits.
+const ALIGN: u64 = 8;
+/// Longest record; names beyond it are refused.
+const RECORD_MAX: usize = 16 * 1024;
+
+// Words of the index's head.
+const HEAD_WORDS: usize = 16;
+const W_MAGIC: usize = 0;
+const W_CAPACITY: usize = 1;
+const W_USED: usize = 2;
+const W_COVERED_LOW: usize = 3;
+const W_COVERED_HIGH: usize = 4;
+const W_BOOT: usize = 5;
+const W_CLEAN: usize = 6;
+/// The number the next new metric gets.
+const W_NEXT: usize = 7;
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// A metric and its number.
+    Metric { number: u32, host: MachineGuid, chart: String, dimension: String },
+    /// What a host is called; the last one counts.
+    Host { guid: MachineGuid, hostname: String },
+    /// The definition of a chart as its words stand on the wire; the last one counts.
+    Chart { host: MachineGuid, chart: String, definition: Vec<String> },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    #[error("cannot use the catalog '{path}'")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("the name of metric '{chart}.{dimension}' is too long")]
+    TooLong { chart: String, dimension: String },
+}
+
+pub struct Catalog {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+struct State {
+    log: File,
+    /// Where the next record goes.
+    end: u64,
+    index: Index,
+    next_number: u32,
+    dirty: bool,
+}
+
+impl Catalog {
+    /// Opens or creates the catalog of a store. A damaged tail of the log is cut off and said.
+    pub fn open(directory: &Path) -> Result<Catalog, CatalogError> {
+        let path = directory.join(files::CATALOG);
+        let failed = |source| CatalogError::Io { path: path.clone(), source };
+        let state = State::open(&path, directory).map_err(failed)?;
+        Ok(Catalog { path, state: Mutex::new(state) })
+    }
+
+    /// The number of a metric, given to it now if it has none.
+    pub fn number(&self, key: &MetricKey) -> Result<u32, CatalogError> {
+        let mut state = self.state.lock();
+        let hash = hash_of(key.host, &key.chart, &key.dimension);
+        if let Some(number) = state.find(hash, key) {
+            return Ok(number);
+        }
+        let number = state.next_number;
+        let record = Record::Metric {
+            number,
+            host: key.host,
+            chart: key.chart.to_string(),
+            dimension: key.dimension.to_string(),
+        };
+        let too_long = || CatalogError::TooLong { chart: key.chart.to_string(), dimension: key.dimension.to_string() };
+        let bytes = encode(&record).ok_or_else(too_long)?;
+        let failed = |source| CatalogError::Io { path: self.path.clone(), source };
+        let place = state.append(&bytes).map_err(failed)?;
+        state.next_number += 1;
+        state.index.word(W_NEXT).store(state.next_number, Ordering::Release);
+        state.insert(hash, place).map_err(failed)?;
+        Ok(number)
+    }
+
+    /// The number of a metric that has one.
+    pub fn find(&self, key: &MetricKey) -> Option<u32> {
+        self.state.lock().find(hash_of(key.host, &key.chart, &key.dimension), key)
+    }
+
+    /// Notes a host's name or a chart's definition.
+    pub fn note(&self, record: &Record) -> Result<(), CatalogError> {
+        let Some(bytes) = encode(record) else { return Ok(()) };
+        let mut state = self.state.lock();
+        state.append(&bytes).map(drop).map_err(|source| CatalogError::Io { path: self.path.clone(), source })
+    }
+
+    /// Calls `visit` for every record, oldest first.
+    pub fn all(&self, visit: &mut dyn FnMut(Record)) -> Result<(), CatalogError> {
+        let (log, end) = {
+            let state = self.state.lock();
+            (state.log.try_clone(), state.end)
+        };
+        let failed = |source| CatalogError::Io { path: self.path.clone(), source };
+        let log = log.map_err(failed)?;
+        scan(&log, LOG_HEADER, end, &mut |_, record| visit(record)).map(drop).map_err(failed)
+    }
+
+    /// How many metrics have a number.
+    pub fn metrics(&self) -> u32 {
+        self.state.lock().next_number - 1
+    }
+
+    /// Puts what was appended on the disk.
+    pub fn sync(&self) -> io::Result<()> {
+        let log = {
+            let mut state = self.state.lock();
+            if !std::mem::take(&mut state.dirty) {
+                return Ok(());
+            }
+            state.log.try_clone()?
+        };
+        log.sync_data()
+    }
+
+    /// A clean stop: the index may be trusted at the next start.
+    pub fn close(&self) -> io::Result<()> {
+        self.sync()?;
+        let state = self.state.lock();
+        state.index.cells.sync()?;
+        state.index.word(W_CLEAN).store(1, Ordering::Release);
+        state.index.cells.sync()
+    }
+}
+
+impl State {
+    fn open(path: &Path, directory: &Path) -> io::Result<State> {
+        let log = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let mut length = log.metadata()?.len();
+        let mut magic = [0u8; 8];
+        if length < LOG_HEADER || log.read_exact_at(&mut magic, 0).is_err() || &magic != LOG_MAGIC {
+            if length > 0 {
+                files::set_aside(path, &"its head is not a catalog's");
+                return State::open(path, directory);
+            }
+            log.write_all_at(LOG_MAGIC, 0)?;
+            length = LOG_HEADER;
+        }
+        let index_path = directory.join("catalog.index");
+        let (index, mut covered) = match Index::open(&index_path, length)? {
+            Some((index, covered)) => (index, covered),
+            None => {
+                // As many slots as the log could need at the least a metric's record takes.
+                let wanted = usize::try_from(length / 48).unwrap_or(usize::MAX).saturating_mul(2);
+                (Index::create(&index_path, wanted)?, LOG_HEADER)
+            }
+        };
+        index.word(W_CLEAN).store(0, Ordering::Release);
+        let next_number = index.word(W_NEXT).load(Ordering::Acquire).max(1);
+        let mut state = State { log, end: length, index, next_number, dirty: true };
+        let mut found = Vec::new();
+        let log = state.log.try_clone()?;
+        let mut highest = next_number - 1;
+        let good_end = scan(&log, covered, length, &mut |place, record| {
+            if let Record::Metric { number, host, chart, dimension } = record {
+                highest = highest.max(number);
+                found.push((hash_of(host, &chart, &dimension), place));
+            }
+        })?;
+        if good_end < length {
+            log::error!(
+                "DBENGINE: '{}' is damaged after byte {good_end} of {length}: {} bytes are cut off and kept as .damaged",
+                path.display(), length - good_end
+            );
+            keep_tail(path, &log, good_end, length)?;
+            log.set_len(good_end)?;
+        }
+        state.end = good_end;
+        covered = covered.max(good_end);
+        state.next_number = highest + 1;
+        for (hash, place) in found {
+            state.insert(hash, place)?;
+        }
+        state.index.word(W_NEXT).store(state.next_number, Ordering::Release);
+        state.index.set_covered(covered);
+        Ok(state)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<u32> {
+        let place = u32::try_from(self.end / ALIGN).map_err(|_| io::Error::other("the catalog is full"))?;
+        self.log.write_all_at(bytes, self.end)?;
+        self.end += bytes.len() as u64;
+        self.dirty = true;
+        Ok(place)
+    }
+
+    fn insert(&mut self, hash: u64, place: u32) -> io::Result<()> {
+        if self.index.is_crowded() {
+            self.grow()?;
+        }
+        self.index.put(hash, place);
+        self.index.set_covered(self.end);
+        Ok(())
+    }
+
+    /// Twice the table, filled from the log.
+    fn grow(&mut self) -> io::Result<()> {
+        let path = self.index.path.clone();
+        let capacity = self.index.capacity * 2;
+        self.index = Index::create(&path, capacity)?;
+        let index = &self.index;
+        index.word(W_NEXT).store(self.next_number, Ordering::Release);
+        scan(&self.log, LOG_HEADER, self.end, &mut |place, record| {
+            if let Record::Metric { host, chart, dimension, .. } = record {
+                index.put(hash_of(host, &chart, &dimension), place);
+            }
+        })?;
+        Ok(())
+    }
+
+    fn find(&self, hash: u64, key: &MetricKey) -> Option<u32> {
+        self.index.places(hash).find_map(|place| match read_at(&self.log, u64::from(place) * ALIGN, self.end) {
+            Ok(Some((Record::Metric { number, host, chart, dimension }, _)))
+                if host == key.host && *chart == *key.chart && *dimension == *key.dimension =>
+            {
+                Some(number)
+            }
+            _ => None,
+        })
+    }
+}
+
+// --- records --------------------------------------------------------------------------------------
+
+fn encode(record: &Record) -> Option<Vec<u8>> {
+    let mut body = Vec::with_capacity(96);
+    match record {
+        Record::Metric { number, host, chart, dimension } => {
+            body.push(1);
+            body.extend_from_slice(&number.to_le_bytes());
+            body.extend_from_slice(host.0.as_bytes());
+            put_text(chart, &mut body)?;
+            put_text(dimension, &mut body)?;
+        }
+        Record::Host { guid, hostname } => {
+            body.push(2);
+            body.extend_from_slice(guid.0.as_bytes());
+            put_text(hostname, &mut body)?;
+        }
+        Record::Chart { host, chart, definition } => {
+            body.push(3);
+            body.extend_from_slice(host.0.as_bytes());
+            put_text(chart, &mut body)?;
+            for word in definition {
+                put_text(word, &mut body)?;
+            }
+        }
+    }
+    if body.len() > RECORD_MAX {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(body.len() + 16);
+    bytes.extend_from_slice(&u32::try_from(body.len()).ok()?.to_le_bytes());
+    bytes.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+    bytes.extend_from_slice(&body);
+    while bytes.len() % 8 != 0 {
+        bytes.push(0);
+    }
+    Some(bytes)
+}
+
+fn put_text(text: &str, out: &mut Vec<u8>) -> Option<()> {
+    out.extend_from_slice(&u16::try_from(text.len()).ok()?.to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+    Some(())
+}
+
+fn decode(body: &[u8]) -> Option<Record> {
+    let mut input = Input(body);
+    let guid = |input: &mut Input<'_>| Some(MachineGuid(uuid::Uuid::from_bytes(input.array().ok()?)));
+    let text = |input: &mut Input<'_>| {
+        let length = u16::from_le_bytes(input.array().ok()?);
+        String::from_utf8(input.take(usize::from(length)).ok()?.to_vec()).ok()
+    };
+    Some(match input.byte().ok()? {
+        1 => Record::Metric {
+            number: u32::from_le_bytes(input.array().ok()?),
+            host: guid(&mut input)?,
+            chart: text(&mut input)?,
+            dimension: text(&mut input)?,
+        },
+        2 => Record::Host { guid: guid(&mut input)?, hostname: text(&mut input)? },
+        3 => {
+            let (host, chart) = (guid(&mut input)?, text(&mut input)?);
+            let mut definition = Vec::new();
+            while !input.0.is_empty() {
+                definition.push(text(&mut input)?);
+            }
+            Record::Chart { host, chart, definition }
+        }
+        _ => return None,
+    })
+}
+
+/// The record at a byte of the log and the byte after it; `None` where its checksum does not hold.
+fn read_at(log: &File, at: u64, end: u64) -> io::Result<Option<(Record, u64)>> {
+    let mut head = [0u8; RECORD_HEADER];
+    if at + RECORD_HEADER as u64 > end {
+        return Ok(None);
+    }
+    log.read_exact_at(&mut head, at)?;
+    let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+    let crc = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+    if length == 0 || length > RECORD_MAX || at + (RECORD_HEADER + length) as u64 > end {
+        return Ok(None);
+    }
+    let mut body = vec![0u8; length];
+    log.read_exact_at(&mut body, at + RECORD_HEADER as u64)?;
+    if crc32fast::hash(&body) != crc {
+        return Ok(None);
+    }
+    let after = at + ((RECORD_HEADER + length) as u64).next_multiple_of(ALIGN);
+    Ok(decode(&body).map(|record| (record, after)))
+}
+
+/// Visits the records from byte `from` on; gives the byte after the last good one. Single damaged records are skipped
+/// when the next one is where it should be.
+fn scan(log: &File, from: u64, end: u64, visit: &mut dyn FnMut(u32, Record)) -> io::Result<u64> {
+    const CHUNK: usize = 1 << 20;
+    let mut buffer = vec![0u8; CHUNK];
+    let mut start = from;
+    let mut good_end = from;
+    while start < end {
+        let wanted = usize::try_from(end - start).unwrap_or(CHUNK).min(CHUNK);
+        log.read_exact_at(&mut buffer[..wanted], start)?;
+        let mut at = 0usize;
+        let mut moved = false;
+        while let Some(head) = buffer[..wanted].get(at..at + RECORD_HEADER) {
+            let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
+            let crc = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+            if length == 0 || length > RECORD_MAX {
+                return Ok(good_end);
+            }
+            let Some(body) = buffer[..wanted].get(at + RECORD_HEADER..at + RECORD_HEADER + length) else { break };
+            let place = u32::try_from((start + at as u64) / ALIGN).map_err(io::Error::other)?;
+            at = (at + RECORD_HEADER + length).next_multiple_of(8);
+            moved = true;
+            if crc32fast::hash(body) == crc
+                && let Some(record) = decode(body)
+            {
+                visit(place, record);
+                good_end = start + at as u64;
+            }
+        }
+        if !moved {
+            return Ok(good_end);
+        }
+        start += at as u64;
+    }
+    Ok(good_end.min(end))
+}
+
+fn keep_tail(path: &Path, log: &File, from: u64, to: u64) -> io::Result<()> {
+    let mut tail = vec![0u8; usize::try_from(to - from).unwrap_or(0).min(64 << 20)];
+    log.read_exact_at(&mut tail, from)?;
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".damaged");
+    fs::write(aside, tail)
+}
+
+// --- the index ------------------------------------------------------------------------------------
+
+/// Linear probing over pairs of words: the record's place (in units of [`ALIGN`]) and the upper half of its hash.
+struct Index {
+    path: PathBuf,
+    cells: Cells,
+    /// Slots, a power of two.
+    capacity: usize,
+}
+
+impl Index {
+    fn create(path: &Path, wanted: usize) -> io::Result<Index> {
+        let capacity = wanted.clamp(4096, 1 << 28).next_power_of_two();
+        let count = HEAD_WORDS + capacity * 2;
+        let mut temporary = path.as_os_str().to_owned();
+        temporary.push(".tmp");
+        let temporary = PathBuf::from(temporary);
+        let file = files::create(&temporary)?;
+        crate::base::sys::allocate(&file, (count * 4) as u64)?;
+        let index = Index { path: path.to_owned(), cells: Cells::map(&file, count)?, capacity };
+        index.word(W_MAGIC).store(INDEX_MAGIC, Ordering::Release);
+        index.word(W_CAPACITY).store(u32::try_from(capacity).unwrap_or(u32::MAX), Ordering::Release);
+        index.word(W_BOOT).store(boot_mark(), Ordering::Release);
+        index.set_covered(LOG_HEADER);
+        fs::rename(&temporary, path)?;
+        Ok(index)
+    }
+
+    /// The index on the disk and how far into the log it reaches, unless it cannot be trusted.
+    fn open(path: &Path, log_length: u64) -> io::Result<Option<(Index, u64)>> {
+        let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return Ok(None) };
+        let words = usize::try_from(file.metadata()?.len() / 4).unwrap_or(0);
+        let Some(capacity) = words.checked_sub(HEAD_WORDS).map(|pairs| pairs / 2) else { return Ok(None) };
+        let index = Index { path: path.to_owned(), cells: Cells::map(&file, words)?, capacity };
+        let load = |word: usize| index.word(word).load(Ordering::Acquire);
+        let covered = u64::from(load(W_COVERED_LOW)) | u64::from(load(W_COVERED_HIGH)) << 32;
+        let trusted = load(W_MAGIC) == INDEX_MAGIC
+            && load(W_CAPACITY) as usize == capacity
+            && capacity.is_power_of_two()
+            && (load(W_USED) as usize) < capacity
+            && (LOG_HEADER..=log_length).contains(&covered)
+            && (load(W_CLEAN) == 1 || load(W_BOOT) == boot_mark());
+        if !trusted {
+            return Ok(None);
+        }
+        index.word(W_BOOT).store(boot_mark(), Ordering::Release);
+        Ok(Some((index, covered)))
+    }
+
+    fn word(&self, number: usize) -> &AtomicU32 {
+        &self.cells.cells()[number]
+    }
+
+    fn set_covered(&self, end: u64) {
+        #[expect(clippy::cast_possible_truncation, reason = "split into its halves")]
+        self.word(W_COVERED_LOW).store(end as u32, Ordering::Release);
+        #[expect(clippy::cast_possible_truncation, reason = "split into its halves")]
+        self.word(W_COVERED_HIGH).store((end >> 32) as u32, Ordering::Release);
+    }
+
+    fn is_crowded(&self) -> bool {
+        self.word(W_USED).load(Ordering::Acquire) as usize >= self.capacity / 4 * 3
+    }
+
+    fn slot(&self, number: usize) -> (&AtomicU32, &AtomicU32) {
+        let at = HEAD_WORDS + (number & (self.capacity - 1)) * 2;
+        let cells = self.cells.cells();
+        (&cells[at], &cells[at + 1])
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "halves of a hash")]
+    fn put(&self, hash: u64, place: u32) {
+        let mut number = hash as u32 as usize;
+        for _ in 0..self.capacity {
+            let (at, tag) = self.slot(number);
+            match at.load(Ordering::Acquire) {
+                0 => {
+                    tag.store((hash >> 32) as u32, Ordering::Release);
+                    at.store(place, Ordering::Release);
+                    self.word(W_USED).fetch_add(1, Ordering::AcqRel);
+                    return;
+                }
+                known if known == place => return,
+                _ => number += 1,
+            }
+        }
+    }
+
+    /// Places of records that may have this hash.
+    #[expect(clippy::cast_possible_truncation, reason = "halves of a hash")]
+    fn places(&self, hash: u64) -> impl Iterator<Item = u32> {
+        let first = hash as u32 as usize;
+        (0..self.capacity)
+            .map(move |step| {
+                let (at, tag) = self.slot(first + step);
+                (at.load(Ordering::Acquire), tag.load(Ordering::Acquire))
+            })
+            .take_while(|&(place, _)| place != 0)
+            .filter(move |&(_, tag)| tag == (hash >> 32) as u32)
+            .map(|(place, _)| place)
+    }
+}
+
+/// FNV-1a over the whole name, then mixed so that both halves are good.
+fn hash_of(host: MachineGuid, chart: &str, dimension: &str) -> u64 {
+    let mut hash = 0xCBF2_9CE4_8422_2325u64;
+    let parts = host.0.as_bytes().iter().chain(chart.as_bytes()).chain(&[0]).chain(dimension.as_bytes());
+    for &byte in parts {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+    }
+    hash ^= hash >> 32;
+    hash.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1 << 63
+}
+
+/// Tells this boot of the machine from others: after a kill the kernel still has all that was written, after a power
+/// cut it may not.
+fn boot_mark() -> u32 {
+    let id = fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    crc32fast::hash(&id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: usize) -> MetricKey {
+        MetricKey { host: MachineGuid(uuid::Uuid::from_u128(7)), chart: format!("t.c{}", n / 10).into(), dimension: format!("d{}", n % 10).into() }
+    }
+
+    #[test]
+    fn numbers_are_kept_over_restarts_and_growth() {
+        let dir = tempfile::tempdir().unwrap();
+        let numbers: Vec<u32> = {
+            let catalog = Catalog::open(dir.path()).unwrap();
+            (0..5000).map(|n| catalog.number(&key(n)).unwrap()).collect()
+        };
+        assert_eq!(numbers, (1..=5000).collect::<Vec<_>>());
+        for forget_index in [false, true] {
+            if forget_index {
+                fs::remove_file(dir.path().join("catalog.index")).unwrap();
+            }
+            let catalog = Catalog::open(dir.path()).unwrap();
+            assert_eq!(catalog.metrics(), 5000);
+            for n in (0..5000).step_by(97) {
+                assert_eq!(catalog.number(&key(n)).unwrap(), numbers[n]);
+            }
+            assert_eq!(catalog.find(&key(9999)), None);
+            catalog.close().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_torn_tail_is_cut_off_and_the_rest_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let catalog = Catalog::open(dir.path()).unwrap();
+            for n in 0..10 {
+                catalog.number(&key(n)).unwrap();
+            }
+        }
+        let path = dir.path().join(files::CATALOG);
+        let length = fs::metadata(&path).unwrap().len();
+        OpenOptions::new().write(true).open(&path).unwrap().set_len(length - 5).unwrap();
+        fs::remove_file(dir.path().join("catalog.index")).unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        assert_eq!(catalog.metrics(), 9);
+        assert_eq!(catalog.number(&key(9)).unwrap(), 10);
+        assert_eq!(catalog.number(&key(3)).unwrap(), 4);
+    }
+
+    #[test]
+    fn names_of_hosts_and_charts_are_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        let host = MachineGuid(uuid::Uuid::from_u128(1));
+        let records = [
+            Record::Host { guid: host, hostname: "box".into() },
+            Record::Chart { host, chart: "a.b".into(), definition: vec!["name".into(), String::new(), "units".into()] },
+        ];
+        for record in &records {
+            catalog.note(record).unwrap();
+        }
+        let mut seen = Vec::new();
+        catalog.all(&mut |record| seen.push(record)).unwrap();
+        assert_eq!(seen, records);
+    }
+
+    #[test]
+    fn a_damaged_record_costs_itself_only() {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let catalog = Catalog::open(dir.path()).unwrap();
+            for n in 0..10 {
+                catalog.number(&key(n)).unwrap();
+            }
+        }
+        let path = dir.path().join(files::CATALOG);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[30] ^= 0xFF;
+        fs::write(&path, bytes).unwrap();
+        fs::remove_file(dir.path().join("catalog.index")).unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        assert_eq!(catalog.number(&key(5)).unwrap(), 6);
+        assert_eq!(catalog.number(&key(0)).unwrap(), 11, "a number is never given twice");
+    }
+}
