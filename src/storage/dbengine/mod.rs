@@ -4,3 +4,4 @@ pub mod codec;
 pub mod catalog;
 pub mod files;
 mod segment;
+mod hot;
