@@ -83,12 +83,33 @@ pub struct MetricKey {
 pub enum StorageError {
     #[error("cannot allocate a ring of {entries} entries for '{chart}.{dimension}'")]
     OutOfMemory { chart: Arc<str>, dimension: Arc<str>, entries: u32 },
+    #[error("cannot give '{chart}.{dimension}' a number in the store")]
+    Catalog { chart: Arc<str>, dimension: Arc<str>, source: Box<dyn std::error::Error + Send + Sync> },
 }
 
 /// Both ends of an opened metric.
 pub struct Metric {
     pub writer: Box<dyn Writer>,
     pub reader: Arc<dyn Reader>,
+}
+
+/// A point of a higher tier: what the samples of many slots come to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TierPoint {
+    pub end: UnixSeconds,
+    /// Of all samples in it; the average is `sum / count`.
+    pub sum: f64,
+    pub min: f64,
+    pub max: f64,
+    /// Samples in it; 0 = a gap.
+    pub count: u32,
+    pub anomalous: u32,
+}
+
+impl TierPoint {
+    pub fn empty(end: UnixSeconds) -> TierPoint {
+        TierPoint { end, sum: 0.0, min: 0.0, max: 0.0, count: 0, anomalous: 0 }
+    }
 }
 
 pub trait StorageEngine: Send + Sync {

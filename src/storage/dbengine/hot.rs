@@ -44,6 +44,11 @@ const TABLE_MASK: u32 = 0x5AA5_3CC3;
 /// Blocks a group keeps in memory alone while the disk is full; older ones are dropped.
 const MEMORY_BLOCKS_MAX: usize = 6;
 
+/// The block a slot lies in. Blocks end at multiples of their length, as the points of higher tiers do.
+pub(super) fn block_of(ordinal: i64) -> Option<u32> {
+    u32::try_from((ordinal - 1).div_euclid(i64::from(ROWS))).ok()
+}
+
 /// One file of rows.
 pub(super) struct Block {
     pub(super) name: HotName,
@@ -147,7 +152,7 @@ impl Block {
 
     /// Ordinal (time divided by every) of the first slot.
     pub(super) fn first(&self) -> i64 {
-        i64::from(self.name.block) * i64::from(ROWS)
+        i64::from(self.name.block) * i64::from(ROWS) + 1
     }
 
     fn row(&self, row: u32) -> &[AtomicU32] {
@@ -298,7 +303,7 @@ impl Group {
     /// The block of a slot: an open one, or a new one if the slot lies in the present (`now` is the ordinal of the
     /// current slot). `None` sends the sample the late way.
     pub(super) fn block_for(&self, directory: &Path, ordinal: i64, now: i64) -> Option<Arc<Block>> {
-        let number = u32::try_from(ordinal.div_euclid(i64::from(ROWS))).ok()?;
+        let number = block_of(ordinal)?;
         let mut state = self.state.lock();
         if let Some(block) = state.blocks.iter().find(|block| block.name.block == number) {
             return (!block.is_sealed()).then(|| Arc::clone(block));
@@ -543,7 +548,7 @@ mod tests {
             dir.path().join(hot.all_blocks()[0].name.file_name())
         };
         let mut bytes = fs::read(&path).unwrap();
-        let row = usize::try_from(NOW % i64::from(ROWS)).unwrap() + 1;
+        let row = usize::try_from((NOW - 1) % i64::from(ROWS)).unwrap() + 1;
         bytes[(FIRST_ROW + row * COLUMNS) * 4] ^= 1;
         fs::write(&path, bytes).unwrap();
         let hot = Hot::open(dir.path()).unwrap();

@@ -331,6 +331,22 @@ impl Segment {
         }
     }
 
+    /// Appends the metrics it has pages of, each once.
+    pub(super) fn metrics(&self, into: &mut Vec<u32>) {
+        for number in 0..self.entries() {
+            if let Some([metric, ..]) = self.entry(number)
+                && into.last() != Some(&metric)
+            {
+                into.push(metric);
+            }
+        }
+    }
+
+    /// Its end is as it was written: no part of it is missing.
+    pub(super) fn is_whole(&self) -> bool {
+        self.mapped_index().is_some()
+    }
+
     fn checked(&self, [metric, start, _, offset]: [u32; 4]) -> Option<Page<'_>> {
         let page = self.page_at(offset as usize).filter(|page| page.key.metric == metric && page.key.start == start);
         if page.is_none() && !self.complained.swap(true, Ordering::Relaxed) {

@@ -1,0 +1,148 @@
+//! Points of the higher tiers: what many slots come to, and their pages.
+//!
+//! A point keeps sum, least, greatest, how many samples and how many of them anomalous. Sums and bounds are stored
+//! numbers like any sample, so a point loses nothing a sample would not.
+
+use super::codec::{self, Damaged, Effort, Input};
+use crate::base::number::Sample;
+use crate::base::time::UnixSeconds;
+use crate::storage::TierPoint;
+
+/// A point under construction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sum {
+    sum: f64,
+    min: f64,
+    max: f64,
+    count: u32,
+    anomalous: u32,
+}
+
+impl Default for Sum {
+    fn default() -> Self {
+        Sum { sum: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY, count: 0, anomalous: 0 }
+    }
+}
+
+impl Sum {
+    pub(super) fn add_sample(&mut self, sample: Sample) {
+        if let Some(value) = sample.value() {
+            self.sum += value;
+            self.min = self.min.min(value);
+            self.max = self.max.max(value);
+            self.count += 1;
+            self.anomalous += u32::from(sample.is_anomalous());
+        }
+    }
+
+    pub(super) fn add_point(&mut self, point: &TierPoint) {
+        if point.count > 0 {
+            self.sum += point.sum;
+            self.min = self.min.min(point.min);
+            self.max = self.max.max(point.max);
+            self.count += point.count;
+            self.anomalous += point.anomalous;
+        }
+    }
+
+    /// The point that ends at `end`; an empty one if nothing was added.
+    pub(super) fn point(&self, end: UnixSeconds) -> TierPoint {
+        if self.count == 0 {
+            return TierPoint::empty(end);
+        }
+        TierPoint { end, sum: self.sum, min: self.min, max: self.max, count: self.count, anomalous: self.anomalous }
+    }
+}
+
+/// Appends the encoding of consecutive points to `out`.
+pub(super) fn encode(points: &[TierPoint], effort: Effort, out: &mut Vec<u8>) {
+    let column = |value: fn(&TierPoint) -> f64, out: &mut Vec<u8>| {
+        let samples: Vec<Sample> = points
+            .iter()
+            .map(|point| if point.count == 0 { Sample::EMPTY } else { Sample::normal(value(point)) })
+            .collect();
+        let mut bytes = Vec::new();
+        codec::encode(&samples, effort, &mut bytes);
+        codec::write_varint(bytes.len() as u64, out);
+        out.extend_from_slice(&bytes);
+    };
+    column(|point| point.sum, out);
+    column(|point| point.min, out);
+    column(|point| point.max, out);
+    column(|point| f64::from(point.count), out);
+    column(|point| f64::from(point.anomalous), out);
+}
+
+/// The `count` points of a page that starts with the one ending at `start`.
+pub(super) fn decode(
+    bytes: &[u8],
+    count: usize,
+    start: u32,
+    every: u32,
+    visit: &mut dyn FnMut(TierPoint),
+) -> Result<(), Damaged> {
+    let mut input = Input(bytes);
+    let mut columns: [Vec<Sample>; 5] = Default::default();
+    for column in &mut columns {
+        let length = usize::try_from(input.varint()?).map_err(|_| Damaged)?;
+        codec::decode(input.take(length)?, count, column)?;
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are small whole numbers")]
+    let whole = |sample: Sample| sample.value().map_or(0, |value| value.clamp(0.0, 1e9) as u32);
+    let [sums, mins, maxs, counts, anomalies] = &columns;
+    for i in 0..count {
+        let end = UnixSeconds(i64::from(start) + i as i64 * i64::from(every));
+        visit(match sums[i].value() {
+            None => TierPoint::empty(end),
+            Some(sum) => TierPoint {
+                end,
+                sum,
+                min: mins[i].value().unwrap_or(0.0),
+                max: maxs[i].value().unwrap_or(0.0),
+                count: whole(counts[i]),
+                anomalous: whole(anomalies[i]),
+            },
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn points_come_back_with_their_gaps() {
+        let points: Vec<TierPoint> = (0..100)
+            .map(|i| {
+                let mut sum = Sum::default();
+                if i % 7 != 3 {
+                    for s in 0..60 {
+                        sum.add_sample(Sample::normal(f64::from(i * s % 13) / 4.0));
+                    }
+                }
+                sum.point(UnixSeconds(i64::from(i + 1) * 60))
+            })
+            .collect();
+        let mut bytes = Vec::new();
+        encode(&points, Effort::Small, &mut bytes);
+        let mut back = Vec::new();
+        decode(&bytes, 100, 60, 60, &mut |point| back.push(point)).unwrap();
+        assert_eq!(back, points);
+    }
+
+    #[test]
+    fn a_merged_point_weighs_every_sample_once() {
+        let mut all = Sum::default();
+        let mut halves = [Sum::default(), Sum::default()];
+        for i in 0..10 {
+            all.add_sample(Sample::normal(f64::from(i)));
+            halves[usize::from(i > 2)].add_sample(Sample::normal(f64::from(i)));
+        }
+        let mut merged = Sum::default();
+        for half in halves {
+            merged.add_point(&half.point(UnixSeconds(1)));
+        }
+        assert_eq!(merged.point(UnixSeconds(1)), all.point(UnixSeconds(1)));
+    }
+}
