@@ -32,7 +32,10 @@ impl Cells {
     pub(super) fn map(file: &File, count: usize) -> io::Result<Cells> {
         let bytes = count * size_of::<AtomicU32>();
         if file.metadata()?.len() < bytes as u64 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file is shorter than its cells"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file is shorter than its cells",
+            ));
         }
         Ok(Cells { map: MmapOptions::new().len(bytes).map_raw(file)?, count })
     }

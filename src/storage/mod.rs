@@ -84,7 +84,11 @@ pub enum StorageError {
     #[error("cannot allocate a ring of {entries} entries for '{chart}.{dimension}'")]
     OutOfMemory { chart: Arc<str>, dimension: Arc<str>, entries: u32 },
     #[error("cannot give '{chart}.{dimension}' a number in the store")]
-    Catalog { chart: Arc<str>, dimension: Arc<str>, source: Box<dyn std::error::Error + Send + Sync> },
+    Catalog {
+        chart: Arc<str>,
+        dimension: Arc<str>,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// Both ends of an opened metric.
@@ -143,6 +147,28 @@ pub trait Reader: Send + Sync {
         before: UnixSeconds,
         visit: &mut dyn FnMut(UnixSeconds, Sample),
     );
+
+    /// Tiers kept, the samples themselves being the first.
+    fn tiers(&self) -> usize {
+        1
+    }
+
+    /// Seconds a point of `tier` (1 and above) covers, and the first and last point held.
+    fn tier_retention(&self, tier: usize) -> Option<(UpdateEvery, UnixSeconds, UnixSeconds)> {
+        let _ = tier;
+        None
+    }
+
+    /// As [`Reader::read`], for the points of `tier` (1 and above). Points that hold nothing may be left out.
+    fn read_tier(
+        &self,
+        tier: usize,
+        after: UnixSeconds,
+        before: UnixSeconds,
+        visit: &mut dyn FnMut(TierPoint),
+    ) {
+        let _ = (tier, after, before, visit);
+    }
 }
 
 #[cfg(test)]

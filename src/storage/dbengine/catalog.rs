@@ -98,7 +98,10 @@ impl Catalog {
             chart: key.chart.to_string(),
             dimension: key.dimension.to_string(),
         };
-        let too_long = || CatalogError::TooLong { chart: key.chart.to_string(), dimension: key.dimension.to_string() };
+        let too_long = || CatalogError::TooLong {
+            chart: key.chart.to_string(),
+            dimension: key.dimension.to_string(),
+        };
         let bytes = encode(&record).ok_or_else(too_long)?;
         let failed = |source| CatalogError::Io { path: self.path.clone(), source };
         let place = state.append(&bytes).map_err(failed)?;
@@ -117,7 +120,10 @@ impl Catalog {
     pub fn note(&self, record: &Record) -> Result<(), CatalogError> {
         let Some(bytes) = encode(record) else { return Ok(()) };
         let mut state = self.state.lock();
-        state.append(&bytes).map(drop).map_err(|source| CatalogError::Io { path: self.path.clone(), source })
+        state
+            .append(&bytes)
+            .map(drop)
+            .map_err(|source| CatalogError::Io { path: self.path.clone(), source })
     }
 
     /// Calls `visit` for every record, oldest first.
@@ -160,7 +166,13 @@ impl Catalog {
 
 impl State {
     fn open(path: &Path, directory: &Path) -> io::Result<State> {
-        let log = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        let log = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path)?;
         let mut length = log.metadata()?.len();
         let mut magic = [0u8; 8];
         if length < LOG_HEADER || log.read_exact_at(&mut magic, 0).is_err() || &magic != LOG_MAGIC {
@@ -195,7 +207,8 @@ impl State {
         if good_end < length {
             log::error!(
                 "DBENGINE: '{}' is damaged after byte {good_end} of {length}: {} bytes are cut off and kept as .damaged",
-                path.display(), length - good_end
+                path.display(),
+                length - good_end
             );
             keep_tail(path, &log, good_end, length)?;
             log.set_len(good_end)?;
@@ -212,7 +225,8 @@ impl State {
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<u32> {
-        let place = u32::try_from(self.end / ALIGN).map_err(|_| io::Error::other("the catalog is full"))?;
+        let place =
+            u32::try_from(self.end / ALIGN).map_err(|_| io::Error::other("the catalog is full"))?;
         self.log.write_all_at(bytes, self.end)?;
         self.end += bytes.len() as u64;
         self.dirty = true;
@@ -244,13 +258,15 @@ impl State {
     }
 
     fn find(&self, hash: u64, key: &MetricKey) -> Option<u32> {
-        self.index.places(hash).find_map(|place| match read_at(&self.log, u64::from(place) * ALIGN, self.end) {
-            Ok(Some((Record::Metric { number, host, chart, dimension }, _)))
-                if host == key.host && *chart == *key.chart && *dimension == *key.dimension =>
-            {
-                Some(number)
+        self.index.places(hash).find_map(|place| {
+            match read_at(&self.log, u64::from(place) * ALIGN, self.end) {
+                Ok(Some((Record::Metric { number, host, chart, dimension }, _)))
+                    if host == key.host && *chart == *key.chart && *dimension == *key.dimension =>
+                {
+                    Some(number)
+                }
+                _ => None,
             }
-            _ => None,
         })
     }
 }
@@ -302,7 +318,8 @@ fn put_text(text: &str, out: &mut Vec<u8>) -> Option<()> {
 
 fn decode(body: &[u8]) -> Option<Record> {
     let mut input = Input(body);
-    let guid = |input: &mut Input<'_>| Some(MachineGuid(uuid::Uuid::from_bytes(input.array().ok()?)));
+    let guid =
+        |input: &mut Input<'_>| Some(MachineGuid(uuid::Uuid::from_bytes(input.array().ok()?)));
     let text = |input: &mut Input<'_>| {
         let length = u16::from_le_bytes(input.array().ok()?);
         String::from_utf8(input.take(usize::from(length)).ok()?.to_vec()).ok()
@@ -366,7 +383,10 @@ fn scan(log: &File, from: u64, end: u64, visit: &mut dyn FnMut(u32, Record)) -> 
             if length == 0 || length > RECORD_MAX {
                 return Ok(good_end);
             }
-            let Some(body) = buffer[..wanted].get(at + RECORD_HEADER..at + RECORD_HEADER + length) else { break };
+            let Some(body) = buffer[..wanted].get(at + RECORD_HEADER..at + RECORD_HEADER + length)
+            else {
+                break;
+            };
             let place = u32::try_from((start + at as u64) / ALIGN).map_err(io::Error::other)?;
             at = (at + RECORD_HEADER + length).next_multiple_of(8);
             moved = true;
@@ -414,7 +434,9 @@ impl Index {
         crate::base::sys::allocate(&file, (count * 4) as u64)?;
         let index = Index { path: path.to_owned(), cells: Cells::map(&file, count)?, capacity };
         index.word(W_MAGIC).store(INDEX_MAGIC, Ordering::Release);
-        index.word(W_CAPACITY).store(u32::try_from(capacity).unwrap_or(u32::MAX), Ordering::Release);
+        index
+            .word(W_CAPACITY)
+            .store(u32::try_from(capacity).unwrap_or(u32::MAX), Ordering::Release);
         index.word(W_BOOT).store(boot_mark(), Ordering::Release);
         index.set_covered(LOG_HEADER);
         fs::rename(&temporary, path)?;
@@ -423,9 +445,13 @@ impl Index {
 
     /// The index on the disk and how far into the log it reaches, unless it cannot be trusted.
     fn open(path: &Path, log_length: u64) -> io::Result<Option<(Index, u64)>> {
-        let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else { return Ok(None) };
+        let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else {
+            return Ok(None);
+        };
         let words = usize::try_from(file.metadata()?.len() / 4).unwrap_or(0);
-        let Some(capacity) = words.checked_sub(HEAD_WORDS).map(|pairs| pairs / 2) else { return Ok(None) };
+        let Some(capacity) = words.checked_sub(HEAD_WORDS).map(|pairs| pairs / 2) else {
+            return Ok(None);
+        };
         let index = Index { path: path.to_owned(), cells: Cells::map(&file, words)?, capacity };
         let load = |word: usize| index.word(word).load(Ordering::Acquire);
         let covered = u64::from(load(W_COVERED_LOW)) | u64::from(load(W_COVERED_HIGH)) << 32;
@@ -499,7 +525,8 @@ impl Index {
 /// FNV-1a over the whole name, then mixed so that both halves are good.
 fn hash_of(host: MachineGuid, chart: &str, dimension: &str) -> u64 {
     let mut hash = 0xCBF2_9CE4_8422_2325u64;
-    let parts = host.0.as_bytes().iter().chain(chart.as_bytes()).chain(&[0]).chain(dimension.as_bytes());
+    let parts =
+        host.0.as_bytes().iter().chain(chart.as_bytes()).chain(&[0]).chain(dimension.as_bytes());
     for &byte in parts {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
     }
@@ -519,7 +546,11 @@ mod tests {
     use super::*;
 
     fn key(n: usize) -> MetricKey {
-        MetricKey { host: MachineGuid(uuid::Uuid::from_u128(7)), chart: format!("t.c{}", n / 10).into(), dimension: format!("d{}", n % 10).into() }
+        MetricKey {
+            host: MachineGuid(uuid::Uuid::from_u128(7)),
+            chart: format!("t.c{}", n / 10).into(),
+            dimension: format!("d{}", n % 10).into(),
+        }
     }
 
     #[test]
@@ -570,7 +601,11 @@ mod tests {
         let host = MachineGuid(uuid::Uuid::from_u128(1));
         let records = [
             Record::Host { guid: host, hostname: "box".into() },
-            Record::Chart { host, chart: "a.b".into(), definition: vec!["name".into(), String::new(), "units".into()] },
+            Record::Chart {
+                host,
+                chart: "a.b".into(),
+                definition: vec!["name".into(), String::new(), "units".into()],
+            },
         ];
         for record in &records {
             catalog.note(record).unwrap();

@@ -88,7 +88,8 @@ pub fn decode(bytes: &[u8], count: usize, out: &mut Vec<Sample>) -> Result<(), D
         }
         k if k == Kind::Packed as u8 => decode_decimals(input, count, out, unpack_blocks),
         k if k == Kind::Pco as u8 => decode_decimals(input, count, out, |input, count, ints| {
-            let mut read = pco::standalone::simple_decompress::<i64>(input.0).map_err(|_| Damaged)?;
+            let mut read =
+                pco::standalone::simple_decompress::<i64>(input.0).map_err(|_| Damaged)?;
             if read.len() != count {
                 return Err(Damaged);
             }
@@ -149,7 +150,11 @@ fn write_marks(slots: &[Sample], out: &mut Vec<u8>) {
     }
 }
 
-fn read_marks(input: &mut Input<'_>, count: usize, mut run: impl FnMut(usize, u8)) -> Result<(), Damaged> {
+fn read_marks(
+    input: &mut Input<'_>,
+    count: usize,
+    mut run: impl FnMut(usize, u8),
+) -> Result<(), Damaged> {
     let mut left = count;
     while left > 0 {
         let word = input.varint()?;
@@ -288,7 +293,8 @@ fn sample_of(int: i64, exponent: i32, marks: u8) -> Sample {
     if marks & EMPTY != 0 {
         return Sample::EMPTY;
     }
-    let mut bits = if marks & ANOMALOUS == 0 { 1 << 24 } else { 0 } | u32::from(marks & RESET != 0) << 25;
+    let mut bits =
+        if marks & ANOMALOUS == 0 { 1 << 24 } else { 0 } | u32::from(marks & RESET != 0) << 25;
     if int == 0 {
         return Sample(bits);
     }
@@ -403,12 +409,16 @@ impl Rebuild {
                 steps += 1;
             }
             // A value that needs fewer decimals than the page has cannot be larger than its mantissa allows.
-            if mantissa <= MANTISSA_MAX && (steps == decimals || mantissa >= MANTISSA_GROW || steps == 7) {
+            if mantissa <= MANTISSA_MAX
+                && (steps == decimals || mantissa >= MANTISSA_GROW || steps == 7)
+            {
                 // With all of the page's decimals in use the value might have stopped growing earlier.
                 let stops_here = steps == 0 || mantissa / 10 < MANTISSA_GROW;
                 if stops_here {
                     let mut bits = if marks & ANOMALOUS == 0 { 1 << 24 } else { 0 };
-                    bits |= u32::from(marks & RESET != 0) << 25 | u32::from(int < 0) << 31 | steps << 27;
+                    bits |= u32::from(marks & RESET != 0) << 25
+                        | u32::from(int < 0) << 31
+                        | steps << 27;
                     #[expect(clippy::cast_possible_truncation, reason = "at most 24 bits")]
                     return Sample(bits | mantissa as u32);
                 }
@@ -436,8 +446,11 @@ fn pack_blocks(ints: &[i64], out: &mut Vec<u8>) {
         before = previous;
         let differences = &differences[..block.len()];
         let (by_difference, by_offset) = (width(differences), width(block));
-        let (values, width, flag) =
-            if by_difference < by_offset { (differences, by_difference, 0x80) } else { (block, by_offset, 0) };
+        let (values, width, flag) = if by_difference < by_offset {
+            (differences, by_difference, 0x80)
+        } else {
+            (block, by_offset, 0)
+        };
         let least = values.iter().copied().min().unwrap_or(0);
         #[expect(clippy::cast_possible_truncation, reason = "a width is at most 64")]
         out.push(flag | width as u8);

@@ -101,10 +101,14 @@ pub(super) fn set_aside(path: &Path, why: &dyn std::fmt::Display) {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".damaged");
     let moved = fs::rename(path, &aside);
-    log::error!("DBENGINE: '{}' is damaged ({why}): {}", path.display(), match moved {
-        Ok(()) => "set aside as .damaged, its samples are lost".to_owned(),
-        Err(error) => format!("cannot set it aside: {error}"),
-    });
+    log::error!(
+        "DBENGINE: '{}' is damaged ({why}): {}",
+        path.display(),
+        match moved {
+            Ok(()) => "set aside as .damaged, its samples are lost".to_owned(),
+            Err(error) => format!("cannot set it aside: {error}"),
+        }
+    );
 }
 
 #[cfg(test)]
@@ -117,8 +121,19 @@ mod tests {
         assert_eq!(SegmentName::parse(&name.file_name()), Some(name));
         let hot = HotName { every: 10, group: 0, block: 7 };
         assert_eq!(HotName::parse(&hot.file_name()), Some(hot));
-        for strange in ["", "1-2-3.segment", "0-1-1-1.segment", "1-2-3-4-5.segment", "hot-1-2.cells", "1-2-3-4.segment.damaged"] {
-            assert_eq!((SegmentName::parse(strange), HotName::parse(strange)), (None, None), "{strange}");
+        for strange in [
+            "",
+            "1-2-3.segment",
+            "0-1-1-1.segment",
+            "1-2-3-4-5.segment",
+            "hot-1-2.cells",
+            "1-2-3-4.segment.damaged",
+        ] {
+            assert_eq!(
+                (SegmentName::parse(strange), HotName::parse(strange)),
+                (None, None),
+                "{strange}"
+            );
         }
     }
 }

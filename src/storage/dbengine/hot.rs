@@ -98,7 +98,8 @@ impl Block {
     }
 
     fn head(name: HotName) -> [u32; 8] {
-        let mut words = [MAGIC, VERSION, name.every, name.group, name.block, ROWS, COLUMNS as u32, 0];
+        let mut words =
+            [MAGIC, VERSION, name.every, name.group, name.block, ROWS, COLUMNS as u32, 0];
         let bytes: Vec<u8> = words[..7].iter().flat_map(|word| word.to_le_bytes()).collect();
         words[7] = crc32fast::hash(&bytes);
         words
@@ -112,7 +113,11 @@ impl Block {
 
     /// Opens what an earlier run left. Sealed rows whose checksum does not hold are emptied and said.
     pub(super) fn recover(path: &Path, name: HotName) -> Result<Block, String> {
-        let file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| error.to_string())?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(|error| error.to_string())?;
         let length = file.metadata().map_err(|error| error.to_string())?.len();
         if length < (WORDS * 4) as u64 {
             // Only rows can be missing; a file too short for its rows is given zeros, which are gaps.
@@ -135,7 +140,8 @@ impl Block {
         }
         let mut lost = 0;
         for row in 0..ROWS {
-            let known = u32::from_le(block.cells.cells()[CHECKSUMS + row as usize].load(Ordering::Acquire));
+            let known =
+                u32::from_le(block.cells.cells()[CHECKSUMS + row as usize].load(Ordering::Acquire));
             if known != 0 && known != block.checksum(row) {
                 lost += 1;
                 for cell in block.row(row) {
@@ -144,7 +150,10 @@ impl Block {
             }
         }
         if lost > 0 {
-            log::error!("DBENGINE: '{}' has {lost} damaged rows: their samples are lost", path.display());
+            log::error!(
+                "DBENGINE: '{}' has {lost} damaged rows: their samples are lost",
+                path.display()
+            );
         }
         block.sealed.store(ROWS, Ordering::Release);
         Ok(block)
@@ -272,7 +281,16 @@ struct GroupState {
 impl Group {
     fn new(every: u32, number: u32) -> Group {
         let columns = vec![0u32; COLUMNS].into_boxed_slice();
-        Group { every, number, state: Mutex::new(GroupState { columns, free: Vec::new(), fresh: 0, blocks: Vec::new() }) }
+        Group {
+            every,
+            number,
+            state: Mutex::new(GroupState {
+                columns,
+                free: Vec::new(),
+                fresh: 0,
+                blocks: Vec::new(),
+            }),
+        }
     }
 
     /// A column for `metric`, unless all are taken.
@@ -328,7 +346,9 @@ impl Group {
                     && let Some(oldest) = state.blocks.iter().position(|block| block.path.is_none())
                 {
                     state.blocks.remove(oldest);
-                    log::error!("DBENGINE: the disk is full for too long: the oldest samples in memory are dropped");
+                    log::error!(
+                        "DBENGINE: the disk is full for too long: the oldest samples in memory are dropped"
+                    );
                 }
                 Block::in_memory(name).ok()?
             }
@@ -377,7 +397,11 @@ impl Hot {
         let mut first_group = 0;
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
-            let Some(name) = path.file_name().and_then(|name| name.to_str()).and_then(HotName::parse) else { continue };
+            let Some(name) =
+                path.file_name().and_then(|name| name.to_str()).and_then(HotName::parse)
+            else {
+                continue;
+            };
             first_group = first_group.max(name.group + 1);
             match Block::recover(&path, name) {
                 Ok(block) => recovered.push(Arc::new(block)),
@@ -410,7 +434,12 @@ impl Hot {
     }
 
     /// Calls `visit` for every block that has a column of `metric`, oldest first.
-    pub(super) fn blocks_of(&self, metric: u32, place: Option<&Place>, visit: &mut dyn FnMut(&Block, usize)) {
+    pub(super) fn blocks_of(
+        &self,
+        metric: u32,
+        place: Option<&Place>,
+        visit: &mut dyn FnMut(&Block, usize),
+    ) {
         let recovered = self.recovered.read().clone();
         for block in &recovered {
             for column in 0..COLUMNS {
@@ -466,8 +495,11 @@ impl Hot {
 
     /// Lets go of the blocks that are flushed and removes their files.
     pub(super) fn drop_flushed(&self) {
-        let done: Vec<Arc<Block>> =
-            self.all_blocks().into_iter().filter(|block| block.flushed.load(Ordering::Acquire)).collect();
+        let done: Vec<Arc<Block>> = self
+            .all_blocks()
+            .into_iter()
+            .filter(|block| block.flushed.load(Ordering::Acquire))
+            .collect();
         if done.is_empty() {
             return;
         }
@@ -520,7 +552,11 @@ mod tests {
         }
         let hot = Hot::open(dir.path()).unwrap();
         for metric in [1, 1024, 1025, 2000] {
-            assert_eq!(read(&hot, metric, None), [(NOW, f64::from(metric)), (NOW + 1, 5.0)], "{metric}");
+            assert_eq!(
+                read(&hot, metric, None),
+                [(NOW, f64::from(metric)), (NOW + 1, 5.0)],
+                "{metric}"
+            );
         }
     }
 
@@ -552,7 +588,10 @@ mod tests {
         bytes[(FIRST_ROW + row * COLUMNS) * 4] ^= 1;
         fs::write(&path, bytes).unwrap();
         let hot = Hot::open(dir.path()).unwrap();
-        assert_eq!(read(&hot, 1, None), [(NOW, 7.0), (NOW + 2, 7.0), (NOW + 3, 7.0), (NOW + 4, 7.0)]);
+        assert_eq!(
+            read(&hot, 1, None),
+            [(NOW, 7.0), (NOW + 2, 7.0), (NOW + 3, 7.0), (NOW + 4, 7.0)]
+        );
     }
 
     #[test]

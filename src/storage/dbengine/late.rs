@@ -61,7 +61,8 @@ impl Late {
                     if good < bytes.len() && !bytes[good..].iter().all(|&byte| byte == 0) {
                         log::error!(
                             "DBENGINE: '{}' is damaged after byte {good} of {}: late samples after it are lost",
-                            path.display(), bytes.len()
+                            path.display(),
+                            bytes.len()
                         );
                     }
                 }
@@ -101,7 +102,9 @@ impl Late {
     /// Calls `visit` for the late samples of a series, in order of arrival.
     pub(super) fn read(&self, series: Series, visit: &mut dyn FnMut(u32, Sample)) {
         let state = self.state.lock();
-        for samples in [state.flushing.get(&series), state.samples.get(&series)].into_iter().flatten() {
+        for samples in
+            [state.flushing.get(&series), state.samples.get(&series)].into_iter().flatten()
+        {
             for &(time, sample) in samples {
                 visit(time, sample);
             }
@@ -115,7 +118,8 @@ impl Late {
             return Ok(());
         }
         if state.log.is_none() {
-            let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path)?;
+            let opened =
+                OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path)?;
             state.log = Some(opened);
         }
         let State { log, pending, .. } = &mut *state;
@@ -146,7 +150,8 @@ impl Late {
     /// Many, or waiting for `age_us`.
     pub(super) fn wants_flush(&self, now_us: i64, age_us: i64) -> bool {
         let state = self.state.lock();
-        state.count >= FLUSH_AT || state.since.is_some_and(|since| now_us.saturating_sub(since) >= age_us)
+        state.count >= FLUSH_AT
+            || state.since.is_some_and(|since| now_us.saturating_sub(since) >= age_us)
     }
 
     /// Hands everything to the flush thread, which answers with [`Late::flushed`] or [`Late::failed`].
@@ -213,7 +218,9 @@ impl State {
                 break;
             }
             for record in records.chunks_exact(RECORD) {
-                let field = |i: usize| u32::from_le_bytes([record[i], record[i + 1], record[i + 2], record[i + 3]]);
+                let field = |i: usize| {
+                    u32::from_le_bytes([record[i], record[i + 1], record[i + 2], record[i + 3]])
+                };
                 if self.count < SAMPLES_MAX && field(4) > 0 {
                     self.insert((field(0), field(4)), field(8), Sample(field(12)));
                 }

@@ -36,7 +36,8 @@ pub(super) struct PageKey {
 impl PageKey {
     /// Time of the last slot.
     pub(super) fn last(&self) -> u32 {
-        self.start.saturating_add(u32::from(self.count).saturating_sub(1).saturating_mul(self.every))
+        self.start
+            .saturating_add(u32::from(self.count).saturating_sub(1).saturating_mul(self.every))
     }
 }
 
@@ -237,7 +238,9 @@ impl Segment {
                 }
                 // Its length may still be right; if not, the next checksum fails too and the walk ends soon.
                 None => match u32_at(header, 16).map(|length| length as usize) {
-                    Some(length) if length > 0 && at + PAGE_HEADER + length < self.map.len() => at += PAGE_HEADER + length,
+                    Some(length) if length > 0 && at + PAGE_HEADER + length < self.map.len() => {
+                        at += PAGE_HEADER + length
+                    }
                     _ => break,
                 },
             }
@@ -317,7 +320,10 @@ impl Segment {
             if entry[0] != metric {
                 break;
             }
-            span = Some(span.map_or((entry[1], entry[2]), |(from, to)| (from.min(entry[1]), to.max(entry[2]))));
+            span =
+                Some(span.map_or((entry[1], entry[2]), |(from, to)| {
+                    (from.min(entry[1]), to.max(entry[2]))
+                }));
         }
         span
     }
@@ -348,7 +354,9 @@ impl Segment {
     }
 
     fn checked(&self, [metric, start, _, offset]: [u32; 4]) -> Option<Page<'_>> {
-        let page = self.page_at(offset as usize).filter(|page| page.key.metric == metric && page.key.start == start);
+        let page = self
+            .page_at(offset as usize)
+            .filter(|page| page.key.metric == metric && page.key.start == start);
         if page.is_none() && !self.complained.swap(true, Ordering::Relaxed) {
             log::error!(
                 "DBENGINE: '{}' has a damaged page of metric {metric} at {start}: its samples are lost",
@@ -388,7 +396,9 @@ mod tests {
 
     fn found(segment: &Segment, metric: u32, from: u32, to: u32) -> Vec<String> {
         let mut seen = Vec::new();
-        segment.pages(metric, from, to, &mut |page| seen.push(String::from_utf8_lossy(page.payload).into_owned()));
+        segment.pages(metric, from, to, &mut |page| {
+            seen.push(String::from_utf8_lossy(page.payload).into_owned())
+        });
         seen
     }
 
@@ -425,7 +435,8 @@ mod tests {
             let other = dir.path().join("flipped");
             fs::write(&other, &bytes).unwrap();
             let segment = Segment::open(&other, NAME).unwrap();
-            let left: usize = [3, 5, 7].iter().map(|&metric| found(&segment, metric, 0, 1000).len()).sum();
+            let left: usize =
+                [3, 5, 7].iter().map(|&metric| found(&segment, metric, 0, 1000).len()).sum();
             assert!(left >= 5, "bit {bit}: {left} pages left");
         }
     }

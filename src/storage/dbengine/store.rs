@@ -26,10 +26,12 @@ use super::segment::{PageKey, Segment, SegmentWriter};
 use super::tiers::{self, Sum};
 use crate::base::ids::MachineGuid;
 use crate::base::number::Sample;
+use crate::base::sys;
 use crate::base::threads::{self, StopToken};
 use crate::base::time::{Clock, UnixSeconds, UpdateEvery};
-use crate::base::sys;
-use crate::storage::{Metric, MetricKey, Mode, Reader, StorageEngine, StorageError, TierPoint, Writer};
+use crate::storage::{
+    Metric, MetricKey, Mode, Reader, StorageEngine, StorageError, TierPoint, Writer,
+};
 
 /// Slots of a window: segments hold pages of one window only, and a merged page is at most this long.
 const WINDOW: i64 = 12 * ROWS as i64;
@@ -114,7 +116,12 @@ impl Store {
             grouping = grouping.saturating_mul(tier.iterations.max(1));
             let segments = open_segments(&directory).map_err(failed(&directory))?;
             highest = segments.iter().map(|segment| segment.name.sequence).fold(highest, u64::max);
-            tiers.push(Tier { directory, settings: *tier, grouping, segments: RwLock::new(segments) });
+            tiers.push(Tier {
+                directory,
+                settings: *tier,
+                grouping,
+                segments: RwLock::new(segments),
+            });
         }
         let first = tier_directory(&settings.cache, 0);
         let lock_path = first.join(files::LOCK);
@@ -159,20 +166,30 @@ impl Store {
     }
 
     /// Opens a metric for reading alone; `None` if the store has never heard of it.
-    pub fn reader(self: &Arc<Self>, key: &MetricKey, every: UpdateEvery) -> Option<Arc<dyn Reader>> {
+    pub fn reader(
+        self: &Arc<Self>,
+        key: &MetricKey,
+        every: UpdateEvery,
+    ) -> Option<Arc<dyn Reader>> {
         let metric = self.catalog.find(key)?;
         Some(Arc::new(StoreReader::new(Arc::clone(self), metric, every, None)))
     }
 
     /// Bytes on disk, per tier, hot blocks not counted.
     pub fn disk_bytes(&self) -> Vec<u64> {
-        self.tiers.iter().map(|tier| tier.segments.read().iter().map(|segment| segment.bytes()).sum()).collect()
+        self.tiers
+            .iter()
+            .map(|tier| tier.segments.read().iter().map(|segment| segment.bytes()).sum())
+            .collect()
     }
 
     // --- threads ---------------------------------------------------------------------------------
 
     /// Starts both service threads; they end with `stop`. Afterwards call [`Store::close`].
-    pub fn start(self: &Arc<Self>, stop: &StopToken) -> io::Result<Vec<std::thread::JoinHandle<()>>> {
+    pub fn start(
+        self: &Arc<Self>,
+        stop: &StopToken,
+    ) -> io::Result<Vec<std::thread::JoinHandle<()>>> {
         let (sync, sync_stop) = (Arc::clone(self), stop.child());
         let (flush, flush_stop) = (Arc::clone(self), stop.child());
         Ok(vec![
@@ -277,11 +294,14 @@ impl Store {
             }
         }
         for ((every, number), blocks) in due {
-            self.flush_blocks(every, number, &blocks, everything)?;
+            self.flush_blocks(every, number, &blocks)?;
             self.settled.store(true, Ordering::Release);
         }
         self.hot.drop_flushed();
-        if self.late.wants_flush(self.clock.monotonic_us(), if everything { i64::MIN } else { LATE_AGE_US }) {
+        if self
+            .late
+            .wants_flush(self.clock.monotonic_us(), if everything { i64::MIN } else { LATE_AGE_US })
+        {
             self.flush_late()?;
             self.settled.store(true, Ordering::Release);
         }
@@ -289,7 +309,7 @@ impl Store {
     }
 
     /// All blocks of one span become one segment.
-    fn flush_blocks(&self, every: u32, number: u32, blocks: &[Arc<Block>], last: bool) -> io::Result<()> {
+    fn flush_blocks(&self, every: u32, number: u32, blocks: &[Arc<Block>]) -> io::Result<()> {
         let first_ordinal = i64::from(number) * i64::from(ROWS) + 1;
         let window = window_of(first_ordinal);
         let name = SegmentName { every, window, sequence: self.sequence(), level: 0 };
@@ -314,7 +334,10 @@ impl Store {
                     let Some((from, slots)) = trimmed(slots) else { continue };
                     payload.clear();
                     codec::encode(slots, Effort::Quick, &mut payload);
-                    writer.add(page_key(metric, first_ordinal + from as i64, every, slots.len()), &payload)?;
+                    writer.add(
+                        page_key(metric, first_ordinal + from as i64, every, slots.len()),
+                        &payload,
+                    )?;
                     metrics.push(metric);
                 }
             }
@@ -327,13 +350,7 @@ impl Store {
         metrics.sort_unstable();
         metrics.dedup();
         let after = (first_ordinal - 1) * i64::from(every);
-        // A block that is cut short by a stop may end within a point: then what there is of it counts.
-        let until = if last || self.is_past(until, every) { until } else { self.clock.now_seconds().0 };
-        self.derive(every, &metrics, after, until, last)
-    }
-
-    fn is_past(&self, until: i64, every: u32) -> bool {
-        until + i64::from(every) <= self.clock.now_seconds().0
+        self.derive(every, &metrics, after, until)
     }
 
     fn flush_late(&self) -> io::Result<()> {
@@ -348,7 +365,8 @@ impl Store {
 
     fn write_late(&self, samples: &super::late::Samples) -> io::Result<()> {
         // By interval and window, then by metric, then by time.
-        let mut sorted: BTreeMap<(u32, u32), BTreeMap<u32, BTreeMap<i64, Sample>>> = BTreeMap::new();
+        let mut sorted: BTreeMap<(u32, u32), BTreeMap<u32, BTreeMap<i64, Sample>>> =
+            BTreeMap::new();
         for (&(metric, every), of_metric) in samples {
             for &(time, sample) in of_metric {
                 let ordinal = i64::from(time) / i64::from(every);
@@ -362,10 +380,15 @@ impl Store {
             let mut payload = Vec::new();
             let (mut first, mut last) = (i64::MAX, i64::MIN);
             for (&metric, slots) in &metrics {
-                let (Some((&from, _)), Some((&to, _))) = (slots.first_key_value(), slots.last_key_value()) else { continue };
+                let (Some((&from, _)), Some((&to, _))) =
+                    (slots.first_key_value(), slots.last_key_value())
+                else {
+                    continue;
+                };
                 (first, last) = (first.min(from), last.max(to));
-                let filled: Vec<Sample> =
-                    (from..=to).map(|ordinal| slots.get(&ordinal).copied().unwrap_or(Sample::EMPTY)).collect();
+                let filled: Vec<Sample> = (from..=to)
+                    .map(|ordinal| slots.get(&ordinal).copied().unwrap_or(Sample::EMPTY))
+                    .collect();
                 payload.clear();
                 codec::encode(&filled, Effort::Quick, &mut payload);
                 writer.add(page_key(metric, from, every, filled.len()), &payload)?;
@@ -373,20 +396,20 @@ impl Store {
             self.publish(0, writer, name)?;
             let metrics: Vec<u32> = metrics.into_keys().collect();
             let every_s = i64::from(every);
-            self.derive(every, &metrics, (first - 1) * every_s, last * every_s, true)?;
+            self.derive(every, &metrics, (first - 1) * every_s, last * every_s)?;
         }
         Ok(())
     }
 
-    /// Derives the points of all higher tiers that end in the span `after..=until` (seconds) and, with `touched`, the
-    /// one that contains its end.
-    fn derive(&self, every: u32, metrics: &[u32], after: i64, until: i64, touched: bool) -> io::Result<()> {
+    /// Derives the points of all higher tiers that touch the span `after..=until` (seconds). One that reaches beyond it
+    /// comes out as far as there are samples, and again when there are more: nobody knows whether there will be.
+    fn derive(&self, every: u32, metrics: &[u32], after: i64, until: i64) -> io::Result<()> {
         let (mut after, mut until) = (after, until);
         for tier in 1..self.tiers.len() {
             let point_every = i64::from(every) * i64::from(self.tiers[tier].grouping);
             let Ok(tier_every) = u32::try_from(point_every) else { return Ok(()) };
             let first = after.div_euclid(point_every) + 1;
-            let last = if touched { (until + point_every - 1).div_euclid(point_every) } else { until.div_euclid(point_every) };
+            let last = (until + point_every - 1).div_euclid(point_every);
             if last < first {
                 return Ok(());
             }
@@ -404,7 +427,14 @@ impl Store {
 
     #[expect(clippy::too_many_arguments, reason = "a span of a tier, spelled out")]
     fn derive_window(
-        &self, tier: usize, every: u32, tier_every: u32, metrics: &[u32], from: i64, to: i64, window: u32,
+        &self,
+        tier: usize,
+        every: u32,
+        tier_every: u32,
+        metrics: &[u32],
+        from: i64,
+        to: i64,
+        window: u32,
     ) -> io::Result<()> {
         let name = SegmentName { every: tier_every, window, sequence: self.sequence(), level: 0 };
         let mut writer = SegmentWriter::create(&self.tiers[tier].directory, name)?;
@@ -414,13 +444,24 @@ impl Store {
         let mut scratch = Scratch::default();
         for &metric in metrics {
             let mut sums = vec![Sum::default(); usize::try_from(to - from + 1).unwrap_or(0)];
-            let index = |end: i64| usize::try_from((end + point_every - 1).div_euclid(point_every) - from).unwrap_or(usize::MAX);
+            let index = |end: i64| {
+                usize::try_from((end + point_every - 1).div_euclid(point_every) - from)
+                    .unwrap_or(usize::MAX)
+            };
             if tier == 1 {
-                self.samples(metric, every, None, after, until, &mut scratch, &mut |end, sample| {
-                    if let Some(sum) = sums.get_mut(index(end.0)) {
-                        sum.add_sample(sample);
-                    }
-                });
+                self.samples(
+                    metric,
+                    every,
+                    None,
+                    after,
+                    until,
+                    &mut scratch,
+                    &mut |end, sample| {
+                        if let Some(sum) = sums.get_mut(index(end.0)) {
+                            sum.add_sample(sample);
+                        }
+                    },
+                );
             } else {
                 let below = every * self.tiers[tier - 1].grouping;
                 self.points(metric, tier - 1, below, after, until, &mut |point| {
@@ -429,13 +470,23 @@ impl Store {
                     }
                 });
             }
-            let points: Vec<TierPoint> =
-                sums.iter().zip(from..).map(|(sum, ordinal)| sum.point(UnixSeconds(ordinal * point_every))).collect();
+            let points: Vec<TierPoint> = sums
+                .iter()
+                .zip(from..)
+                .map(|(sum, ordinal)| sum.point(UnixSeconds(ordinal * point_every)))
+                .collect();
             let held = |point: &TierPoint| point.count > 0;
-            let (Some(start), Some(end)) = (points.iter().position(held), points.iter().rposition(held)) else { continue };
+            let (Some(start), Some(end)) =
+                (points.iter().position(held), points.iter().rposition(held))
+            else {
+                continue;
+            };
             payload.clear();
             tiers::encode(&points[start..=end], Effort::Small, &mut payload);
-            writer.add(page_key(metric, from + start as i64, tier_every, end - start + 1), &payload)?;
+            writer.add(
+                page_key(metric, from + start as i64, tier_every, end - start + 1),
+                &payload,
+            )?;
         }
         self.publish(tier, writer, name)
     }
@@ -460,7 +511,11 @@ impl Store {
     fn segments_in(&self, tier: usize, every: u32, window: u32) -> Vec<Arc<Segment>> {
         let segments = self.tiers[tier].segments.read();
         let from = segments.partition_point(|s| (s.name.every, s.name.window) < (every, window));
-        segments[from..].iter().take_while(|s| (s.name.every, s.name.window) == (every, window)).cloned().collect()
+        segments[from..]
+            .iter()
+            .take_while(|s| (s.name.every, s.name.window) == (every, window))
+            .cloned()
+            .collect()
     }
 
     // --- merging ---------------------------------------------------------------------------------
@@ -471,10 +526,14 @@ impl Store {
             let mut counts: BTreeMap<(u8, u32, u32), Vec<Arc<Segment>>> = BTreeMap::new();
             for segment in &*self.tiers[tier].segments.read() {
                 let name = segment.name;
-                counts.entry((name.level, name.every, name.window)).or_default().push(Arc::clone(segment));
+                counts
+                    .entry((name.level, name.every, name.window))
+                    .or_default()
+                    .push(Arc::clone(segment));
             }
             let due = counts.into_iter().find(|(_, segments)| {
-                segments.len() >= MERGE_AT && segments.iter().map(|s| s.bytes()).sum::<u64>() < MERGE_BYTES_MAX
+                segments.len() >= MERGE_AT
+                    && segments.iter().map(|s| s.bytes()).sum::<u64>() < MERGE_BYTES_MAX
             });
             if let Some((_, segments)) = due {
                 self.merge(tier, &segments)?;
@@ -485,7 +544,11 @@ impl Store {
     }
 
     fn merge(&self, tier: usize, inputs: &[Arc<Segment>]) -> io::Result<()> {
-        let Some(newest) = inputs.iter().map(|segment| segment.name).max_by_key(|name| name.sequence) else { return Ok(()) };
+        let Some(newest) =
+            inputs.iter().map(|segment| segment.name).max_by_key(|name| name.sequence)
+        else {
+            return Ok(());
+        };
         let name = SegmentName { level: newest.level.saturating_add(1), ..newest };
         let mut metrics: Vec<u32> = Vec::new();
         for input in inputs {
@@ -505,12 +568,19 @@ impl Store {
                 overlay(inputs, metric, name.every, first, &mut slots);
                 let Some((from, slots)) = trimmed(&slots) else { continue };
                 codec::encode(slots, Effort::Small, &mut payload);
-                writer.add(page_key(metric, first + from as i64, name.every, slots.len()), &payload)?;
+                writer.add(
+                    page_key(metric, first + from as i64, name.every, slots.len()),
+                    &payload,
+                )?;
             } else {
                 let mut points: BTreeMap<i64, TierPoint> = BTreeMap::new();
                 overlay_points(inputs, metric, i64::MIN, i64::MAX, &mut points);
                 let every = i64::from(name.every);
-                let (Some((&from, _)), Some((&to, _))) = (points.first_key_value(), points.last_key_value()) else { continue };
+                let (Some((&from, _)), Some((&to, _))) =
+                    (points.first_key_value(), points.last_key_value())
+                else {
+                    continue;
+                };
                 let filled: Vec<TierPoint> = (from / every..=to / every)
                     .map(|ordinal| {
                         let end = ordinal * every;
@@ -546,13 +616,17 @@ impl Store {
                 let oldest = {
                     let segments = tier.segments.read();
                     let bytes: u64 = segments.iter().map(|segment| segment.bytes()).sum();
-                    let too_large = tier.settings.bytes_max > 0 && bytes > tier.settings.bytes_max && segments.len() > 1;
+                    let too_large = tier.settings.bytes_max > 0
+                        && bytes > tier.settings.bytes_max
+                        && segments.len() > 1;
                     segments
                         .iter()
                         .min_by_key(|segment| window_end(&segment.name))
                         .filter(|segment| {
                             let age = now - window_end(&segment.name);
-                            too_large || (tier.settings.seconds_max > 0 && age > tier.settings.seconds_max)
+                            too_large
+                                || (tier.settings.seconds_max > 0
+                                    && age > tier.settings.seconds_max)
                         })
                         .cloned()
                 };
@@ -560,8 +634,14 @@ impl Store {
                 tier.segments.write().retain(|segment| !Arc::ptr_eq(segment, &oldest));
                 self.generation.fetch_add(1, Ordering::AcqRel);
                 match fs::remove_file(oldest.path()) {
-                    Ok(()) => log::info!("DBENGINE: removed '{}' to keep within the retention", oldest.path().display()),
-                    Err(error) => log::error!("DBENGINE: cannot remove '{}': {error}", oldest.path().display()),
+                    Ok(()) => log::info!(
+                        "DBENGINE: removed '{}' to keep within the retention",
+                        oldest.path().display()
+                    ),
+                    Err(error) => log::error!(
+                        "DBENGINE: cannot remove '{}': {error}",
+                        oldest.path().display()
+                    ),
                 }
             }
         }
@@ -572,7 +652,13 @@ impl Store {
     /// Visits the slots with `after < time <= until`, in time order, gaps included.
     #[expect(clippy::too_many_arguments, reason = "a span of a metric, spelled out")]
     fn samples(
-        &self, metric: u32, every: u32, place: Option<&Place>, after: i64, until: i64, scratch: &mut Scratch,
+        &self,
+        metric: u32,
+        every: u32,
+        place: Option<&Place>,
+        after: i64,
+        until: i64,
+        scratch: &mut Scratch,
         visit: &mut dyn FnMut(UnixSeconds, Sample),
     ) {
         let every_s = i64::from(every);
@@ -591,7 +677,10 @@ impl Store {
         });
         scratch.hot.clear();
         self.hot.blocks_of(metric, place, &mut |block, column| {
-            if block.name.every != every || block.first() > last || block.first() + i64::from(ROWS) <= first {
+            if block.name.every != every
+                || block.first() > last
+                || block.first() + i64::from(ROWS) <= first
+            {
                 return;
             }
             for row in 0..ROWS {
@@ -610,20 +699,30 @@ impl Store {
             slots.clear();
             slots.resize(count, Sample::EMPTY);
             let put = |slots: &mut Vec<Sample>, ordinal: i64, sample: Sample| {
-                if let Some(slot) = usize::try_from(ordinal - base).ok().and_then(|index| slots.get_mut(index)) {
+                if let Some(slot) =
+                    usize::try_from(ordinal - base).ok().and_then(|index| slots.get_mut(index))
+                {
                     *slot = sample;
                 }
             };
             for segment in all.iter().filter(|segment| segment.name.every != every) {
-                other_interval(segment, metric, (base - 1) * every_s, end * every_s, every_s, &mut |ordinal, sample| {
-                    put(slots, ordinal, sample);
-                });
+                other_interval(
+                    segment,
+                    metric,
+                    (base - 1) * every_s,
+                    end * every_s,
+                    every_s,
+                    &mut |ordinal, sample| {
+                        put(slots, ordinal, sample);
+                    },
+                );
             }
             for &(ordinal, sample) in &scratch.hot {
                 put(slots, ordinal, sample);
             }
             let from = all.partition_point(|s| (s.name.every, s.name.window) < (every, window));
-            let here = all[from..].iter().take_while(|s| (s.name.every, s.name.window) == (every, window));
+            let here =
+                all[from..].iter().take_while(|s| (s.name.every, s.name.window) == (every, window));
             for segment in here {
                 overlay(std::slice::from_ref(segment), metric, every, base, slots);
             }
@@ -638,13 +737,23 @@ impl Store {
     }
 
     /// Visits the points of a tier with `after < end <= until` that hold anything, in time order.
-    fn points(&self, metric: u32, tier: usize, tier_every: u32, after: i64, until: i64, visit: &mut dyn FnMut(TierPoint)) {
+    fn points(
+        &self,
+        metric: u32,
+        tier: usize,
+        tier_every: u32,
+        after: i64,
+        until: i64,
+        visit: &mut dyn FnMut(TierPoint),
+    ) {
         let mut points = BTreeMap::new();
         let segments: Vec<Arc<Segment>> = {
             let all = self.tiers[tier].segments.read();
             all.iter()
                 .filter(|segment| {
-                    segment.name.every == tier_every && window_end(&segment.name) > after && window_start(&segment.name) < until
+                    segment.name.every == tier_every
+                        && window_end(&segment.name) > after
+                        && window_start(&segment.name) < until
                 })
                 .cloned()
                 .collect()
@@ -655,11 +764,18 @@ impl Store {
         }
     }
 
-    fn sample_retention(&self, metric: u32, every: u32, place: Option<&Place>) -> Option<(i64, i64)> {
+    fn sample_retention(
+        &self,
+        metric: u32,
+        every: u32,
+        place: Option<&Place>,
+    ) -> Option<(i64, i64)> {
         let segments = self.tiers[0].segments.read().clone();
         let spans = || segments.iter().filter_map(|segment| segment.span(metric));
         let mut span: Option<(i64, i64)> = None;
-        let mut widen = |from: i64, to: i64| span = Some(span.map_or((from, to), |(a, b)| (a.min(from), b.max(to))));
+        let mut widen = |from: i64, to: i64| {
+            span = Some(span.map_or((from, to), |(a, b)| (a.min(from), b.max(to))))
+        };
         for (from, to) in spans() {
             widen(i64::from(from), i64::from(to));
         }
@@ -668,7 +784,10 @@ impl Store {
             let every = i64::from(block.name.every);
             let held = |row: &u32| !block.get(*row, column).is_empty();
             if let (Some(from), Some(to)) = ((0..ROWS).find(held), (0..ROWS).rev().find(held)) {
-                widen((block.first() + i64::from(from)) * every, (block.first() + i64::from(to)) * every);
+                widen(
+                    (block.first() + i64::from(from)) * every,
+                    (block.first() + i64::from(to)) * every,
+                );
             }
         });
         span
@@ -726,13 +845,16 @@ fn overlay(segments: &[Arc<Segment>], metric: u32, every: u32, first: i64, slots
     for segment in segments {
         segment.pages(metric, from, to, &mut |page| {
             decoded.clear();
-            if page.key.every != every || codec::decode(page.payload, usize::from(page.key.count), &mut decoded).is_err() {
+            if page.key.every != every
+                || codec::decode(page.payload, usize::from(page.key.count), &mut decoded).is_err()
+            {
                 return;
             }
             let offset = i64::from(page.key.start) / every_s - first;
             for (&sample, index) in decoded.iter().zip(offset..) {
                 if !sample.is_empty()
-                    && let Some(slot) = usize::try_from(index).ok().and_then(|index| slots.get_mut(index))
+                    && let Some(slot) =
+                        usize::try_from(index).ok().and_then(|index| slots.get_mut(index))
                 {
                     *slot = sample;
                 }
@@ -741,23 +863,40 @@ fn overlay(segments: &[Arc<Segment>], metric: u32, every: u32, first: i64, slots
     }
 }
 
-fn overlay_points(segments: &[Arc<Segment>], metric: u32, after: i64, until: i64, points: &mut BTreeMap<i64, TierPoint>) {
+fn overlay_points(
+    segments: &[Arc<Segment>],
+    metric: u32,
+    after: i64,
+    until: i64,
+    points: &mut BTreeMap<i64, TierPoint>,
+) {
     let clamp = |seconds: i64| u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
     for segment in segments {
         segment.pages(metric, clamp(after), clamp(until), &mut |page| {
             let key = page.key;
-            let _ = tiers::decode(page.payload, usize::from(key.count), key.start, key.every, &mut |point| {
-                if point.count > 0 && point.end.0 > after && point.end.0 <= until {
-                    points.insert(point.end.0, point);
-                }
-            });
+            let _ = tiers::decode(
+                page.payload,
+                usize::from(key.count),
+                key.start,
+                key.every,
+                &mut |point| {
+                    if point.count > 0 && point.end.0 > after && point.end.0 <= until {
+                        points.insert(point.end.0, point);
+                    }
+                },
+            );
         });
     }
 }
 
 /// Samples a metric had while it was collected at another interval: each takes the slot its time lies in.
 fn other_interval(
-    segment: &Segment, metric: u32, after: i64, until: i64, every: i64, put: &mut dyn FnMut(i64, Sample),
+    segment: &Segment,
+    metric: u32,
+    after: i64,
+    until: i64,
+    every: i64,
+    put: &mut dyn FnMut(i64, Sample),
 ) {
     let clamp = |seconds: i64| u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
     if window_end(&segment.name) <= after || window_start(&segment.name) >= until {
@@ -798,7 +937,8 @@ fn open_segments(directory: &Path) -> io::Result<Vec<Arc<Segment>>> {
                 && other.sequence >= name.sequence
         };
         if let Some((into, _)) = names.iter().find(|(other, _)| merged_into(other))
-            && Segment::open(&directory.join(into.file_name()), *into).is_ok_and(|segment| segment.is_whole())
+            && Segment::open(&directory.join(into.file_name()), *into)
+                .is_ok_and(|segment| segment.is_whole())
         {
             fs::remove_file(path)?;
             continue;
@@ -833,7 +973,13 @@ impl StorageEngine for Arc<Store> {
         let block_now = block_of(self.clock.now_seconds().0 / every.seconds()).unwrap_or(0);
         let place = self.hot.place(metric, every_s, block_now);
         let reader = StoreReader::new(Arc::clone(self), metric, every, Some(place.clone()));
-        let writer = StoreWriter { store: Arc::clone(self), metric, every: every.seconds(), place, block: None };
+        let writer = StoreWriter {
+            store: Arc::clone(self),
+            metric,
+            every: every.seconds(),
+            place,
+            block: None,
+        };
         Ok(Metric { writer: Box::new(writer), reader: Arc::new(reader) })
     }
 }
@@ -876,7 +1022,11 @@ impl StoreWriter {
         {
             return;
         }
-        let (Ok(every), Ok(time)) = (u32::try_from(self.every), u32::try_from(ordinal * self.every)) else { return };
+        let (Ok(every), Ok(time)) =
+            (u32::try_from(self.every), u32::try_from(ordinal * self.every))
+        else {
+            return;
+        };
         self.store.late.add((self.metric, every), time, sample, self.store.clock.monotonic_us());
     }
 }
@@ -895,22 +1045,41 @@ struct StoreReader {
 }
 
 impl StoreReader {
-    fn new(store: Arc<Store>, metric: u32, every: UpdateEvery, place: Option<Place>) -> StoreReader {
+    fn new(
+        store: Arc<Store>,
+        metric: u32,
+        every: UpdateEvery,
+        place: Option<Place>,
+    ) -> StoreReader {
         StoreReader { store, metric, every: u32::try_from(every.seconds()).unwrap_or(1), place }
     }
 }
 
 impl Reader for StoreReader {
     fn retention(&self) -> Option<(UnixSeconds, UnixSeconds)> {
-        let (first, last) = self.store.sample_retention(self.metric, self.every, self.place.as_ref())?;
+        let (first, last) =
+            self.store.sample_retention(self.metric, self.every, self.place.as_ref())?;
         Some((UnixSeconds(first), UnixSeconds(last)))
     }
 
-    fn read(&self, after: UnixSeconds, before: UnixSeconds, visit: &mut dyn FnMut(UnixSeconds, Sample)) {
+    fn read(
+        &self,
+        after: UnixSeconds,
+        before: UnixSeconds,
+        visit: &mut dyn FnMut(UnixSeconds, Sample),
+    ) {
         let Some((first, last)) = self.retention() else { return };
         let after = after.0.max(first.0 - i64::from(self.every));
         let until = before.0.min(last.0);
-        self.store.samples(self.metric, self.every, self.place.as_ref(), after, until, &mut Scratch::default(), visit);
+        self.store.samples(
+            self.metric,
+            self.every,
+            self.place.as_ref(),
+            after,
+            until,
+            &mut Scratch::default(),
+            visit,
+        );
     }
 
     fn tiers(&self) -> usize {
@@ -921,12 +1090,25 @@ impl Reader for StoreReader {
         let of = self.store.tiers.get(tier).filter(|_| tier > 0)?;
         let every = self.every.checked_mul(of.grouping)?;
         let segments = of.segments.read().clone();
-        let spans = segments.iter().filter(|segment| segment.name.every == every).filter_map(|s| s.span(self.metric));
+        let spans = segments
+            .iter()
+            .filter(|segment| segment.name.every == every)
+            .filter_map(|s| s.span(self.metric));
         let (first, last) = spans.reduce(|(a, b), (c, d)| (a.min(c), b.max(d)))?;
-        Some((UpdateEvery::clamped(i64::from(every)), UnixSeconds(i64::from(first)), UnixSeconds(i64::from(last))))
+        Some((
+            UpdateEvery::clamped(i64::from(every)),
+            UnixSeconds(i64::from(first)),
+            UnixSeconds(i64::from(last)),
+        ))
     }
 
-    fn read_tier(&self, tier: usize, after: UnixSeconds, before: UnixSeconds, visit: &mut dyn FnMut(TierPoint)) {
+    fn read_tier(
+        &self,
+        tier: usize,
+        after: UnixSeconds,
+        before: UnixSeconds,
+        visit: &mut dyn FnMut(TierPoint),
+    ) {
         let Some(of) = self.store.tiers.get(tier).filter(|_| tier > 0) else { return };
         let Some(every) = self.every.checked_mul(of.grouping) else { return };
         self.store.points(self.metric, tier, every, after.0, before.0, visit);
@@ -940,15 +1122,23 @@ mod tests {
     use super::*;
     use crate::base::time::{MICROS, UnixMicros};
 
-    const T0: i64 = 1_700_000_000;
+    const T0: i64 = 7200 * 236_000;
 
     fn settings(cache: &Path) -> Settings {
         let tier = |iterations| TierSettings { iterations, bytes_max: 0, seconds_max: 0 };
-        Settings { cache: cache.to_owned(), tiers: vec![tier(1), tier(60), tier(60)], sync_every: 5 }
+        Settings {
+            cache: cache.to_owned(),
+            tiers: vec![tier(1), tier(60), tier(60)],
+            sync_every: 5,
+        }
     }
 
     fn key(dimension: usize) -> MetricKey {
-        MetricKey { host: MachineGuid(uuid::Uuid::from_u128(9)), chart: "t.c".into(), dimension: format!("d{dimension}").into() }
+        MetricKey {
+            host: MachineGuid(uuid::Uuid::from_u128(9)),
+            chart: "t.c".into(),
+            dimension: format!("d{dimension}").into(),
+        }
     }
 
     /// A store under test, its clock, and what it must hold.
@@ -977,7 +1167,9 @@ mod tests {
 
         fn open(&mut self) {
             let store = Store::open(&settings(self.cache.path()), self.clock.clone()).unwrap();
-            self.metrics = (0..self.model.len()).map(|d| StorageEngine::open(&store, &key(d), self.every).unwrap()).collect();
+            self.metrics = (0..self.model.len())
+                .map(|d| StorageEngine::open(&store, &key(d), self.every).unwrap())
+                .collect();
             self.store = Some(store);
         }
 
@@ -1021,13 +1213,17 @@ mod tests {
             for (metric, model) in self.metrics.iter().zip(&self.model) {
                 let mut held = BTreeMap::new();
                 let mut before = 0;
-                metric.reader.read(UnixSeconds(0), UnixSeconds(i64::from(u32::MAX)), &mut |at, sample| {
-                    assert!(at.0 > before, "slots go forward");
-                    before = at.0;
-                    if !sample.is_empty() {
-                        held.insert(at.0, sample);
-                    }
-                });
+                metric.reader.read(
+                    UnixSeconds(0),
+                    UnixSeconds(i64::from(u32::MAX)),
+                    &mut |at, sample| {
+                        assert!(at.0 > before, "slots go forward");
+                        before = at.0;
+                        if !sample.is_empty() {
+                            held.insert(at.0, sample);
+                        }
+                    },
+                );
                 assert_eq!(held.len(), model.len());
                 assert_eq!(&held, model);
             }
@@ -1040,24 +1236,45 @@ mod tests {
             for (metric, model) in self.metrics.iter().zip(&self.model) {
                 let mut wanted: BTreeMap<i64, Sum> = BTreeMap::new();
                 for (&at, &sample) in model.iter().filter(|&(&at, _)| at <= until) {
-                    wanted.entry((at + span - 1).div_euclid(span) * span).or_default().add_sample(sample);
+                    wanted
+                        .entry((at + span - 1).div_euclid(span) * span)
+                        .or_default()
+                        .add_sample(sample);
                 }
                 let mut held = Vec::new();
-                metric.reader.read_tier(tier, UnixSeconds(0), UnixSeconds(i64::from(u32::MAX)), &mut |point| held.push(point));
+                metric.reader.read_tier(
+                    tier,
+                    UnixSeconds(0),
+                    UnixSeconds(i64::from(u32::MAX)),
+                    &mut |point| held.push(point),
+                );
                 let wanted: Vec<TierPoint> = wanted
                     .into_iter()
                     .map(|(end, sum)| {
                         let point = sum.point(UnixSeconds(end));
                         let stored = |value| Sample::normal(value).unpack();
-                        TierPoint { sum: stored(point.sum), min: stored(point.min), max: stored(point.max), ..point }
+                        TierPoint {
+                            sum: stored(point.sum),
+                            min: stored(point.min),
+                            max: stored(point.max),
+                            ..point
+                        }
                     })
                     .collect();
                 assert_eq!(held.len(), wanted.len(), "tier {tier}");
                 for (held, wanted) in held.iter().zip(&wanted) {
                     // Sums of sums are rounded once more on the way.
                     let close = |a: f64, b: f64| (a - b).abs() <= b.abs() * 1e-6;
-                    assert!(held.end == wanted.end && held.count == wanted.count, "{held:?} {wanted:?}");
-                    assert!(close(held.sum, wanted.sum) && held.min == wanted.min && held.max == wanted.max, "{held:?} {wanted:?}");
+                    assert!(
+                        held.end == wanted.end && held.count == wanted.count,
+                        "{held:?} {wanted:?}"
+                    );
+                    assert!(
+                        close(held.sum, wanted.sum)
+                            && held.min == wanted.min
+                            && held.max == wanted.max,
+                        "{held:?} {wanted:?}"
+                    );
                 }
             }
         }
@@ -1135,7 +1352,7 @@ mod tests {
         let mut rig = Rig::new(1, 1);
         for second in 0..40_000 {
             rig.clock.advance(MICROS);
-            rig.put(0, rig.now(), (second * 7919 % 10_007) as f64);
+            rig.put(0, rig.now(), (i64::from(second) * i64::from(second) * 7919 % 100_003) as f64);
             if second % 200 == 0 {
                 rig.chores();
             }

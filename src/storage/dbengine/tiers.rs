@@ -50,7 +50,14 @@ impl Sum {
         if self.count == 0 {
             return TierPoint::empty(end);
         }
-        TierPoint { end, sum: self.sum, min: self.min, max: self.max, count: self.count, anomalous: self.anomalous }
+        TierPoint {
+            end,
+            sum: self.sum,
+            min: self.min,
+            max: self.max,
+            count: self.count,
+            anomalous: self.anomalous,
+        }
     }
 }
 
@@ -59,7 +66,9 @@ pub(super) fn encode(points: &[TierPoint], effort: Effort, out: &mut Vec<u8>) {
     let column = |value: fn(&TierPoint) -> f64, out: &mut Vec<u8>| {
         let samples: Vec<Sample> = points
             .iter()
-            .map(|point| if point.count == 0 { Sample::EMPTY } else { Sample::normal(value(point)) })
+            .map(
+                |point| if point.count == 0 { Sample::EMPTY } else { Sample::normal(value(point)) },
+            )
             .collect();
         let mut bytes = Vec::new();
         codec::encode(&samples, effort, &mut bytes);
@@ -87,7 +96,11 @@ pub(super) fn decode(
         let length = usize::try_from(input.varint()?).map_err(|_| Damaged)?;
         codec::decode(input.take(length)?, count, column)?;
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts are small whole numbers")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "counts are small whole numbers"
+    )]
     let whole = |sample: Sample| sample.value().map_or(0, |value| value.clamp(0.0, 1e9) as u32);
     let [sums, mins, maxs, counts, anomalies] = &columns;
     for i in 0..count {
