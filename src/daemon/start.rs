@@ -25,7 +25,7 @@ use crate::config::{Config, NETDATA_CONF, OnDemand, ReceiverDefaults, StreamConf
 use crate::ingest::plugins;
 use crate::metrics::{Host, HostInfo, HostKind, HostSettings, Hosts, SystemInfo};
 use crate::storage::none::NoneEngine;
-use crate::storage::ram::RamEngine;
+use crate::storage::ring::RingEngine;
 use crate::storage::{Mode, StorageEngine};
 use crate::stream::{self, Streams};
 use crate::web;
@@ -197,13 +197,13 @@ fn local_host(
 fn engine(mode: Mode, history: i64) -> Arc<dyn StorageEngine> {
     match mode {
         Mode::None => Arc::new(NoneEngine::new()),
-        Mode::Ram | Mode::Alloc => Arc::new(RamEngine::new(mode, history)),
+        Mode::Ram | Mode::Alloc => Arc::new(RingEngine::in_memory(mode, history)),
         Mode::Save | Mode::Map | Mode::Dbengine => {
             log::error!(
                 "Memory mode '{}' is not built yet. Samples are kept in memory only.",
                 mode.name()
             );
-            Arc::new(RamEngine::new(Mode::Ram, history))
+            Arc::new(RingEngine::in_memory(Mode::Ram, history))
         }
     }
 }

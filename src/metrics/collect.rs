@@ -424,12 +424,12 @@ mod tests {
     use super::*;
     use crate::base::ids::MachineGuid;
     use crate::storage::Mode;
-    use crate::storage::ram::RamEngine;
+    use crate::storage::ring::RingEngine;
 
     const T0: i64 = 1_700_000_000;
 
     fn chart(spec: &ChartSpec<'_>) -> (Arc<Host>, Arc<Chart>) {
-        let engine = Arc::new(RamEngine::new(Mode::Ram, 3600));
+        let engine = Arc::new(RingEngine::in_memory(Mode::Ram, 3600));
         let info = HostInfo::named("h");
         let host = Host::new(
             MachineGuid::random(),

@@ -226,7 +226,7 @@ pub mod samples {
         LabelSource, Point, PointValue,
     };
     use crate::storage::Mode;
-    use crate::storage::ram::RamEngine;
+    use crate::storage::ring::RingEngine;
 
     pub const T0: i64 = 1_700_000_000;
     pub const SECONDS: i64 = 900;
@@ -234,7 +234,7 @@ pub mod samples {
     /// Charts `t.abs` (up, `some zero` named "Zero Zero", gap, hid hidden) and `t.two` (up), both of context `t.ctx`,
     /// and `t.slow` every five seconds (s).
     pub fn host() -> Arc<Host> {
-        let engine = Arc::new(RamEngine::new(Mode::Ram, 3600));
+        let engine = Arc::new(RingEngine::in_memory(Mode::Ram, 3600));
         let info = HostInfo::named("node");
         let host = Host::new(
             MachineGuid::random(),

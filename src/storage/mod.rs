@@ -12,8 +12,9 @@ use crate::base::number::Sample;
 use crate::base::time::{UnixSeconds, UpdateEvery};
 
 pub mod none;
-pub mod ram;
+pub mod ring;
 pub mod dbengine;
+pub mod engines;
 mod map;
 
 /// `[db] mode`, with the numeric ids of metadata and file headers.
@@ -124,6 +125,14 @@ pub trait StorageEngine: Send + Sync {
 
     /// Called once per dimension, off the hot path; storing then costs no look-up and no lock.
     fn open(&self, key: &MetricKey, every: UpdateEvery) -> Result<Metric, StorageError>;
+
+    /// Writes what lives in memory and belongs on the disk (mode save); others have nothing to do.
+    fn save(&self) {}
+
+    /// Deletes the files of a chart, or of all charts, of an engine that has files of its own.
+    fn delete(&self, chart: Option<&str>) {
+        let _ = chart;
+    }
 }
 
 pub trait Writer: Send {

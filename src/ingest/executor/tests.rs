@@ -14,13 +14,13 @@ use crate::metrics::{
     Algorithm, Chart, FunctionAnswer, FunctionCall, HostInfo, HostKind, HostSettings,
 };
 use crate::storage::Mode;
-use crate::storage::ram::RamEngine;
+use crate::storage::ring::RingEngine;
 
 const T0: i64 = 1_700_000_000;
 const NOW: UnixMicros = UnixMicros(T0 * 1_000_000 + 250_000);
 
 fn host() -> Arc<Host> {
-    let engine = Arc::new(RamEngine::new(Mode::Ram, 3600));
+    let engine = Arc::new(RingEngine::in_memory(Mode::Ram, 3600));
     let guid: MachineGuid = "11111111-2222-3333-4444-555555555555".parse().unwrap();
     Host::new(guid, HostKind::Local, HostInfo::named("h"), engine, HostSettings::default())
 }

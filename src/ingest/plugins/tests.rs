@@ -8,7 +8,7 @@ use crate::base::ids::MachineGuid;
 use crate::config::Present;
 use crate::metrics::{FunctionAnswer, FunctionCall, HostInfo, HostKind, HostSettings};
 use crate::storage::Mode;
-use crate::storage::ram::RamEngine;
+use crate::storage::ring::RingEngine;
 
 struct Lab {
     dir: tempfile::TempDir,
@@ -28,7 +28,7 @@ impl Lab {
         }
         let config = Arc::new(Config::new());
         config.load_text(conf, "test", Present::Replace);
-        let engine = Arc::new(RamEngine::new(Mode::Ram, 3600));
+        let engine = Arc::new(RingEngine::in_memory(Mode::Ram, 3600));
         let info = HostInfo::named("h");
         let settings = HostSettings::default();
         let host = Host::new(MachineGuid::random(), HostKind::Local, info, engine, settings);

@@ -475,7 +475,6 @@ impl Index {
     fn set_covered(&self, end: u64) {
         #[expect(clippy::cast_possible_truncation, reason = "split into its halves")]
         self.word(W_COVERED_LOW).store(end as u32, Ordering::Release);
-        #[expect(clippy::cast_possible_truncation, reason = "split into its halves")]
         self.word(W_COVERED_HIGH).store((end >> 32) as u32, Ordering::Release);
     }
 
@@ -508,7 +507,6 @@ impl Index {
     }
 
     /// Places of records that may have this hash.
-    #[expect(clippy::cast_possible_truncation, reason = "halves of a hash")]
     fn places(&self, hash: u64) -> impl Iterator<Item = u32> {
         let first = hash as u32 as usize;
         (0..self.capacity)

@@ -136,7 +136,7 @@ fn marks_of(sample: Sample) -> u8 {
     if sample.is_empty() {
         return EMPTY;
     }
-    u8::from(sample.is_reset()) * RESET | u8::from(sample.is_anomalous()) * ANOMALOUS
+    (u8::from(sample.is_reset()) * RESET) | (u8::from(sample.is_anomalous()) * ANOMALOUS)
 }
 
 /// Runs of equal marks: `varint(length << 3 | marks)` each, the last one reaching to the end of the page.

@@ -73,11 +73,6 @@ impl SegmentWriter {
         Ok(SegmentWriter { out, temporary, path, at: HEADER as u64, index: Vec::new() })
     }
 
-    /// Room for another page: offsets are 32 bits.
-    pub(super) fn is_full(&self) -> bool {
-        self.at > u64::from(u32::MAX) - (64 << 20)
-    }
-
     pub(super) fn add(&mut self, key: PageKey, payload: &[u8]) -> io::Result<()> {
         let header = page_header(key, payload);
         self.out.write_all(&header)?;
@@ -326,15 +321,6 @@ impl Segment {
                 }));
         }
         span
-    }
-
-    /// All pages in order of metric and time.
-    pub(super) fn all(&self, visit: &mut dyn FnMut(Page<'_>)) {
-        for number in 0..self.entries() {
-            if let Some(page) = self.entry(number).and_then(|entry| self.checked(entry)) {
-                visit(page);
-            }
-        }
     }
 
     /// Appends the metrics it has pages of, each once.
