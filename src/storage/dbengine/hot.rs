@@ -517,7 +517,7 @@ impl Hot {
 mod tests {
     use super::*;
 
-    const NOW: i64 = 1_700_000_400;
+    const NOW: i64 = 1_700_000_401;
 
     fn read(hot: &Hot, metric: u32, place: Option<&Place>) -> Vec<(i64, f64)> {
         let mut seen = Vec::new();
