@@ -321,7 +321,9 @@ pub const NETDATA_CONF: &[Known] = &[
     later("registry", "allow from", Some("*"), &[]),
     later("registry", "allow by dns", Some("heuristic"), &[]),
     // [plugins]
-    now("plugins", "statsd", &[("statsd", "enabled")]),
+    later("plugins", "statsd", Some("no"), &[("statsd", "enabled")]),
+    later("plugins", "cgroups", Some("no"), &[]),
+    later("plugins", "tc", Some("no"), &[]),
 ];
 
 /// stream.conf, `[stream]`: other names of the sender's options.
