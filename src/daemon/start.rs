@@ -21,7 +21,7 @@ use crate::base::log::{self as logs, Phase};
 use crate::base::threads::StopToken;
 use crate::base::time::Clock;
 use crate::base::{PROGRAM, VERSION, sys};
-use crate::config::{Config, NETDATA_CONF, OnDemand, ReceiverDefaults, StreamConf};
+use crate::config::{Config, NETDATA_CONF, OnDemand, ReceiverDefaults, SenderOptions, StreamConf};
 use crate::ingest::plugins;
 use crate::metrics::{Host, HostInfo, HostKind, HostSettings, Hosts, SystemInfo};
 use crate::storage::none::NoneEngine;
@@ -72,7 +72,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
 
     let sender = streaming.sender();
     let host = local_host(settings, guid, zone, &facts);
-    announce(&host);
+    announce(&host, &sender);
     let hosts = Hosts::new(Arc::clone(&host));
     let label_inputs = LabelInputs {
         is_parent: false,
@@ -208,13 +208,19 @@ fn engine(mode: Mode, history: i64) -> Arc<dyn StorageEngine> {
     }
 }
 
-fn announce(host: &Host) {
+fn announce(host: &Host, sender: &SenderOptions) {
     let info = host.info();
     let settings = host.settings();
+    let (streaming, to) = match sender.enabled {
+        true => ("enabled", sender.destination.as_str()),
+        false => ("disabled", ""),
+    };
+    // A key in a log opens a parent to whoever reads it.
+    let key = if sender.enabled { sender.api_key.get(..8).unwrap_or("") } else { "" };
     log::info!(
         "Host '{}' (at registry as '{}') with guid '{}' initialized, os '{}', timezone '{}', tags '{}', \
          program_name '{}', program_version '{}', update every {}, memory mode {}, history entries {}, \
-         streaming disabled (to '' with api key ''), health disabled",
+         streaming {streaming} (to '{to}' with api key '{key}'), health disabled",
         info.hostname,
         info.registry_hostname,
         host.guid(),

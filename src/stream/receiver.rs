@@ -549,8 +549,14 @@ fn host_for(
     let info = info_of(request, options, settings.update_every);
     let mut made = None;
     let (host, created) = streams.hosts().get_or_create(guid, || {
-        // A word that is no mode means "save", as it always did.
-        let mode = Mode::parse(&options.mode).unwrap_or(Mode::Save);
+        let mode = Mode::parse(&options.mode).unwrap_or_else(|| {
+            log::error!(
+                "Invalid memory mode '{}' given. Using '{}'",
+                options.mode,
+                Mode::Save.name()
+            );
+            Mode::Save
+        });
         let engine = (settings.engine)(mode, options.history);
         let health = health_word(options.health);
         let kept = HostSettings {
