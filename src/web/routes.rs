@@ -114,7 +114,8 @@ fn file(agent: &Agent, request: &Request, path: &str) -> Response {
 
 fn api(call: &Call<'_>, path: &str) -> Response {
     let (version, rest) = segment(path);
-    let command = rest.unwrap_or("").trim_start_matches('/');
+    // The rest has to be a command's name to the last character, with no slash before it.
+    let command = rest.unwrap_or("");
     match version {
         "" => Response::error(400, "Which API version?"),
         "v1" if command.is_empty() => Response::error(400, "Which API v1 command?"),
