@@ -164,9 +164,8 @@ impl Chart {
                 } else {
                     Sample::EMPTY
                 };
-                if stored || dim.collections > 1 {
-                    dim.writer.store(next, dim.current);
-                }
+                // Nothing is a slot too: all dimensions of a chart begin at the same time.
+                dim.writer.store(next, dim.current);
             }
             reset_here = false;
             state.counter += 1;
