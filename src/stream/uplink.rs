@@ -333,9 +333,9 @@ impl Tap for Uplink {
             return;
         }
         let start = outbox.bytes.len();
-        if self.is_known(outbox, chart, state)
+        if state.dims.iter().any(|dim| !dim.current.is_empty())
+            && self.is_known(outbox, chart, state)
             && let Some(dialect) = outbox.dialect
-            && state.dims.iter().any(|dim| !dim.current.is_empty())
         {
             let out = &mut outbox.bytes;
             let wall = state.last_collected.seconds().0;
@@ -369,14 +369,20 @@ impl Tap for Uplink {
         if outbox.overflowed {
             return;
         }
+        let interpolated = outbox.agreed.contains(Capabilities::INTERPOLATED);
+        let replicates = outbox.agreed.contains(Capabilities::REPLICATION);
+        if interpolated && !replicates {
+            // The definition goes with the first slot that holds anything: a parent gets no chart without samples.
+            return;
+        }
         let start = outbox.bytes.len();
         if self.is_known(outbox, chart, state)
-            && !outbox.agreed.contains(Capabilities::INTERPOLATED)
+            && !interpolated
             && state.dims.iter().any(|dim| dim.updated)
         {
             let out = &mut outbox.bytes;
             let resyncing = state.last_collected.seconds().0 <= state.upstream.resync_until;
-            let own_clock = resyncing && !outbox.agreed.contains(Capabilities::REPLICATION);
+            let own_clock = resyncing && !replicates;
             pluginsd::begin(out, chart.id(), if own_clock { 0 } else { since_us });
             for dim in state.dims.iter().filter(|dim| dim.updated) {
                 pluginsd::set(out, &dim.id, dim.collected);
@@ -551,13 +557,13 @@ mod tests {
         let chart = bed.chart("t.a");
         bed.uplink.open(LATER, |out| out.extend_from_slice(b"first\n"));
         bed.collect(&chart, 7);
-        let lines = bed.taken();
-        assert_eq!(lines[..2], ["first".to_owned(), format!("CHART SLOT:#B {DEFINED}")]);
-        assert_eq!(lines[2], r#"DIMENSION SLOT:#B "x" "x" "absolute" 1 1 "  ""#);
+        assert_eq!(bed.taken(), ["first"], "the first collection stores nothing");
         bed.collect(&chart, 18);
-        assert_eq!(lines.len(), 3, "the first collection stores nothing");
+        let lines = bed.taken();
+        assert_eq!(lines[0], format!("CHART SLOT:#B {DEFINED}"));
+        assert_eq!(lines[1], r#"DIMENSION SLOT:#B "x" "x" "absolute" 1 1 "  ""#);
         let data = ["BEGIN2 SLOT:#B 't.a' #B #BrAqO0 #", "SET2 SLOT:#B 'x' #S # A", "END2"];
-        assert_eq!(bed.taken(), data);
+        assert_eq!(lines[2..], data);
     }
 
     #[test]
@@ -588,6 +594,7 @@ mod tests {
         let chart = bed.chart("t.a");
         bed.uplink.open(LATER, |_| {});
         bed.collect(&chart, 1);
+        bed.collect(&chart, 1);
         bed.taken();
         chart.define_dimension(&DimensionSpec::plain("y", Algorithm::Absolute, 1, 1)).unwrap();
         bed.collect(&chart, 1);
@@ -599,6 +606,7 @@ mod tests {
         chart.mark_obsolete();
         assert!(bed.taken().is_empty());
         let heir = bed.chart("t.heir");
+        bed.collect(&heir, 1);
         bed.collect(&heir, 1);
         assert!(bed.taken()[0].starts_with("CHART SLOT:#B \"t.heir\""));
         bed.collect(&chart, 1);
