@@ -171,6 +171,12 @@ impl PidFile {
 
     pub(super) fn remove(self) {
         log::info!("EXIT: removing netdata PID file '{}'...", self.0.display());
+    }
+}
+
+impl Drop for PidFile {
+    /// Also when the start fails half-way.
+    fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.0) {
             log::error!("EXIT: cannot remove pid file '{}': {error}", self.0.display());
         }

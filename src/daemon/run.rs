@@ -1,5 +1,6 @@
 //! A living agent: waits for signals and commands, and ends everything in the reverse order of its start.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,7 @@ use crate::base::sys::{self, Interest, Watched};
 use crate::base::threads::StopToken;
 use crate::base::time::Clock;
 use crate::config::{Config, NETDATA_CONF, Present};
-use crate::metrics::{Hosts, SystemInfo};
-
-use std::os::fd::AsFd;
+use crate::metrics::{Hosts, LabelSource, SystemInfo};
 
 /// All parts together have this long to end.
 const STOP_TIME_US: i64 = 4_500_000;
@@ -132,10 +131,8 @@ impl Agent {
                 logs::reopen();
                 Answer::ok("")
             }
-            Command::ReloadClaimingState => Answer::ok("This agent cannot be claimed."),
-            Command::AclkState { json: true } => {
-                Answer::ok("{\"aclk-available\":false,\"online\":false}")
-            }
+            Command::ReloadClaimingState => Answer::failed("This agent cannot be claimed."),
+            Command::AclkState { json: true } => Answer::ok("{\"aclk-available\":false}"),
             Command::AclkState { json: false } => Answer::ok("ACLK Available: No"),
             Command::ReadConfig { section, name } => match self.config.peek(section, name) {
                 Some(value) => Answer::ok(value),
@@ -179,11 +176,15 @@ impl Agent {
             ..self.label_inputs.clone()
         };
         host.set_labels(machine::host_labels(&config, &self.facts, &inputs));
-        let lines: Vec<String> = host
+        let mut lines: Vec<String> = host
             .labels()
             .iter()
-            .map(|label| format!("Label: {}: \"{}\" ({})", label.name, label.value, label.source.0))
+            .map(|label| {
+                let sources = source_words(label.source);
+                format!("Label: {}: \"{}\" ({sources})", label.name, label.value)
+            })
             .collect();
+        lines.sort_unstable();
         lines.join("\n")
     }
 
@@ -212,5 +213,29 @@ impl Agent {
         }
         log::info!("EXIT: all done - netdata is now exiting - bye bye...");
         end.code
+    }
+}
+
+/// Where a label comes from, in the words `reload-labels` has for it.
+fn source_words(source: LabelSource) -> String {
+    let words = [
+        (LabelSource::AUTO, "auto"),
+        (LabelSource::CONFIG, "netdata.conf"),
+        (LabelSource::KUBERNETES, "k8s"),
+        (LabelSource::ACLK, "aclk"),
+    ];
+    let of_it = words.iter().filter(|(bit, _)| source.0 & bit.0 != 0).map(|(_, word)| *word);
+    of_it.collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_of_a_label_are_named() {
+        let both = LabelSource(LabelSource::AUTO.0 | LabelSource::ACLK.0);
+        assert_eq!(source_words(both), "auto,aclk");
+        assert_eq!(source_words(LabelSource::CONFIG), "netdata.conf");
     }
 }
