@@ -10,6 +10,7 @@ pub mod json;
 pub mod intern;
 pub mod threads;
 pub mod sys;
+pub mod stats;
 pub mod log;
 pub mod features;
 

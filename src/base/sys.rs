@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Duration;
 
 use super::time::UnixSeconds;
@@ -462,6 +464,124 @@ pub fn allocate(file: &File, length: u64) -> io::Result<()> {
     // SAFETY: plain system call on an open descriptor.
     let failed = unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, length) };
     if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(failed)) }
+}
+
+// --- asked by the internal collectors ---------------------------------------------------------------
+
+/// For files that may turn out to be pipes or devices: opening them does not wait.
+pub const NONBLOCKING: i32 = libc::O_NONBLOCK;
+
+/// Bytes of a page of memory.
+pub fn page_size() -> i64 {
+    // SAFETY: sysconf takes a number and has no other effect.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    if size > 0 { size } else { 4096 }
+}
+
+/// Milliseconds since the machine was started, suspended time included.
+pub fn uptime_ms() -> Option<i64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a writable timespec.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
+    (failed == 0).then(|| time.tv_sec * 1000 + time.tv_nsec / 1_000_000)
+}
+
+/// Microseconds this process has spent on a processor, in its own code and in the kernel.
+pub fn process_times_us() -> (i64, i64) {
+    // SAFETY: the C struct holds integers only, for which zero bytes are a valid value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is a writable rusage.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    let us = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
+    (us(usage.ru_utime), us(usage.ru_stime))
+}
+
+/// How full a file system is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskUsage {
+    /// Bytes of a block.
+    pub unit: i64,
+    pub blocks: i64,
+    pub free: i64,
+    /// Of the free ones, what users other than root may take.
+    pub available: i64,
+    pub files: i64,
+    pub free_files: i64,
+    pub available_files: i64,
+}
+
+/// Asks the file system that holds `path`. May take as long as the file system likes.
+pub fn disk_usage(path: &Path) -> io::Result<DiskUsage> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: the C struct holds integers only, for which zero bytes are a valid value.
+    let mut about: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends with a zero byte and `about` is writable; neither is kept.
+    if unsafe { libc::statvfs(path.as_ptr(), &raw mut about) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let unit = if about.f_frsize == 0 { about.f_bsize } else { about.f_frsize };
+    Ok(DiskUsage {
+        unit: count(unit),
+        blocks: count(about.f_blocks),
+        free: count(about.f_bfree),
+        available: count(about.f_bavail),
+        files: count(about.f_files),
+        free_files: count(about.f_ffree),
+        available_files: count(about.f_favail),
+    })
+}
+
+/// Major and minor number of a device.
+pub fn device_numbers(device: u64) -> (u64, u64) {
+    (u64::from(libc::major(device)), u64::from(libc::minor(device)))
+}
+
+/// What the kernel says of its clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockDiscipline {
+    /// Usable: not in the error state.
+    pub synchronized: bool,
+    /// Nobody keeps it right.
+    pub unsynchronized: bool,
+    /// Its hardware is broken.
+    pub error: bool,
+    pub offset_us: i64,
+}
+
+pub fn clock_discipline() -> io::Result<ClockDiscipline> {
+    // SAFETY: the C struct holds integers only, for which zero bytes are a valid value.
+    let mut timex: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `timex` is writable, and with no mode set the call changes nothing.
+    let state = unsafe { libc::adjtimex(&raw mut timex) };
+    if state < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let nanoseconds = timex.status & libc::STA_NANO != 0;
+    Ok(ClockDiscipline {
+        synchronized: state != libc::TIME_ERROR,
+        unsynchronized: timex.status & libc::STA_UNSYNC != 0,
+        error: timex.status & libc::STA_CLOCKERR != 0,
+        offset_us: if nanoseconds { timex.offset / 1000 } else { timex.offset },
+    })
+}
+
+/// System V semaphores in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SemaphoresInUse {
+    pub arrays: i64,
+    pub semaphores: i64,
+}
+
+pub fn semaphores_in_use() -> io::Result<SemaphoresInUse> {
+    // SAFETY: the C struct holds integers only, for which zero bytes are a valid value.
+    let mut info: libc::seminfo = unsafe { std::mem::zeroed() };
+    // SAFETY: SEM_INFO writes to the seminfo it is given and ignores the first two numbers.
+    if unsafe { libc::semctl(0, 0, libc::SEM_INFO, &raw mut info) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // With SEM_INFO these two fields hold what is in use instead of limits.
+    Ok(SemaphoresInUse { arrays: info.semusz.into(), semaphores: info.semaem.into() })
 }
 
 #[cfg(test)]

@@ -3,3 +3,5 @@
 pub mod functions;
 pub mod executor;
 pub mod plugins;
+
+pub mod collectors;

@@ -64,6 +64,11 @@ impl Collected {
         self.staged.push(Staged { dim: dim.0, value });
     }
 
+    /// Sets the first dimensions, in the order in which they were defined.
+    pub fn set_first(&mut self, values: &[i64]) {
+        self.staged.extend(values.iter().zip(0u32..).map(|(&value, dim)| Staged { dim, value }));
+    }
+
     /// Ends the collection of this tick at `now`.
     pub fn done(&mut self, now: UnixMicros) {
         self.chart.complete(&self.staged, SinceLast::Clock, now);

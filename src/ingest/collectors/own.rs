@@ -1,0 +1,218 @@
+//! The agent about itself: charts `netdata.*`, from what everybody counts in [`crate::base::stats`].
+
+use super::chart::{At, CHART, ChartDef, DimDef, Row, Site, When, absolute, incremental};
+use super::lanes::{After, Task, Tick};
+use super::setup::Setup;
+use crate::base::stats::STATS;
+use crate::base::sys;
+use crate::base::time::UnixMicros;
+use crate::metrics::ChartType;
+
+static CPU: ChartDef = ChartDef {
+    id: "netdata.server_cpu",
+    title: "Processor time of the agent",
+    units: "milliseconds/s",
+    family: "netdata",
+    chart_type: ChartType::Stacked,
+    priority: 130_000,
+    dims: &[incremental("user").scaled(1, 1000), incremental("system").scaled(1, 1000)],
+    ..CHART
+};
+
+static UPTIME: ChartDef = ChartDef {
+    id: "netdata.uptime",
+    title: "Time since the agent was started",
+    units: "seconds",
+    family: "netdata",
+    priority: 130_100,
+    dims: &[absolute("uptime")],
+    ..CHART
+};
+
+static CLIENTS: ChartDef = ChartDef {
+    id: "netdata.clients",
+    title: "Connections to the web server",
+    units: "connected clients",
+    family: "api",
+    priority: 130_200,
+    dims: &[absolute("clients")],
+    ..CHART
+};
+
+static REQUESTS: ChartDef = ChartDef {
+    id: "netdata.requests",
+    title: "Requests to the web server",
+    units: "requests/s",
+    family: "api",
+    priority: 130_300,
+    dims: &[incremental("requests")],
+    ..CHART
+};
+
+static TRAFFIC: ChartDef = ChartDef {
+    id: "netdata.net",
+    title: "Traffic of the web server",
+    units: "kilobits/s",
+    family: "api",
+    chart_type: ChartType::Area,
+    priority: 130_400,
+    dims: &[incremental("in").scaled(8, 1000), incremental("out").scaled(8, 1000).negative()],
+    ..CHART
+};
+
+static RESPONSE_TIME: ChartDef = ChartDef {
+    id: "netdata.response_time",
+    title: "Time from request to answer",
+    units: "milliseconds/request",
+    family: "api",
+    priority: 130_500,
+    dims: &[absolute("average").scaled(1, 1000), absolute("max").scaled(1, 1000)],
+    ..CHART
+};
+
+static COMPRESSION: ChartDef = ChartDef {
+    id: "netdata.compression_ratio",
+    title: "What compression saved of the answers",
+    units: "percentage",
+    family: "api",
+    priority: 130_600,
+    dims: &[absolute("savings").scaled(1, 1000)],
+    ..CHART
+};
+
+/// In the order of [`crate::base::stats::QueryBy`].
+const QUERY_DIMS: &[DimDef] = &[
+    incremental("/api/v1/data"),
+    incremental("/api/v1/weights"),
+    incremental("/api/v1/badge"),
+    incremental("health"),
+    incremental("ml"),
+    incremental("exporters"),
+    incremental("backfill"),
+    incremental("replication"),
+];
+
+static QUERIES: ChartDef = ChartDef {
+    id: "netdata.queries",
+    title: "Series read, by who asked",
+    units: "queries/s",
+    family: "queries",
+    chart_type: ChartType::Stacked,
+    priority: 131_000,
+    dims: QUERY_DIMS,
+    ..CHART
+};
+
+static POINTS_READ: ChartDef = ChartDef {
+    id: "netdata.db_points_read",
+    title: "Samples read, by who asked",
+    units: "points/s",
+    family: "queries",
+    chart_type: ChartType::Stacked,
+    priority: 131_001,
+    dims: QUERY_DIMS,
+    ..CHART
+};
+
+static POINTS_STORED: ChartDef = ChartDef {
+    id: "netdata.db_points_stored",
+    title: "Samples stored",
+    units: "points/s",
+    family: "queries",
+    chart_type: ChartType::Stacked,
+    priority: 131_003,
+    dims: &[incremental("tier0")],
+    ..CHART
+};
+
+struct Own {
+    site: Site,
+    started: UnixMicros,
+    cpu: Row,
+    uptime: Row,
+    clients: Row,
+    requests: Row,
+    traffic: Row,
+    response_time: Row,
+    compression: Row,
+    queries: Row,
+    points_read: Row,
+    points_stored: Row,
+    last: Last,
+}
+
+/// Counters at the last tick.
+#[derive(Clone, Copy, Default)]
+struct Last {
+    requests: u64,
+    micros: u64,
+    plain: u64,
+    compressed: u64,
+    average_us: i64,
+    savings: i64,
+}
+
+pub fn task(setup: &Setup) -> Box<dyn Task> {
+    let row = |def| Row::new(def, When::Always);
+    Box::new(Own {
+        site: setup.site("netdata", "stats"),
+        started: setup.clock.now(),
+        cpu: row(&CPU),
+        uptime: row(&UPTIME),
+        clients: row(&CLIENTS),
+        requests: row(&REQUESTS),
+        traffic: row(&TRAFFIC),
+        response_time: row(&RESPONSE_TIME),
+        compression: row(&COMPRESSION),
+        queries: row(&QUERIES),
+        points_read: row(&POINTS_READ),
+        points_stored: row(&POINTS_STORED),
+        last: Last::default(),
+    })
+}
+
+impl Task for Own {
+    fn name(&self) -> &str {
+        "netdata monitoring"
+    }
+
+    fn run(&mut self, tick: &mut Tick<'_>) -> After {
+        let at = At::new(&self.site, tick.now);
+        let signed = |n: u64| n.cast_signed();
+        let (user_us, system_us) = sys::process_times_us();
+        self.cpu.collect(at, &[user_us, system_us]);
+        self.uptime.collect(at, &[(tick.now - self.started) / 1_000_000]);
+        self.clients.collect(at, &[STATS.web_clients.get()]);
+        let requests = STATS.web_requests.get();
+        self.requests.collect(at, &[signed(requests)]);
+        let traffic = [&STATS.web_received, &STATS.web_sent].map(|counter| signed(counter.get()));
+        self.traffic.collect(at, &traffic);
+        self.last.update(requests);
+        let slowest = signed(STATS.web_micros_max.take()).max(self.last.average_us);
+        self.response_time.collect(at, &[self.last.average_us, slowest]);
+        self.compression.collect(at, &[self.last.savings]);
+        self.queries.collect(at, &STATS.queries().map(signed));
+        self.points_read.collect(at, &STATS.points_read().map(signed));
+        self.points_stored.collect(at, &[signed(STATS.points_stored.get())]);
+        After::Again
+    }
+}
+
+impl Last {
+    /// Averages over the requests since the last tick; without any, those before stand.
+    fn update(&mut self, requests: u64) {
+        let micros = STATS.web_micros.get();
+        let (new, time) = (requests.wrapping_sub(self.requests), micros.wrapping_sub(self.micros));
+        if let Some(average) = time.checked_div(new) {
+            self.average_us = average.cast_signed();
+        }
+        (self.requests, self.micros) = (requests, micros);
+        let (plain, compressed) = (STATS.web_plain.get(), STATS.web_compressed.get());
+        let (before, after) =
+            (plain.wrapping_sub(self.plain), compressed.wrapping_sub(self.compressed));
+        if let Some(thousandths) = after.saturating_mul(100_000).checked_div(before) {
+            self.savings = 100_000 - thousandths.min(100_000).cast_signed();
+        }
+        (self.plain, self.compressed) = (plain, compressed);
+    }
+}

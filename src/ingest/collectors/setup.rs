@@ -1,0 +1,63 @@
+//! What every collector is made from: the host it collects for and the options it asks for.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::chart::{Site, When};
+use crate::base::time::{Clock, UpdateEvery};
+use crate::config::{Config, OnDemand};
+use crate::metrics::Host;
+
+/// Everything the collectors need of the daemon.
+#[derive(Clone)]
+pub struct Setup {
+    pub host: Arc<Host>,
+    /// netdata.conf
+    pub config: Arc<Config>,
+    pub clock: Clock,
+    /// `[db] update every`
+    pub every: UpdateEvery,
+    /// `[db] enable zero metrics`: charts that would wait for a value other than zero do not wait.
+    pub zero_metrics: bool,
+    /// `[global] host access prefix`, checked; normally empty.
+    pub prefix: String,
+}
+
+impl Setup {
+    /// Where the charts of a module of proc.plugin go.
+    pub fn proc_site(&self, module: &'static str) -> Site {
+        self.site("proc.plugin", module)
+    }
+
+    pub fn site(&self, plugin: &'static str, module: &'static str) -> Site {
+        Site { host: Arc::clone(&self.host), every: self.every, plugin, module }
+    }
+
+    /// The path in an option; `default` is one of /proc or /sys of this machine.
+    pub fn path(&self, section: &str, option: &str, default: &str) -> PathBuf {
+        self.config.path(section, option, self.prefixed(default))
+    }
+
+    /// As [`Setup::path`], for a path in which `%s` stands for a name.
+    pub fn template(&self, section: &str, option: &str, default: &str) -> String {
+        self.config.string(section, option, &self.prefixed(default))
+    }
+
+    pub fn prefixed(&self, path: &str) -> String {
+        format!("{}{path}", self.prefix)
+    }
+
+    pub fn when(&self, section: &str, option: &str, default: OnDemand) -> When {
+        When::of(self.config.on_demand(section, option, default), self.zero_metrics)
+    }
+
+    /// A chart that is either wanted from the start or not at all.
+    pub fn switch(&self, section: &str, option: &str) -> When {
+        When::switch(self.config.boolean(section, option, true))
+    }
+}
+
+/// Puts `name` where a template has `%s`.
+pub fn fill(template: &str, name: &str) -> PathBuf {
+    PathBuf::from(template.replacen("%s", name, 1))
+}
