@@ -1,6 +1,8 @@
 //! The internal collectors: what they make of fixed kernel files, compared with what a real agent made of the same
 //! files and with the table of facts about its charts; and that collecting allocates nothing.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fs;
@@ -18,7 +20,7 @@ use netdata_rs::metrics::{
     Chart, ChartOptions, DimensionOptions, Host, HostInfo, HostKind, HostSettings,
 };
 use netdata_rs::storage::Mode;
-use netdata_rs::storage::ram::RamEngine;
+use netdata_rs::storage::ring::RingEngine;
 use serde_json::Value;
 
 /// Counts the allocations of each thread.
@@ -82,7 +84,7 @@ fn setup(root: &Path, options: &str, zero_metrics: bool) -> Setup {
         path to /dev/vx/dsk = /nowhere\n";
     config.load_text(nowhere, "test", Present::Replace);
     config.load_text(options, "test", Present::Replace);
-    let engine = Arc::new(RamEngine::new(Mode::Ram, 3600));
+    let engine = Arc::new(RingEngine::in_memory(Mode::Ram, 3600));
     let (guid, info) = (MachineGuid::random(), HostInfo::named("machine"));
     let settings = HostSettings::default();
     Setup {
@@ -91,6 +93,7 @@ fn setup(root: &Path, options: &str, zero_metrics: bool) -> Setup {
         clock: Clock::manual(UnixMicros(T0 * 1_000_000)),
         every: UpdateEvery::SECOND,
         zero_metrics,
+        usage: Arc::default(),
         prefix: root.to_str().unwrap().trim_end_matches('/').to_owned(),
     }
 }
@@ -333,7 +336,8 @@ fn a_running_agent_has_the_charts_of_file_systems_and_jitter() {
         assert!(begun.elapsed() < Duration::from_secs(30), "the collectors do not collect");
         pause.wait(Duration::from_millis(50));
     }
-    collectors.stop(Duration::from_secs(5));
+    stop.stop();
+    assert!(collectors.join(Duration::from_secs(5)));
     check_facts(host, "idlejitter.plugin");
     if there("disk_space._") && there("disk_inodes._") {
         let chart = host.chart("disk_space._").unwrap();

@@ -4,7 +4,7 @@
 //! the calling thread's own cache line, so hot paths may count.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Cells of a counter; threads are spread over them.
 const CELLS: usize = 16;
@@ -52,57 +52,6 @@ impl Default for Counter {
     }
 }
 
-/// A number that rises and falls.
-#[derive(Default)]
-pub struct Gauge(AtomicI64);
-
-impl Gauge {
-    pub const fn new() -> Gauge {
-        Gauge(AtomicI64::new(0))
-    }
-
-    pub fn add(&self, amount: i64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// One more until the returned guard is dropped.
-    pub fn hold(&'static self) -> Held {
-        self.add(1);
-        Held(self)
-    }
-}
-
-/// Takes one from a [`Gauge`] when dropped.
-pub struct Held(&'static Gauge);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.0.add(-1);
-    }
-}
-
-/// The largest value since it was last asked for.
-#[derive(Default)]
-pub struct Peak(AtomicU64);
-
-impl Peak {
-    pub const fn new() -> Peak {
-        Peak(AtomicU64::new(0))
-    }
-
-    pub fn see(&self, value: u64) {
-        self.0.fetch_max(value, Ordering::Relaxed);
-    }
-
-    pub fn take(&self) -> u64 {
-        self.0.swap(0, Ordering::Relaxed)
-    }
-}
-
 /// Who reads samples, in the order of the dimensions of `netdata.queries`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueryBy {
@@ -118,47 +67,21 @@ pub enum QueryBy {
 
 pub const QUERY_SOURCES: usize = 8;
 
-/// What the agent counts about itself.
+/// What the agent counts about its samples; what its clients cost is counted by the web server.
 pub struct Stats {
-    /// Connections to the web server.
-    pub web_clients: Gauge,
-    pub web_requests: Counter,
-    /// Bytes of requests and answers on the wire.
-    pub web_received: Counter,
-    pub web_sent: Counter,
-    /// Microseconds from request to answer, of all requests and of the slowest.
-    pub web_micros: Counter,
-    pub web_micros_max: Peak,
-    /// Bytes of compressed answers before and after compression.
-    pub web_plain: Counter,
-    pub web_compressed: Counter,
     queries: [Counter; QUERY_SOURCES],
     points_read: [Counter; QUERY_SOURCES],
+    /// Slots written, gaps included.
     pub points_stored: Counter,
 }
 
 pub static STATS: Stats = Stats {
-    web_clients: Gauge::new(),
-    web_requests: Counter::new(),
-    web_received: Counter::new(),
-    web_sent: Counter::new(),
-    web_micros: Counter::new(),
-    web_micros_max: Peak::new(),
-    web_plain: Counter::new(),
-    web_compressed: Counter::new(),
     queries: [const { Counter::new() }; QUERY_SOURCES],
     points_read: [const { Counter::new() }; QUERY_SOURCES],
     points_stored: Counter::new(),
 };
 
 impl Stats {
-    /// One request was answered.
-    pub fn web_request(&self, micros: u64) {
-        self.web_requests.add(1);
-        self.web_micros.add(micros);
-        self.web_micros_max.see(micros);
-    }
-
     /// One series was read.
     pub fn query(&self, by: QueryBy, points: u64) {
         self.queries[by as usize].add(1);
@@ -188,22 +111,5 @@ mod tests {
             thread.join().unwrap();
         }
         assert_eq!(COUNTER.get(), 60);
-    }
-
-    #[test]
-    fn a_gauge_is_held_as_long_as_its_guard() {
-        static GAUGE: Gauge = Gauge::new();
-        let held = GAUGE.hold();
-        assert_eq!(GAUGE.get(), 1);
-        drop(held);
-        assert_eq!(GAUGE.get(), 0);
-    }
-
-    #[test]
-    fn a_peak_is_forgotten_once_told() {
-        let peak = Peak::new();
-        peak.see(5);
-        peak.see(3);
-        assert_eq!((peak.take(), peak.take()), (5, 0));
     }
 }

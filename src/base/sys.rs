@@ -532,6 +532,16 @@ pub fn disk_usage(path: &Path) -> io::Result<DiskUsage> {
     })
 }
 
+/// Whether `path` lies in procfs or sysfs.
+pub fn is_kernel_file_system(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { return false };
+    // SAFETY: the C struct holds integers only, for which zero bytes are a valid value.
+    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path ends with a zero byte and `about` is writable; neither is kept.
+    let failed = unsafe { libc::statfs(path.as_ptr(), &raw mut about) };
+    failed == 0 && [libc::PROC_SUPER_MAGIC, libc::SYSFS_MAGIC].contains(&about.f_type)
+}
+
 /// Major and minor number of a device.
 pub fn device_numbers(device: u64) -> (u64, u64) {
     (u64::from(libc::major(device)), u64::from(libc::minor(device)))

@@ -209,7 +209,7 @@ pub const NETDATA_CONF: &[Known] = &[
         Some("yes"),
         &[("global", "delete orphan hosts files")],
     ),
-    later("db", "enable zero metrics", Some("no"), &[("global", "enable zero metrics")]),
+    now("db", "enable zero metrics", &[("global", "enable zero metrics")]),
     later("db", "replication threads", Some("1"), &[]),
     later("db", "dbengine pages per extent", None, &[("global", "dbengine extent pages")]),
     // [directories]

@@ -22,8 +22,9 @@ use crate::base::threads::StopToken;
 use crate::base::time::Clock;
 use crate::base::{PROGRAM, VERSION, sys};
 use crate::config::{Config, NETDATA_CONF, OnDemand, ReceiverDefaults, SenderOptions, StreamConf};
-use crate::ingest::plugins;
+use crate::ingest::{collectors, plugins};
 use crate::metrics::{Host, HostInfo, HostKind, HostSettings, Hosts, SystemInfo};
+use crate::net::Usage;
 use crate::storage::none::NoneEngine;
 use crate::storage::ring::RingEngine;
 use crate::storage::{Mode, StorageEngine};
@@ -88,10 +89,11 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     // STREAM_SENDER[host]: the senders of this host and, later, of its children
     let streams = start_streams(&ground, streaming, &hosts, &stop);
     parts.push(stream_part(&streams));
-    // ingest::collect(...)    PLUGIN[proc], PLUGIN[diskspace], ...: the internal collectors
+    let usage = Arc::new(Usage::default());
+    parts.push(start_collectors(&ground, &host, &usage, &stop));
     parts.push(start_plugins(&ground, &hosts, &stop)?);
     if let Some(web) = ground.web.take() {
-        parts.push(start_web(web, &ground, &hosts, &streams, sender.enabled, &stop)?);
+        parts.push(start_web(web, &ground, &hosts, &streams, &usage, sender.enabled, &stop)?);
     }
     for (section, name) in ground.config.touch_later(NETDATA_CONF) {
         log::info!("CONFIG: [{section}] '{name}' is known but has no effect yet.");
@@ -237,6 +239,28 @@ fn announce(host: &Host, sender: &SenderOptions) {
 
 // ------------------------------------------------------------------ the parts
 
+/// PLUGIN[proc], PLUGIN[diskspace], ...: the internal collectors.
+fn start_collectors(
+    ground: &Ground,
+    host: &Arc<Host>,
+    usage: &Arc<Usage>,
+    stop: &StopToken,
+) -> Part {
+    let config = &ground.config;
+    let zero_metrics = config.on_demand("db", "enable zero metrics", OnDemand::No);
+    let setup = collectors::Setup {
+        host: Arc::clone(host),
+        config: Arc::clone(config),
+        clock: ground.clock.clone(),
+        every: ground.settings.database.update_every,
+        zero_metrics: zero_metrics == OnDemand::Yes,
+        usage: Arc::clone(usage),
+        prefix: collectors::usable_prefix(&ground.settings.host_prefix),
+    };
+    let running = collectors::start(&setup, stop);
+    Part::new("COLLECTORS", running.stop_token().clone(), move |patience| running.join(patience))
+}
+
 /// PLUGINSD[name]: the external plugins.
 fn start_plugins(ground: &Ground, hosts: &Arc<Hosts>, stop: &StopToken) -> anyhow::Result<Part> {
     let options = plugins::Options {
@@ -308,6 +332,7 @@ fn start_web(
     ground: &Ground,
     hosts: &Arc<Hosts>,
     streams: &Arc<Streams>,
+    usage: &Arc<Usage>,
     stream_enabled: bool,
     stop: &StopToken,
 ) -> anyhow::Result<Part> {
@@ -323,7 +348,7 @@ fn start_web(
         config: Arc::clone(&ground.config),
         options,
         names: web::acl::Names::new(ground.clock.clone()),
-        usage: Arc::default(),
+        usage: Arc::clone(usage),
         scrapers: Default::default(),
         streams: Arc::new(stream::Acceptor(Arc::clone(streams))),
         stream_enabled,

@@ -9,6 +9,7 @@
 use super::chart::{Chart, ChartOptions, ChartState};
 use super::dimension::{Algorithm, Dimension, DimensionOptions};
 use crate::base::number::{Sample, SampleFlags};
+use crate::base::stats::STATS;
 use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
 
 /// A value waiting for its END.
@@ -168,6 +169,7 @@ impl Chart {
                 dim.writer.store(next, dim.current);
             }
             reset_here = false;
+            STATS.points_stored.add(state.dims.len() as u64);
             state.counter += 1;
             state.last_updated = next;
             if let Some(tap) = &*tap {
@@ -224,6 +226,7 @@ impl Chart {
             dim.updated = true;
             dim.writer.store(end, dim.current);
         }
+        STATS.points_stored.add(point.values.len() as u64);
         let since_us = end_us - state.last_collected;
         state.counter += 1;
         state.counter_done += 1;

@@ -28,7 +28,7 @@ pub mod timex;
 pub mod idlejitter;
 pub mod own;
 
-pub use self::setup::Setup;
+pub use self::setup::{Setup, usable_prefix};
 
 use self::lanes::Pool;
 
@@ -96,13 +96,17 @@ impl Collectors {
         }
     }
 
-    /// Stops all collectors and waits for their threads, but not longer than `patience` for those that hang.
-    pub fn stop(mut self, patience: Duration) {
-        self.stop.stop();
+    /// Ends all collectors when stopped.
+    pub fn stop_token(&self) -> &StopToken {
+        &self.stop
+    }
+
+    /// After the stop: waits for the threads, at most so long; false when some hang and are left behind.
+    pub fn join(mut self, patience: Duration) -> bool {
         for pool in &self.pools {
             self.threads.append(&mut pool.take_threads());
         }
-        // The token is stopped, so waiting on another one is how to let a little time pass.
+        // Waiting on a token of nobody's is how to let a little time pass.
         let pause = StopToken::new();
         let mut left = patience;
         const STEP: Duration = Duration::from_millis(5);
@@ -116,8 +120,6 @@ impl Collectors {
             // A panic was logged when it happened.
             let _ = thread.join();
         }
-        if !hanging.is_empty() {
-            log::error!("{} collecting threads hang and are left behind", hanging.len());
-        }
+        hanging.is_empty()
     }
 }

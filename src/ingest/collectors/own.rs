@@ -1,4 +1,6 @@
-//! The agent about itself: charts `netdata.*`, from what everybody counts in [`crate::base::stats`].
+//! The agent about itself: charts `netdata.*`, from what is counted in [`crate::base::stats`] and by the web server.
+
+use std::sync::Arc;
 
 use super::chart::{At, CHART, ChartDef, DimDef, Row, Site, When, absolute, incremental};
 use super::lanes::{After, Task, Tick};
@@ -7,6 +9,8 @@ use crate::base::stats::STATS;
 use crate::base::sys;
 use crate::base::time::UnixMicros;
 use crate::metrics::ChartType;
+use crate::net::Usage;
+use crate::net::usage::read;
 
 static CPU: ChartDef = ChartDef {
     id: "netdata.server_cpu",
@@ -128,6 +132,7 @@ static POINTS_STORED: ChartDef = ChartDef {
 struct Own {
     site: Site,
     started: UnixMicros,
+    usage: Arc<Usage>,
     cpu: Row,
     uptime: Row,
     clients: Row,
@@ -157,6 +162,7 @@ pub fn task(setup: &Setup) -> Box<dyn Task> {
     Box::new(Own {
         site: setup.site("netdata", "stats"),
         started: setup.clock.now(),
+        usage: Arc::clone(&setup.usage),
         cpu: row(&CPU),
         uptime: row(&UPTIME),
         clients: row(&CLIENTS),
@@ -182,13 +188,13 @@ impl Task for Own {
         let (user_us, system_us) = sys::process_times_us();
         self.cpu.collect(at, &[user_us, system_us]);
         self.uptime.collect(at, &[(tick.now - self.started) / 1_000_000]);
-        self.clients.collect(at, &[STATS.web_clients.get()]);
-        let requests = STATS.web_requests.get();
-        self.requests.collect(at, &[signed(requests)]);
-        let traffic = [&STATS.web_received, &STATS.web_sent].map(|counter| signed(counter.get()));
+        let usage = &self.usage;
+        self.clients.collect(at, &[signed(read(&usage.clients))]);
+        self.requests.collect(at, &[signed(read(&usage.requests))]);
+        let traffic = [&usage.received_bytes, &usage.sent_bytes].map(|bytes| signed(read(bytes)));
         self.traffic.collect(at, &traffic);
-        self.last.update(requests);
-        let slowest = signed(STATS.web_micros_max.take()).max(self.last.average_us);
+        self.last.update(usage);
+        let slowest = signed(usage.take_longest_us()).max(self.last.average_us);
         self.response_time.collect(at, &[self.last.average_us, slowest]);
         self.compression.collect(at, &[self.last.savings]);
         self.queries.collect(at, &STATS.queries().map(signed));
@@ -200,14 +206,15 @@ impl Task for Own {
 
 impl Last {
     /// Averages over the requests since the last tick; without any, those before stand.
-    fn update(&mut self, requests: u64) {
-        let micros = STATS.web_micros.get();
+    fn update(&mut self, usage: &Usage) {
+        let requests = read(&usage.requests);
+        let micros = read(&usage.response_us);
         let (new, time) = (requests.wrapping_sub(self.requests), micros.wrapping_sub(self.micros));
         if let Some(average) = time.checked_div(new) {
             self.average_us = average.cast_signed();
         }
         (self.requests, self.micros) = (requests, micros);
-        let (plain, compressed) = (STATS.web_plain.get(), STATS.web_compressed.get());
+        let (plain, compressed) = (read(&usage.plain_bytes), read(&usage.compressed_bytes));
         let (before, after) =
             (plain.wrapping_sub(self.plain), compressed.wrapping_sub(self.compressed));
         if let Some(thousandths) = after.saturating_mul(100_000).checked_div(before) {

@@ -1,12 +1,14 @@
 //! What every collector is made from: the host it collects for and the options it asks for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::chart::{Site, When};
+use crate::base::sys;
 use crate::base::time::{Clock, UpdateEvery};
 use crate::config::{Config, OnDemand};
 use crate::metrics::Host;
+use crate::net::Usage;
 
 /// Everything the collectors need of the daemon.
 #[derive(Clone)]
@@ -19,7 +21,9 @@ pub struct Setup {
     pub every: UpdateEvery,
     /// `[db] enable zero metrics`: charts that would wait for a value other than zero do not wait.
     pub zero_metrics: bool,
-    /// `[global] host access prefix`, checked; normally empty.
+    /// What the web server counts of its clients.
+    pub usage: Arc<Usage>,
+    /// `[global] host access prefix` as [`usable_prefix`] gives it; normally empty.
     pub prefix: String,
 }
 
@@ -57,7 +61,38 @@ impl Setup {
     }
 }
 
+/// The host access prefix if the kernel's file systems really are there, else nothing.
+pub fn usable_prefix(prefix: &str) -> String {
+    let prefix = prefix.trim_end_matches('/');
+    if prefix.is_empty() {
+        return String::new();
+    }
+    for dir in ["proc", "sys"] {
+        let path = format!("{prefix}/{dir}");
+        if !sys::is_kernel_file_system(Path::new(&path)) {
+            log::error!(
+                "Ignoring host prefix '{prefix}': path '{path}' is not a virtual file system"
+            );
+            return String::new();
+        }
+    }
+    prefix.to_owned()
+}
+
 /// Puts `name` where a template has `%s`.
 pub fn fill(template: &str, name: &str) -> PathBuf {
     PathBuf::from(template.replacen("%s", name, 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_is_used_only_where_the_kernel_is() {
+        assert_eq!(usable_prefix("/"), "");
+        assert_eq!(usable_prefix("/nowhere"), "");
+        assert_eq!(usable_prefix("/proc/self/root"), "/proc/self/root");
+        assert_eq!(usable_prefix("/usr"), "");
+    }
 }
