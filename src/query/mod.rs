@@ -5,6 +5,7 @@
 
 pub mod options;
 pub mod window;
+pub mod tiers;
 pub mod group;
 pub mod rows;
 pub mod answer;

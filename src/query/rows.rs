@@ -149,6 +149,10 @@ impl<'a> Walk<'a> {
         }
     }
 
+    pub fn points_read(&self) -> u64 {
+        self.column.points_read
+    }
+
     /// Whether more points can change anything.
     pub fn is_complete(&self) -> bool {
         self.column.values.len() == self.rows

@@ -9,6 +9,7 @@ use super::group::{Grouping, Method};
 use super::options::Options;
 use super::rows::{Column, Facet, Notes, Point, Walk};
 use super::select::{self, Metric, Wanted};
+use super::tiers;
 use super::window::{self, Asked, Held, Window};
 use crate::base::number::Sample;
 use crate::base::time::UnixSeconds;
@@ -64,11 +65,8 @@ pub struct Outcome {
     pub answer: Answer,
     pub kind: Kind,
     pub label_keys: Vec<String>,
-}
-
-/// How many tiers the host's samples are kept in.
-pub fn tiers(_host: &Host) -> usize {
-    1
+    /// The tier that was asked for, if there is one of that number.
+    pub tier: Option<usize>,
 }
 
 /// Answers `query`; `expired` is asked before every metric.
@@ -93,7 +91,8 @@ pub fn run(
     let selection = select::select(host, &wanted, query.clock);
     let Some(held) = held(&selection.metrics) else { return Err(QueryError::NoMatch) };
     let mut options = query.options;
-    let tier = query.tier.filter(|tier| *tier < tiers(host));
+    let tiers = selection.metrics.iter().map(|metric| metric.tiers_count).max().unwrap_or(1);
+    let tier = query.tier.filter(|tier| *tier < tiers);
     options.set(Options::SELECTED_TIER, tier.is_some());
     let asked = Asked {
         after: query.after,
@@ -101,7 +100,9 @@ pub fn run(
         points: query.points,
         gtime: query.gtime,
         options,
-        forced_every: None,
+        forced_every: tier.filter(|tier| *tier > 0).and_then(|tier| {
+            selection.metrics.iter().filter_map(|m| m.tiers[tier].map(|held| held.every)).min()
+        }),
     };
     let rows_max = VALUES_MAX / i64::try_from(selection.metrics.len()).unwrap_or(i64::MAX);
     let window = window::resolve(&asked, held, query.clock, rows_max);
@@ -117,13 +118,13 @@ pub fn run(
     };
     let mut grouping = Grouping::new(method, query.group_options, &window);
     let mut series = Vec::with_capacity(selection.metrics.len());
-    let mut points_read = 0;
+    let mut points_per_tier = vec![0; tiers];
     for metric in selection.metrics {
         if expired() {
             return Err(QueryError::TimedOut);
         }
-        let column = column(&metric, &window, facet, notes, &mut grouping);
-        points_read += column.points_read;
+        let column =
+            column(&metric, &window, (facet, notes), tier, &mut grouping, &mut points_per_tier);
         series.push(Series {
             chart: metric.chart,
             id: metric.id,
@@ -136,8 +137,6 @@ pub fn run(
     if options.contains(Options::NONZERO) && query.dimensions.is_empty() {
         drop_zeros(&mut series);
     }
-    let mut points_per_tier = vec![0; tiers(host)];
-    points_per_tier[0] = points_read;
     let answer = Answer {
         window,
         held,
@@ -149,31 +148,61 @@ pub fn run(
         full: selection.full,
     };
     let kind = if selection.single { Kind::Single } else { Kind::Pattern };
-    Ok(Outcome { answer, kind, label_keys: selection.label_keys })
+    Ok(Outcome { answer, kind, label_keys: selection.label_keys, tier })
 }
 
 /// What all metrics together hold; `None` without metrics.
 fn held(metrics: &[Metric]) -> Option<Held> {
-    metrics.iter().map(|m| Held { every: m.every, first: m.first, last: m.last }).reduce(|a, b| {
-        Held { every: a.every.min(b.every), first: a.first.min(b.first), last: a.last.max(b.last) }
-    })
+    metrics
+        .iter()
+        .filter_map(|m| {
+            let (first, last) = select::span_of(&m.tiers)?;
+            Some(Held { every: m.every, first, last })
+        })
+        .reduce(|a, b| Held {
+            every: a.every.min(b.every),
+            first: a.first.min(b.first),
+            last: a.last.max(b.last),
+        })
 }
 
-/// Walks one metric, from the last sample by the start of the window to the first one at its end or later.
+/// Walks one metric through the tiers that answer best.
 fn column(
     metric: &Metric,
     window: &Window,
-    facet: Facet,
-    notes: Notes,
+    (facet, notes): (Facet, Notes),
+    forced: Option<usize>,
     grouping: &mut Grouping,
+    points_per_tier: &mut [u64],
 ) -> Column {
-    let every = metric.every;
     let mut walk = Walk::new(window, facet, notes, grouping);
-    let after = window.after - window.after.rem_euclid(every) - every;
-    let before = window.before + (every - window.before.rem_euclid(every)) % every;
-    metric.reader.read(UnixSeconds(after), UnixSeconds(before), &mut |end, sample| {
-        walk.feed(&point_of(end.0, every, sample));
-    });
+    let rows = i64::try_from(window.rows).unwrap_or(i64::MAX);
+    for stretch in tiers::plan(&metric.tiers, forced, (window.after, window.before, rows)) {
+        let before = walk.points_read();
+        let (from, to, every) =
+            (UnixSeconds(stretch.after), UnixSeconds(stretch.before), stretch.every);
+        if stretch.tier == 0 {
+            metric.reader.read(from, to, &mut |end, sample| {
+                walk.feed(&point_of(end.0, every, sample));
+            });
+        } else {
+            metric.reader.read_tier(stretch.tier, from, to, &mut |point| {
+                walk.feed(&Point {
+                    start: point.end.0 - every,
+                    end: point.end.0,
+                    sum: point.sum,
+                    min: point.min,
+                    max: point.max,
+                    count: point.count,
+                    anomalous: point.anomalous,
+                    reset: false,
+                });
+            });
+        }
+        if let Some(points) = points_per_tier.get_mut(stretch.tier) {
+            *points += walk.points_read() - before;
+        }
+    }
     walk.finish()
 }
 

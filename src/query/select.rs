@@ -8,6 +8,7 @@ use rustc_hash::FxHashSet;
 
 use super::answer::{ChartRef, FullLists};
 use super::options::Options;
+use super::tiers::{TIERS_MAX, TierHeld, Tiers};
 use super::window;
 use crate::base::pattern::SimplePattern;
 use crate::base::time::UnixSeconds;
@@ -39,9 +40,10 @@ pub(super) struct Metric {
     pub(super) name: Arc<str>,
     pub(super) shown: bool,
     pub(super) latest: f64,
+    /// Of the chart.
     pub(super) every: i64,
-    pub(super) first: i64,
-    pub(super) last: i64,
+    pub(super) tiers: Tiers,
+    pub(super) tiers_count: usize,
     pub(super) reader: Arc<dyn Reader>,
 }
 
@@ -141,6 +143,30 @@ pub fn any_label_matches(pattern: &SimplePattern, labels: &Labels) -> bool {
     })
 }
 
+/// What every tier holds of a metric.
+fn held(reader: &dyn Reader, every: i64) -> Tiers {
+    let mut tiers = Tiers::default();
+    tiers[0] =
+        reader.retention().map(|(first, last)| TierHeld { every, first: first.0, last: last.0 });
+    for (tier, held) in tiers.iter_mut().enumerate().take(reader.tiers()).skip(1) {
+        *held = reader.tier_retention(tier).map(|(every, first, last)| TierHeld {
+            every: every.seconds(),
+            first: first.0,
+            last: last.0,
+        });
+    }
+    tiers
+}
+
+/// First and last second over all tiers.
+pub(super) fn span_of(tiers: &Tiers) -> Option<(i64, i64)> {
+    tiers
+        .iter()
+        .flatten()
+        .map(|held| (held.first, held.last))
+        .reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)))
+}
+
 struct Collector<'a> {
     by_dimension: Option<SimplePattern>,
     options: Options,
@@ -185,9 +211,10 @@ impl Collector<'_> {
             if !shown && !self.options.contains(Options::PERCENTAGE) {
                 continue;
             }
-            let Some((first, last)) = dim.reader.retention() else { continue };
+            let tiers = held(&*dim.reader, every);
+            let Some((first, last)) = span_of(&tiers) else { continue };
             let (after, before) = self.span;
-            if first.0 - 2 * every > before || last.0 + 2 * every < after {
+            if first - 2 * every > before || last + 2 * every < after {
                 continue;
             }
             self.selection.metrics.push(Metric {
@@ -197,8 +224,8 @@ impl Collector<'_> {
                 shown,
                 latest: dim.latest,
                 every,
-                first: first.0,
-                last: last.0,
+                tiers,
+                tiers_count: dim.reader.tiers().clamp(1, TIERS_MAX),
                 reader: Arc::clone(&dim.reader),
             });
         }

@@ -68,7 +68,7 @@ struct Comparison<'a> {
 struct Statistics {
     queries: i64,
     result_points: i64,
-    points_read: u64,
+    points_per_tier: Vec<u64>,
 }
 
 /// A dimension that has a weight.
@@ -226,7 +226,11 @@ fn weigh(
         let series = i64::try_from(answer.series.len()).unwrap_or(0);
         statistics.queries += series;
         statistics.result_points += series * i64::try_from(answer.rows()).unwrap_or(0);
-        statistics.points_read += answer.points_per_tier.iter().sum::<u64>();
+        let tiers = statistics.points_per_tier.len().max(answer.points_per_tier.len());
+        statistics.points_per_tier.resize(tiers, 0);
+        for (all, own) in statistics.points_per_tier.iter_mut().zip(&answer.points_per_tier) {
+            *all += own;
+        }
         Some(outcome)
     };
     let highlight = comparison.highlight;
@@ -276,10 +280,12 @@ fn write_head(j: &mut JsonWriter, comparison: &Comparison<'_>, statistics: &Stat
         j.key("db_queries").integer(statistics.queries);
         j.key("query_result_points").integer(statistics.result_points);
         j.key("binary_searches").integer(0);
-        let read = i64::try_from(statistics.points_read).unwrap_or(i64::MAX);
-        j.key("db_points_read").integer(read);
+        let count = |points: u64| i64::try_from(points).unwrap_or(i64::MAX);
+        j.key("db_points_read").integer(count(statistics.points_per_tier.iter().sum()));
         j.key("db_points_per_tier").array(|j| {
-            j.integer(read);
+            for points in &statistics.points_per_tier {
+                j.integer(count(*points));
+            }
         });
     });
     j.key("group").string(crate::query::group::Method::parse(comparison.group).1);

@@ -108,7 +108,7 @@ impl<'a> Parameters<'a> {
                 group: text("group"),
                 group_options: text("group_options"),
                 options,
-                tier: tier(call.host, text("tier")),
+                tier: tier(text("tier")),
                 clock: call.now().0,
                 want_resets: false,
             },
@@ -144,10 +144,10 @@ impl<'a> Parameters<'a> {
     }
 }
 
-/// The tier that was asked for, if there is one of that number.
-fn tier(host: &Host, text: &str) -> Option<usize> {
+/// The number of a tier; nothing that is no number.
+fn tier(text: &str) -> Option<usize> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    text[..digits].parse().ok().filter(|tier| *tier < run::tiers(host))
+    text[..digits].parse().ok()
 }
 
 fn body(host: &Host, parameters: &Parameters<'_>, outcome: &Outcome) -> String {
@@ -213,7 +213,7 @@ fn describe(host: &Host, query: &run::Query<'_>, outcome: &Outcome) -> String {
         ),
     };
     let mut options = query.options;
-    options.set(Options::SELECTED_TIER, query.tier.is_some());
+    options.set(Options::SELECTED_TIER, outcome.tier.is_some());
     let _ = write!(
         out,
         "/dimensions:{}/after:{}/before:{}/points:{}/group:{}{}/options:{}",
@@ -228,7 +228,7 @@ fn describe(host: &Host, query: &run::Query<'_>, outcome: &Outcome) -> String {
     if query.gtime > 0 {
         let _ = write!(out, "/resampling:{}", query.gtime);
     }
-    if let Some(tier) = query.tier {
+    if let Some(tier) = outcome.tier {
         let _ = write!(out, "/tier:{tier}");
     }
     out
