@@ -64,7 +64,7 @@ pub const NETDATA_CONF: &[Known] = &[
     now("db", "mode", &[("db", "db"), ("global", "memory mode")]),
     now("db", "retention", &[("global", "history")]),
     now("db", "update every", &[("global", "update every")]),
-    later("db", "storage tiers", None, &[]),
+    now("db", "storage tiers", &[]),
     later(
         "db",
         "dbengine page cache with malloc",
@@ -82,10 +82,9 @@ pub const NETDATA_CONF: &[Known] = &[
         ],
     ),
     later("db", "dbengine disk space MB", Some("256"), &[("global", "dbengine disk space")]),
-    later(
+    now(
         "db",
         "dbengine multihost disk space MB",
-        Some("256"),
         &[
             ("db", "dbengine tier 0 multihost disk space MB"),
             ("db", "dbengine tier 0 disk space MB"),
@@ -126,76 +125,38 @@ pub const NETDATA_CONF: &[Known] = &[
     later("db", "dbengine page fetch retries", None, &[("global", "dbengine page fetch retries")]),
     later("db", "dbengine page descriptors in file mapped memory", None, &[]),
     later("db", "dbengine tier 1 page cache size MB", None, &[]),
-    later(
+    now(
         "db",
         "dbengine tier 1 multihost disk space MB",
-        None,
         &[("db", "dbengine tier 1 disk space MB")],
     ),
-    later("db", "dbengine tier 1 update every iterations", None, &[]),
     later("db", "dbengine tier 1 backfill", None, &[]),
     later("db", "dbengine tier 2 page cache size MB", None, &[]),
-    later(
+    now(
         "db",
         "dbengine tier 2 multihost disk space MB",
-        None,
         &[("db", "dbengine tier 2 disk space MB")],
     ),
-    later("db", "dbengine tier 2 update every iterations", None, &[]),
     later("db", "dbengine tier 2 backfill", None, &[]),
     later("db", "dbengine tier 3 page cache size MB", None, &[]),
-    later(
+    now(
         "db",
         "dbengine tier 3 multihost disk space MB",
-        None,
         &[("db", "dbengine tier 3 disk space MB")],
     ),
-    later("db", "dbengine tier 3 update every iterations", None, &[]),
     later("db", "dbengine tier 3 backfill", None, &[]),
     later("db", "dbengine tier 4 page cache size MB", None, &[]),
-    later(
+    now(
         "db",
         "dbengine tier 4 multihost disk space MB",
-        None,
         &[("db", "dbengine tier 4 disk space MB")],
     ),
-    later("db", "dbengine tier 4 update every iterations", None, &[]),
     later("db", "dbengine tier 4 backfill", None, &[]),
-    later("db", "dbengine tier 0 retention size", None, &[]),
-    later("db", "dbengine tier 1 retention size", None, &[]),
-    later("db", "dbengine tier 2 retention size", None, &[]),
-    later("db", "dbengine tier 3 retention size", None, &[]),
-    later("db", "dbengine tier 4 retention size", None, &[]),
-    later(
-        "db",
-        "dbengine tier 0 retention time",
-        None,
-        &[("db", "dbengine tier 0 retention days")],
-    ),
-    later(
-        "db",
-        "dbengine tier 1 retention time",
-        None,
-        &[("db", "dbengine tier 1 retention days")],
-    ),
-    later(
-        "db",
-        "dbengine tier 2 retention time",
-        None,
-        &[("db", "dbengine tier 2 retention days")],
-    ),
-    later(
-        "db",
-        "dbengine tier 3 retention time",
-        None,
-        &[("db", "dbengine tier 3 retention days")],
-    ),
-    later(
-        "db",
-        "dbengine tier 4 retention time",
-        None,
-        &[("db", "dbengine tier 4 retention days")],
-    ),
+    now("db", "dbengine tier 0 retention time", &[("db", "dbengine tier 0 retention days")]),
+    now("db", "dbengine tier 1 retention time", &[("db", "dbengine tier 1 retention days")]),
+    now("db", "dbengine tier 2 retention time", &[("db", "dbengine tier 2 retention days")]),
+    now("db", "dbengine tier 3 retention time", &[("db", "dbengine tier 3 retention days")]),
+    now("db", "dbengine tier 4 retention time", &[("db", "dbengine tier 4 retention days")]),
     later("db", "dbengine tier backfill", None, &[]),
     later(
         "db",

@@ -15,6 +15,7 @@ use crate::base::threads::StopToken;
 use crate::base::time::Clock;
 use crate::config::{Config, NETDATA_CONF, Present};
 use crate::metrics::{Hosts, LabelSource, SystemInfo};
+use crate::storage::engines::Engines;
 
 /// All parts together have this long to end.
 const STOP_TIME_US: i64 = 4_500_000;
@@ -41,6 +42,7 @@ pub(super) struct Agent {
     pub(super) signals: Signals,
     pub(super) control: Control,
     pub(super) hosts: Arc<Hosts>,
+    pub(super) engines: Arc<Engines>,
     pub(super) config: Arc<Config>,
     /// The configuration file in use, for reading labels again.
     pub(super) file: Option<PathBuf>,
@@ -154,8 +156,12 @@ impl Agent {
         (answer, None)
     }
 
-    /// Engines that keep files write them; the others have nothing to save.
-    fn save_databases(&self) {}
+    /// Engines that keep their samples in memory and belong on the disk write them.
+    fn save_databases(&self) {
+        for host in self.hosts.all() {
+            host.engine().save();
+        }
+    }
 
     /// Health comes with its own issue.
     fn reload_health(&self) {}
@@ -205,6 +211,11 @@ impl Agent {
             }
         }
         log::info!("EXIT: freeing database memory...");
+        // Nobody collects any more, so this is the last of it.
+        for host in self.hosts.all() {
+            host.engine().save();
+        }
+        self.engines.close();
         if let Some(file) = self.pid_file {
             file.remove();
         }

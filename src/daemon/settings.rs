@@ -8,8 +8,9 @@ use std::time::Duration;
 use crate::base::log::{Options as LogOptions, Target};
 use crate::base::sys;
 use crate::base::time::UpdateEvery;
-use crate::config::{Config, TimeUnit};
+use crate::config::{Config, SizeUnit, TimeUnit};
 use crate::storage::Mode;
+use crate::storage::dbengine as store;
 
 /// Where a packaged agent finds its files; a build for another prefix sets these variables.
 pub(super) const USER_CONFIG_DIR: &str =
@@ -214,6 +215,73 @@ fn kernel_hostname() -> String {
     if name.is_empty() { "localhost".to_owned() } else { name.to_owned() }
 }
 
+/// The dbengine options of `[db]`: those of 2.x, where none of the older ones is set.
+///
+/// An older size is shared out as it was then: half of it to each higher tier. The default times hold only where nobody
+/// chose how much to keep. Without a host that `uses` the store nothing is asked for, so nothing is shown.
+pub(super) fn store_settings(config: &Config, cache: &Path, uses: bool) -> store::Settings {
+    const TIERS_MAX: i64 = 5;
+    const BYTES: u64 = 1 << 30;
+    const BYTES_MIN: u64 = 25 << 20;
+    const OLD_BYTES: u64 = 256 << 20;
+    const OLD_BYTES_MIN: u64 = 64 << 20;
+    const DAY: u64 = 86_400;
+    const TIMES: [u64; 5] = [14 * DAY, 90 * DAY, 730 * DAY, 730 * DAY, 730 * DAY];
+    /// Samples in one point of a tier: its count has 16 bits.
+    const GROUPING_MAX: u32 = 65_535;
+    const OLD_SIZE: &str = "dbengine multihost disk space MB";
+
+    let old = config.is_set("db", OLD_SIZE);
+    let old_bytes = config.size("db", OLD_SIZE, OLD_BYTES, SizeUnit::Mebibytes).max(OLD_BYTES_MIN);
+    let own = Config::new();
+    let config = if uses { config } else { &own };
+    let chosen = old
+        || (1..TIERS_MAX).any(|tier| {
+            ["multihost disk space MB", "retention size", "update every iterations"]
+                .iter()
+                .any(|option| config.is_set("db", &format!("dbengine tier {tier} {option}")))
+        });
+    let wanted = config.number("db", "storage tiers", 3);
+    let count = wanted.clamp(1, TIERS_MAX);
+    if count != wanted {
+        config.set_number("db", "storage tiers", count);
+    }
+    let mut tiers = Vec::new();
+    let mut grouping = 1;
+    for (tier, time) in (0..count).zip(TIMES) {
+        let name = |option: &str| format!("dbengine tier {tier} {option}");
+        let iterations = match tier {
+            0 => 1,
+            _ => config.number("db", &name("update every iterations"), 60).clamp(2, 65_535),
+        };
+        let iterations = u32::try_from(iterations).unwrap_or(60);
+        grouping *= iterations;
+        if grouping > GROUPING_MAX {
+            log::error!(
+                "DBENGINE: tier {tier} would hold too many samples in a point, it is disabled."
+            );
+            break;
+        }
+        let old_name = name("multihost disk space MB");
+        let bytes_max = if tier > 0 && (old || config.is_set("db", &old_name)) {
+            config.size("db", &old_name, old_bytes >> tier, SizeUnit::Mebibytes)
+        } else if old {
+            old_bytes
+        } else {
+            match config.size("db", &name("retention size"), BYTES, SizeUnit::Mebibytes) {
+                0 => 0,
+                bytes => bytes.max(BYTES_MIN),
+            }
+        };
+        let default = Duration::from_secs(if chosen { 0 } else { time });
+        let time = config.duration("db", &name("retention time"), default, TimeUnit::Days);
+        let seconds_max = i64::try_from(time.as_secs()).unwrap_or(0);
+        tiers.push(store::TierSettings { iterations, bytes_max, seconds_max });
+    }
+    let sync_every = config.seconds("db", "dbengine sync every", 5);
+    store::Settings { cache: cache.to_owned(), tiers, sync_every }
+}
+
 /// `[logs]`.
 pub(super) fn log_options(config: &Config, directory: &Path) -> LogOptions {
     let flags = config.string("logs", "debug flags", "0x0000000000000000");
@@ -310,6 +378,37 @@ mod tests {
         let (settings, config) = read("[db]\nmode = none\nretention = 7\n");
         assert_eq!(settings.database.history, DEFAULT_HISTORY);
         assert!(config.render().contains("# option 'retention' is not used."));
+    }
+
+    #[track_caller]
+    fn check_tiers(text: &str, bytes_mib: &[u64], days: &[i64]) {
+        let (_, config) = read(text);
+        let settings = store_settings(&config, Path::new("/c"), true);
+        let found: Vec<_> = settings.tiers.iter().map(|tier| tier.bytes_max >> 20).collect();
+        assert_eq!(found, bytes_mib, "{text}");
+        let found: Vec<_> = settings.tiers.iter().map(|tier| tier.seconds_max / 86_400).collect();
+        assert_eq!(found, days, "{text}");
+    }
+
+    #[test]
+    fn tiers_are_those_of_the_newest_era_unless_an_older_size_is_set() {
+        check_tiers("", &[1024, 1024, 1024], &[14, 90, 730]);
+        check_tiers("[db]\ndbengine multihost disk space MB = 512\n", &[512, 256, 128], &[0, 0, 0]);
+        check_tiers("[db]\ndbengine multihost disk space MB = 1\n", &[64, 32, 16], &[0, 0, 0]);
+        check_tiers("[db]\ndbengine tier 1 retention size = 1MiB\n", &[1024, 25, 1024], &[0, 0, 0]);
+        check_tiers(
+            "[db]\ndbengine tier 0 retention time = 1y\nstorage tiers = 1\n",
+            &[1024],
+            &[365],
+        );
+        check_tiers("[db]\nstorage tiers = 9\n", &[1024; 3], &[14, 90, 730]);
+    }
+
+    #[test]
+    fn an_agent_without_a_store_does_not_show_its_options() {
+        let (_, config) = read("");
+        store_settings(&config, Path::new("/c"), false);
+        assert!(!config.render().contains("storage tiers"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::control::Control;
 use super::machine::{self, LabelInputs, Probe, TimeZone};
 use super::process::{self, Locks, PidFile, RunMark};
 use super::run::{Agent, Part};
-use super::settings::{Directories, Settings, log_options};
+use super::settings::{Directories, Settings, log_options, store_settings};
 use super::signals::Signals;
 use super::{environment, identity};
 use crate::base::log::{self as logs, Phase};
@@ -25,9 +25,8 @@ use crate::config::{Config, NETDATA_CONF, OnDemand, ReceiverDefaults, SenderOpti
 use crate::ingest::{collectors, plugins};
 use crate::metrics::{Host, HostInfo, HostKind, HostSettings, Hosts, SystemInfo};
 use crate::net::Usage;
-use crate::storage::none::NoneEngine;
-use crate::storage::ring::RingEngine;
-use crate::storage::{Mode, StorageEngine};
+use crate::storage::Mode;
+use crate::storage::engines::{Engines, Whose};
 use crate::stream::{self, Streams};
 use crate::web;
 
@@ -72,7 +71,11 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     machine::add_install_type(&mut facts, &settings.directories.config);
 
     let sender = streaming.sender();
-    let host = local_host(settings, guid, zone, &facts);
+    let uses_store =
+        settings.database.mode == Mode::Dbengine || streaming.wants_mode(Mode::Dbengine.name());
+    let store = store_settings(&ground.config, &settings.directories.cache, uses_store);
+    let engines = Arc::new(Engines::new(store, ground.clock.clone()));
+    let host = local_host(settings, guid, zone, &facts, &engines);
     announce(&host, &sender);
     let hosts = Hosts::new(Arc::clone(&host));
     let label_inputs = LabelInputs {
@@ -87,7 +90,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     // From here on there are threads. They stop in the reverse order.
     //
     // STREAM_SENDER[host]: the senders of this host and, later, of its children
-    let streams = start_streams(&ground, streaming, &hosts, &stop);
+    let streams = start_streams(&ground, streaming, &hosts, &engines, &stop);
     parts.push(stream_part(&streams));
     let usage = Arc::new(Usage::default());
     parts.push(start_collectors(&ground, &host, &usage, &stop));
@@ -105,6 +108,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
         signals: ground.signals,
         control,
         hosts,
+        engines,
         config: ground.config,
         file: ground.file,
         facts,
@@ -172,6 +176,7 @@ fn local_host(
     guid: crate::base::ids::MachineGuid,
     zone: TimeZone,
     facts: &SystemInfo,
+    engines: &Engines,
 ) -> Arc<Host> {
     let database = &settings.database;
     let info = HostInfo {
@@ -192,22 +197,8 @@ fn local_host(
         health_enabled: false,
         gap_when_lost: database.gap_when_lost,
     };
-    Host::new(guid, HostKind::Local, info, engine(database.mode, database.history), host_settings)
-}
-
-/// The engine of a mode. Those that are not built yet keep their samples in memory.
-fn engine(mode: Mode, history: i64) -> Arc<dyn StorageEngine> {
-    match mode {
-        Mode::None => Arc::new(NoneEngine::new()),
-        Mode::Ram | Mode::Alloc => Arc::new(RingEngine::in_memory(mode, history)),
-        Mode::Save | Mode::Map | Mode::Dbengine => {
-            log::error!(
-                "Memory mode '{}' is not built yet. Samples are kept in memory only.",
-                mode.name()
-            );
-            Arc::new(RingEngine::in_memory(Mode::Ram, history))
-        }
-    }
+    let engine = engines.engine(database.mode, database.history, Whose::Local);
+    Host::new(guid, HostKind::Local, info, engine, host_settings)
 }
 
 fn announce(host: &Host, sender: &SenderOptions) {
@@ -290,8 +281,10 @@ fn start_streams(
     ground: &Ground,
     conf: Arc<StreamConf>,
     hosts: &Arc<Hosts>,
+    engines: &Arc<Engines>,
     stop: &StopToken,
 ) -> Arc<Streams> {
+    let engines = Arc::clone(engines);
     let (config, database) = (&ground.config, &ground.settings.database);
     let directories = &ground.settings.directories;
     let health = config.string("health", "enabled", "yes");
@@ -311,7 +304,9 @@ fn start_streams(
         accept_every: Duration::from_secs(u64::try_from(accept_every).unwrap_or(0)),
         update_every: database.update_every,
         gap_when_lost: database.gap_when_lost,
-        engine: Box::new(engine),
+        engine: Box::new(move |mode, history, guid| {
+            engines.engine(mode, history, Whose::Other(guid))
+        }),
         cache_dir: directories.cache.clone(),
         lib_dir: directories.lib.clone(),
     };

@@ -40,8 +40,8 @@ use crate::net::parse_destinations;
 use crate::storage::{Mode, StorageEngine};
 use crate::wire::caps::Capabilities;
 
-/// Makes the engine of a host by its mode and its number of entries.
-pub type EngineMaker = Box<dyn Fn(Mode, i64) -> Arc<dyn StorageEngine> + Send + Sync>;
+/// Makes the engine of a host by its mode, its number of entries and its identity.
+pub type EngineMaker = Box<dyn Fn(Mode, i64, MachineGuid) -> Arc<dyn StorageEngine> + Send + Sync>;
 
 /// What streaming needs to know of the agent.
 pub struct Settings {

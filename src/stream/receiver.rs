@@ -557,7 +557,7 @@ fn host_for(
             );
             Mode::Save
         });
-        let engine = (settings.engine)(mode, options.history);
+        let engine = (settings.engine)(mode, options.history, guid);
         let health = health_word(options.health);
         let kept = HostSettings {
             mode: engine.mode(),
