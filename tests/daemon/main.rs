@@ -15,3 +15,5 @@ mod life;
 mod many_children;
 #[cfg(test)]
 mod same_guid;
+#[cfg(test)]
+mod web;

@@ -53,6 +53,23 @@ static REQUESTS: ChartDef = ChartDef {
     ..CHART
 };
 
+/// Ours alone: a flood of connections or requests shows here.
+static REFUSED: ChartDef = ChartDef {
+    id: "netdata.web_refused",
+    title: "What the web server turned away",
+    units: "events/s",
+    family: "api",
+    chart_type: ChartType::Stacked,
+    priority: 130_350,
+    dims: &[
+        incremental("too_many"),
+        incremental("not_allowed"),
+        incremental("not_understood"),
+        incremental("too_slow"),
+    ],
+    ..CHART
+};
+
 static TRAFFIC: ChartDef = ChartDef {
     id: "netdata.net",
     title: "Traffic of the web server",
@@ -137,6 +154,7 @@ struct Own {
     uptime: Row,
     clients: Row,
     requests: Row,
+    refused: Row,
     traffic: Row,
     response_time: Row,
     compression: Row,
@@ -167,6 +185,7 @@ pub fn task(setup: &Setup) -> Box<dyn Task> {
         uptime: row(&UPTIME),
         clients: row(&CLIENTS),
         requests: row(&REQUESTS),
+        refused: row(&REFUSED),
         traffic: row(&TRAFFIC),
         response_time: row(&RESPONSE_TIME),
         compression: row(&COMPRESSION),
@@ -191,6 +210,8 @@ impl Task for Own {
         let usage = &self.usage;
         self.clients.collect(at, &[signed(read(&usage.clients))]);
         self.requests.collect(at, &[signed(read(&usage.requests))]);
+        let refused = [&usage.refused, &usage.denied, &usage.malformed, &usage.timed_out];
+        self.refused.collect(at, &refused.map(|count| signed(read(count))));
         let traffic = [&usage.received_bytes, &usage.sent_bytes].map(|bytes| signed(read(bytes)));
         self.traffic.collect(at, &traffic);
         self.last.update(usage);
