@@ -50,7 +50,7 @@ const fn feature(group: Group, name: &'static str, key: &'static str, built: boo
 }
 
 pub const FEATURES: &[Feature] = &[
-    feature(Group::Features, "dbengine", "dbengine", false),
+    feature(Group::Features, "dbengine", "dbengine", true),
     feature(Group::Features, "Native HTTPS", "native-https", false),
     feature(Group::Features, "Netdata Cloud", "cloud", false),
     feature(Group::Features, "ACLK", "aclk", false),
