@@ -128,9 +128,11 @@ impl<'a> Session<'a> {
         self.shared.agent.clock.monotonic_us().saturating_add(micros)
     }
 
-    /// Waits for more bytes; false at the end of the connection or of the time.
+    /// Waits for more bytes; false at the end of the connection or of the time, and when nothing at all comes for as long as
+    /// a client may be idle.
     fn read_more(&mut self, deadline: i64) -> bool {
         let agent = &self.shared.agent;
+        let deadline = deadline.min(self.deadline(agent.options.idle));
         loop {
             let left = deadline - agent.clock.monotonic_us();
             let Some(left) = u64::try_from(left).ok().filter(|left| *left > 0) else {
