@@ -95,7 +95,8 @@ pub(super) const ILLEGAL: &str = "Illegal command. Please type \"help\" for inst
 impl Command {
     /// Names are matched by their beginning, in this order, as the original does.
     pub(super) fn parse(text: &str) -> Option<Command> {
-        let text = text.trim_end_matches(['\0', '\n', '\r']);
+        // Older clients put a blank behind every word.
+        let text = text.trim_end_matches(['\0', '\n', '\r', ' ']);
         let after = |name| text.strip_prefix(name).map(str::trim_start);
         let plain = [
             ("help", Command::Help),
@@ -213,7 +214,7 @@ fn answer(mut client: UnixStream, run: &mut impl FnMut(&Command) -> Answer) -> i
     let text = read_command(&mut client)?;
     let answer = match Command::parse(&text) {
         Some(command) => {
-            log::info!("COMMAND: {}", text.trim_end_matches('\0'));
+            log::info!("COMMAND: {}", text.trim_end_matches(['\0', ' ']));
             run(&command)
         }
         None => Answer::failed(ILLEGAL),
@@ -253,6 +254,10 @@ mod tests {
                 name: "n".into(),
                 value: "a|b".into()
             })
+        );
+        assert_eq!(
+            Command::parse("read-config netdata|a b|c d "),
+            Some(Command::ReadConfig { section: "a b".into(), name: "c d".into() })
         );
         assert_eq!(Command::parse("read-config netdata|s"), None);
         assert_eq!(Command::parse("Ping"), None);
