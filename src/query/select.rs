@@ -143,16 +143,18 @@ pub fn any_label_matches(pattern: &SimplePattern, labels: &Labels) -> bool {
     })
 }
 
-/// What every tier holds of a metric.
+/// What every tier holds of a metric. A point of a higher tier counts once its time is over: until then it knows only a
+/// part of its samples.
 fn held(reader: &dyn Reader, every: i64) -> Tiers {
     let mut tiers = Tiers::default();
-    tiers[0] =
-        reader.retention().map(|(first, last)| TierHeld { every, first: first.0, last: last.0 });
+    let samples = reader.retention();
+    tiers[0] = samples.map(|(first, last)| TierHeld { every, first: first.0, last: last.0 });
+    let newest = samples.map_or(i64::MAX, |(_, last)| last.0);
     for (tier, held) in tiers.iter_mut().enumerate().take(reader.tiers()).skip(1) {
-        *held = reader.tier_retention(tier).map(|(every, first, last)| TierHeld {
-            every: every.seconds(),
-            first: first.0,
-            last: last.0,
+        *held = reader.tier_retention(tier).and_then(|(every, first, last)| {
+            let every = every.seconds();
+            let last = last.0.min(newest - newest.rem_euclid(every));
+            (first.0 <= last).then_some(TierHeld { every, first: first.0, last })
         });
     }
     tiers

@@ -99,7 +99,11 @@ pub fn plan(
     let stretch = |(n, (tier, held)): (usize, &(usize, TierHeld))| {
         let every = held.every;
         let from = after - after.rem_euclid(every) - every;
-        let to = before + (every - before.rem_euclid(every)) % every;
+        let mut to = before + (every - before.rem_euclid(every)) % every;
+        if *tier > 0 {
+            // what may stand behind it is not complete
+            to = to.min(held.last);
+        }
         Stretch {
             tier: *tier,
             every,

@@ -1,7 +1,8 @@
 //! Points of the higher tiers: what many slots come to, and their pages.
 //!
-//! A point keeps sum, least, greatest, how many samples and how many of them anomalous. Sums and bounds are stored
-//! numbers like any sample, so a point loses nothing a sample would not.
+//! A point keeps sum, least, greatest, how many samples and how many of them anomalous. Least and greatest are so by
+//! magnitude, as queries for a minimum or maximum compare on every tier; of equal ones the first is kept. Sums and bounds
+//! are stored numbers like any sample, so a point loses nothing a sample would not.
 
 use super::codec::{self, Damaged, Effort, Input};
 use crate::base::number::Sample;
@@ -20,7 +21,7 @@ pub(super) struct Sum {
 
 impl Default for Sum {
     fn default() -> Self {
-        Sum { sum: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY, count: 0, anomalous: 0 }
+        Sum { sum: 0.0, min: f64::INFINITY, max: 0.0, count: 0, anomalous: 0 }
     }
 }
 
@@ -28,8 +29,7 @@ impl Sum {
     pub(super) fn add_sample(&mut self, sample: Sample) {
         if let Some(value) = sample.value() {
             self.sum += value;
-            self.min = self.min.min(value);
-            self.max = self.max.max(value);
+            self.bound(value, value);
             self.count += 1;
             self.anomalous += u32::from(sample.is_anomalous());
         }
@@ -38,10 +38,18 @@ impl Sum {
     pub(super) fn add_point(&mut self, point: &TierPoint) {
         if point.count > 0 {
             self.sum += point.sum;
-            self.min = self.min.min(point.min);
-            self.max = self.max.max(point.max);
+            self.bound(point.min, point.max);
             self.count += point.count;
             self.anomalous += point.anomalous;
+        }
+    }
+
+    fn bound(&mut self, min: f64, max: f64) {
+        if min.abs() < self.min.abs() {
+            self.min = min;
+        }
+        if max.abs() > self.max.abs() {
+            self.max = max;
         }
     }
 
