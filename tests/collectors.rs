@@ -599,3 +599,28 @@ fn a_tick_on_this_machine_allocates_nothing() {
     });
     assert!(quiet);
 }
+
+/// What a tick costs, module by module: `cargo test --profile quick --test collectors -- --ignored --nocapture cost`.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_a_tick() {
+    const ROUNDS: u32 = 2000;
+    let mut machine = Machine::new(Path::new("/"), "", false);
+    (0..10).for_each(|_| machine.tick());
+    let times = || netdata_rs::base::sys::process_times_us();
+    let mut all = (0, 0);
+    for index in 0..machine.tasks.len() {
+        let before = times();
+        for round in 0..ROUNDS {
+            let second = machine.second + i64::from(round);
+            let now = UnixMicros(second * 1_000_000 + 1_000);
+            machine.tasks[index].run(&mut Tick { now, buffer: &mut machine.buffer });
+        }
+        let after = times();
+        let per = |us: i64| us as f64 / f64::from(ROUNDS);
+        let (user, system) = (per(after.0 - before.0), per(after.1 - before.1));
+        all = (all.0 + after.0 - before.0, all.1 + after.1 - before.1);
+        println!("{:40} user {user:6.1} us, kernel {system:6.1} us", machine.tasks[index].name());
+    }
+    println!("all: user {} us, kernel {} us", all.0 / i64::from(ROUNDS), all.1 / i64::from(ROUNDS));
+}

@@ -27,8 +27,9 @@ const PATIENCE_US: i64 = 400_000;
 /// A task that lost its place gets it back after this many prompt ticks in a row.
 const PROMPT_TICKS: u32 = 30;
 
-/// How often the watch looks.
-const WATCH_EVERY: Duration = Duration::from_millis(500);
+/// When in every second the watch looks: late enough after the ticks at its beginning for a task to have used up the
+/// patience, early enough for the others to be collected in the same second.
+const WATCH_AT_US: i64 = 500_000;
 
 /// What a task is given at a tick.
 pub struct Tick<'a> {
@@ -264,10 +265,15 @@ enum Begin {
 }
 
 /// Looks after pools until told to stop.
-pub fn watch(pools: Vec<Arc<Pool>>, stop: &StopToken) -> io::Result<JoinHandle<()>> {
-    let stop = stop.clone();
+pub fn watch(pools: Vec<Arc<Pool>>, clock: &Clock, stop: &StopToken) -> io::Result<JoinHandle<()>> {
+    let (clock, stop) = (clock.clone(), stop.clone());
     spawn("PLUGIN[watch]", move || {
-        while !stop.wait(WATCH_EVERY) {
+        let until_next = || {
+            let left = WATCH_AT_US - clock.now().subsecond();
+            let left = if left > 0 { left } else { left + MICROS };
+            Duration::from_micros(left.unsigned_abs())
+        };
+        while !stop.wait(until_next()) {
             for pool in &pools {
                 pool.look_after();
             }
@@ -362,7 +368,7 @@ mod tests {
         pool.add(Box::new(Hang { go: go.clone(), turns: Arc::clone(&counts[1]) }));
         pool.add(Box::new(Count("after", Arc::clone(&counts[2]))));
         pool.start().unwrap();
-        let watch = watch(vec![Arc::clone(&pool)], &stop).unwrap();
+        let watch = watch(vec![Arc::clone(&pool)], &clock, &stop).unwrap();
         let count = |i: usize| counts[i].load(Ordering::SeqCst);
         wait_for("others go on", || count(0) >= 3 && count(2) >= 3);
         assert_eq!(count(1), 0);

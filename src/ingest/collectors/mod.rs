@@ -67,7 +67,7 @@ pub fn start(setup: &Setup, stop: &StopToken) -> Collectors {
         });
     }
     if !all.pools.is_empty() {
-        let watch = lanes::watch(all.pools.clone(), &all.stop);
+        let watch = lanes::watch(all.pools.clone(), &setup.clock, &all.stop);
         all.add_thread("watch", watch);
     }
     all

@@ -21,7 +21,7 @@ const SECTION: &str = "plugin:proc:/proc/net/dev";
 /// Interfaces followed; more are not looked at.
 const INTERFACES_MAX: usize = 16_384;
 
-/// Speed and duplex are asked for this often, as drivers may take long to answer, or when the link changed.
+/// Speed, duplex and MTU are asked for this often, as drivers may take long to answer, or when the link changed.
 const LINK_EVERY_TICKS: u32 = 10;
 
 static TOTAL: ChartDef = ChartDef {
@@ -444,10 +444,15 @@ impl Live {
             let state = OPERSTATE.dims.iter().position(|dim| dim.id.as_bytes() == word);
             state.unwrap_or(OPERSTATE.dims.len() - 1)
         });
-        self.link.carrier = self.carrier.read(&mut buffer).map(|word| number(word) == 1);
-        self.link.mtu = self.mtu.read(&mut buffer).map(number);
-        if self.ticks == 0 || before != self.link {
+        let mut all = self.ticks == 0 || before.operstate != self.link.operstate;
+        // An interface that is switched off does not tell, and says so slowly.
+        if all || before.carrier.is_some() {
+            self.link.carrier = self.carrier.read(&mut buffer).map(|word| number(word) == 1);
+            all |= before.carrier != self.link.carrier;
+        }
+        if all {
             self.ticks = LINK_EVERY_TICKS;
+            self.link.mtu = self.mtu.read(&mut buffer).map(number);
             let megabits = self.speed.read(&mut buffer).map_or(0, number);
             self.link.speed = megabits.max(0).saturating_mul(1000);
             self.link.duplex = match self.duplex.read(&mut buffer) {
