@@ -82,9 +82,9 @@ pub static STATS: Stats = Stats {
 };
 
 impl Stats {
-    /// One series was read.
-    pub fn query(&self, by: QueryBy, points: u64) {
-        self.queries[by as usize].add(1);
+    /// Some series were read, so many samples of them all together.
+    pub fn query(&self, by: QueryBy, series: u64, points: u64) {
+        self.queries[by as usize].add(series);
         self.points_read[by as usize].add(points);
     }
 

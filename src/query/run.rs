@@ -12,6 +12,7 @@ use super::select::{self, Metric, Wanted};
 use super::tiers;
 use super::window::{self, Asked, Held, Window};
 use crate::base::number::Sample;
+use crate::base::stats::{QueryBy, STATS};
 use crate::base::time::UnixSeconds;
 use crate::metrics::Host;
 
@@ -232,6 +233,13 @@ fn drop_zeros(series: &mut [Series]) {
 }
 
 impl Outcome {
+    /// Counts what was read, for the agent's charts about itself.
+    pub fn counted(self, by: QueryBy) -> Outcome {
+        let points = self.answer.points_per_tier.iter().sum();
+        STATS.query(by, self.answer.series.len() as u64, points);
+        self
+    }
+
     /// The chart of a single-chart query.
     pub fn chart(&self) -> Option<&ChartRef> {
         self.answer.charts.first().filter(|_| self.kind == Kind::Single)

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::base::json::{JsonWriter, push_fixed};
 use crate::base::pattern::SimplePattern;
+use crate::base::stats::QueryBy;
 use crate::query::options::Options;
 use crate::query::run::{self, Outcome};
 use crate::query::select::SEPARATORS;
@@ -221,7 +222,7 @@ fn weigh(
             clock: call.now().0,
             ..run::Query::default()
         };
-        let outcome = run::run(call.host, &query, &|| false).ok()?;
+        let outcome = run::run(call.host, &query, &|| false).ok()?.counted(QueryBy::ApiWeights);
         let answer = &outcome.answer;
         let series = i64::try_from(answer.series.len()).unwrap_or(0);
         statistics.queries += series;

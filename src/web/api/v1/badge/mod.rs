@@ -2,6 +2,7 @@
 //!
 //! Unknown charts give a picture too, with status 200: a page that embeds badges has nobody to show an error to.
 
+use crate::base::stats::QueryBy;
 use crate::base::time::UnixSeconds;
 use crate::query::answer::Row;
 use crate::query::options::Options;
@@ -92,6 +93,7 @@ impl Badge {
 /// The sum of the newest row; NaN when there is none.
 fn newest(call: &Call<'_>, query: &run::Query<'_>) -> f64 {
     let Ok(outcome) = run::run(call.host, query, &|| false) else { return f64::NAN };
+    let outcome = outcome.counted(QueryBy::ApiBadge);
     let rows = outcome.answer.rows();
     if rows == 0 {
         return f64::NAN;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use self::format::{Format, LineEnd};
 use self::wrap::Envelope;
+use crate::base::stats::QueryBy;
 use crate::metrics::Host;
 use crate::query::options::Options;
 use crate::query::run::{self, Kind, Outcome, QueryError};
@@ -41,7 +42,7 @@ pub fn data(call: &Call<'_>) -> Response {
     let deadline_us = call.agent.clock.monotonic_us() + parameters.timeout_ms.saturating_mul(1000);
     let expired = || parameters.timeout_ms > 0 && call.agent.clock.monotonic_us() > deadline_us;
     let outcome = match run::run(call.host, query, &expired) {
-        Ok(outcome) => outcome,
+        Ok(outcome) => outcome.counted(QueryBy::ApiData),
         Err(QueryError::NothingAsked) => {
             return Response::error(400, "No chart or context is given.");
         }
