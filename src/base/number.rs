@@ -164,9 +164,12 @@ impl Sample {
     }
 }
 
-/// Round to nearest, ties to even, as the C library's default rounding mode does.
+/// Round to nearest, ties to even, as the C library's default rounding mode does. For `0 <= n < 2^51`: beyond 2^52 a
+/// double has no fraction left, so adding and taking away that much rounds, without a call into the C library.
+#[inline]
 fn round_half_even(n: f64) -> f64 {
-    n.round_ties_even()
+    const SHIFT: f64 = (1u64 << 52) as f64;
+    (n + SHIFT) - SHIFT
 }
 
 #[cfg(test)]
@@ -205,6 +208,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn rounding_is_that_of_the_processor(n in 0.0..16_777_217.0f64, half in 0u32..16_777_216) {
+            prop_assert_eq!(round_half_even(n), n.round_ties_even());
+            let half = f64::from(half) + 0.5;
+            prop_assert_eq!(round_half_even(half), half.round_ties_even());
+        }
+
         #[test]
         fn a_reading_is_the_value_within_its_last_bit(bits: u32) {
             let (value, reading) = (Sample(bits).unpack(), Sample(bits).reading());

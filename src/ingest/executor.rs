@@ -1,13 +1,13 @@
 //! The one executor of PLUGINSD commands: what plugins and streaming children say becomes charts and samples.
 //!
-//! One [`Executor`] per plugin process or connection, owned by the thread that reads it. It is fed whole lines and does
-//! no I/O; time comes with each line.
+//! One [`Executor`] per plugin process or connection, owned by the thread that reads it. It is fed chunks as they are
+//! read, or whole lines, and does no I/O; time comes with each.
 //!
 //! ```text
 //! let mut executor = Executor::new(Setup { origin: Origin::Stream(caps), calls: Some(calls), hooks: Box::new(mine),
 //!                                          ..Setup::new(host) });
-//! lines.feed(chunk, |line| executor.feed(line, now))?;    // Err(Violation): log() it, then end the session
-//! executor.flush();                                       // after each chunk: wakes the senders of the hosts it fed
+//! executor.feed_chunk(&mut lines, chunk, now)?;   // Err(Violation): log() it, then end the session
+//! executor.flush();                               // after each chunk: wakes the senders of the hosts it fed
 //! ```
 //!
 //! * A plugin's [`Violation`] says by its [`Verdict`] whether the plugin may start again; a stream's ends the connection.
@@ -16,17 +16,19 @@
 //! * What the executor cannot do itself goes to [`Hooks`]; function results go to the session's [`Calls`], which is also
 //!   the provider of every function the session announces.
 //!
-//! Hot path: BEGIN, SET, END and their new forms are recognised by [`fast`] without taking words apart, against the chart
-//! and dimension that [`session`] expects next; values are staged and applied under one chart lock at END. No lock, no
+//! Hot path: BEGIN, SET, END and their new forms are recognised by [`fast`] without taking words apart, because they start
+//! as [`session`] remembers them from last time; values are staged and applied under one chart lock at END. No lock, no
 //! allocation and no system call per sample. Everything else goes through [`commands`]. Both give the same results.
 
 use std::sync::Arc;
+
+use memchr::{memchr, memrchr};
 
 use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
 use crate::ingest::functions::Calls;
 use crate::metrics::{Host, Hosts, Labels, Point, PointValue, SinceLast, Staged};
 use crate::wire::caps::Capabilities;
-use crate::wire::words::Rules;
+use crate::wire::words::{LINE_LIMIT, Lines, Rules};
 
 mod session;
 mod fast;
@@ -194,12 +196,46 @@ impl Executor {
     }
 
     /// Executes one line, given without its line end, at wall-clock time `now`.
-    #[inline]
     pub fn feed(&mut self, line: &[u8], now: UnixMicros) -> Result<(), Violation> {
-        if self.body.is_none() && self.fast(line, now) {
+        if self.body.is_none() && self.fast(line, now).is_some() {
             return Ok(());
         }
         self.feed_slow(line, now)
+    }
+
+    /// Executes the lines that `chunk` completes, as `lines.feed(chunk, |line| executor.feed(line, now))` would, but in
+    /// one pass: most lines are read without looking for their end first.
+    pub fn feed_chunk(
+        &mut self,
+        lines: &mut Lines,
+        chunk: &[u8],
+        now: UnixMicros,
+    ) -> Result<(), Violation> {
+        let mut text = chunk;
+        if lines.pending() > 0 {
+            let end = memchr(b'\n', text).map_or(text.len(), |end| end + 1);
+            lines.feed(&text[..end], |line| self.feed(line, now))?;
+            text = &text[end..];
+        }
+        let (mut whole, rest) = text.split_at(memrchr(b'\n', text).map_or(0, |end| end + 1));
+        while !whole.is_empty() {
+            if self.body.is_none()
+                && let Some(rest) = self.fast(whole, now)
+            {
+                whole = rest;
+                continue;
+            }
+            let end = memchr(b'\n', whole).unwrap_or(whole.len());
+            let (line, rest) = whole.split_at(end);
+            if end <= LINE_LIMIT {
+                self.feed_slow(line, now)?;
+            } else {
+                lines.feed(line, |line| self.feed(line, now))?;
+                lines.feed(b"\n", |line| self.feed(line, now))?;
+            }
+            whole = rest.get(1..).unwrap_or_default();
+        }
+        lines.feed(rest, |line| self.feed(line, now))
     }
 
     /// Wakes whoever sends the hosts that were fed to a parent. Call it after each batch of lines.

@@ -255,10 +255,12 @@ impl Chart {
         self.id.get(self.type_len + 1..).unwrap_or("")
     }
 
+    #[inline]
     pub fn lock(&self) -> MutexGuard<'_, ChartState> {
         self.state.lock()
     }
 
+    #[inline]
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Acquire)
     }

@@ -96,7 +96,7 @@ impl StorageEngine for RingEngine {
             to_save.retain(|ring| ring.strong_count() > 0);
             to_save.push(Arc::downgrade(&ring));
         }
-        Ok(Metric { writer: Box::new(RingWriter(Arc::clone(&ring))), reader: ring })
+        Ok(Metric { writer: Box::new(RingWriter::new(Arc::clone(&ring))), reader: ring })
     }
 
     fn save(&self) {
@@ -336,13 +336,17 @@ impl Ring {
             cells.cells()[word].store(u32::try_from(at).unwrap_or(0).to_le(), Ordering::Release);
         }
     }
+
     fn span(&self) -> i64 {
         self.every.saturating_mul(self.slots.cells().len() as i64)
     }
 
+    fn index(&self, at: i64) -> usize {
+        at.div_euclid(self.every).rem_euclid(self.slots.cells().len() as i64) as usize
+    }
+
     fn slot(&self, at: i64) -> &AtomicU32 {
-        let index = at.div_euclid(self.every).rem_euclid(self.slots.cells().len() as i64) as usize;
-        &self.slots.cells()[index]
+        &self.slots.cells()[self.index(at)]
     }
 
     fn put(&self, at: i64, sample: Sample) {
@@ -414,15 +418,47 @@ fn check(file: &File, head: Head) -> Result<bool, &'static str> {
     Err("is of another metric or interval")
 }
 
-struct RingWriter(Arc<Ring>);
+/// Samples mostly go to the slot after the newest one, so its time and place are kept ready.
+struct RingWriter {
+    ring: Arc<Ring>,
+    /// Time of the slot after the newest one; 0 = not known.
+    next: i64,
+    next_index: usize,
+}
+
+impl RingWriter {
+    fn new(ring: Arc<Ring>) -> RingWriter {
+        RingWriter { ring, next: 0, next_index: 0 }
+    }
+
+    fn store_elsewhere(&mut self, at: i64, sample: Sample) {
+        self.ring.store(at, sample);
+        let last = self.ring.last.load(Ordering::Relaxed);
+        if last != 0 {
+            self.next = last.saturating_add(self.ring.every);
+            self.next_index = self.ring.index(self.next);
+        }
+    }
+}
 
 impl Writer for RingWriter {
     fn store(&mut self, at: UnixSeconds, sample: Sample) {
-        self.0.store(at.0, sample);
+        let ring = &*self.ring;
+        let slots = ring.slots.cells();
+        let ready = at.0 == self.next && at.0 != 0;
+        let Some(slot) = slots.get(self.next_index).filter(|_| ready) else {
+            return self.store_elsewhere(at.0, sample);
+        };
+        ring.note(W_HEAD, &ring.head, at.0);
+        slot.store(sample.0 ^ Sample::EMPTY.0, Ordering::Release);
+        ring.note(W_LAST, &ring.last, at.0);
+        self.next = at.0.saturating_add(ring.every);
+        self.next_index = if self.next_index + 1 == slots.len() { 0 } else { self.next_index + 1 };
     }
 
     fn clear(&mut self) {
-        self.0.clear();
+        self.ring.clear();
+        self.next = 0;
     }
 }
 

@@ -126,60 +126,99 @@ fn negated(magnitude: u64) -> i64 {
 /// a word apart first. `None` when there is none, or one so long that only [`integer`] knows how to clip it.
 #[inline]
 pub fn leading_integer(text: &[u8]) -> Option<(i64, usize)> {
-    let negative = matches!(text.first(), Some(b'-'));
-    let from = usize::from(negative);
-    let (n, taken) = leading_unsigned(&text[from..])?;
-    let n = i64::try_from(n).ok()?;
-    Some((if negative { -n } else { n }, from + taken))
+    match text {
+        [b'#', digits @ ..] => {
+            let (n, taken) = leading_digits64(digits)?;
+            Some((n, taken + 1))
+        }
+        [b'-', rest @ ..] => {
+            let (n, taken) = match rest {
+                [b'-', ..] => return None,
+                _ => leading_integer_unsigned(rest)?,
+            };
+            Some((-n, taken + 1))
+        }
+        _ => leading_integer_unsigned(text),
+    }
 }
 
-/// As [`leading_integer`], without a sign.
-#[inline]
-pub fn leading_unsigned(text: &[u8]) -> Option<(u64, usize)> {
+fn leading_integer_unsigned(text: &[u8]) -> Option<(i64, usize)> {
     match text {
-        [b'#', rest @ ..] => leading_digits(rest, &VALUE64, 6, 10).map(|(n, taken)| (n, taken + 1)),
-        [b'0', b'x' | b'X', rest @ ..] => {
-            leading_digits(rest, &VALUE16, 4, 15).map(|(n, taken)| (n, taken + 2))
-        }
-        _ => {
-            let mut n = 0u64;
-            let mut taken = 0usize;
-            for &byte in text {
-                let value = u64::from(byte.wrapping_sub(b'0'));
-                if value > 9 {
+        [b'#', digits @ ..] => leading_digits64(digits).map(|(n, taken)| (n, taken + 1)),
+        [b'0', b'x' | b'X', digits @ ..] => {
+            let mut n = 0;
+            let mut taken = 0;
+            for &byte in digits {
+                let value = VALUE16[usize::from(byte)];
+                if value == NO_DIGIT {
                     break;
                 }
-                n = n.wrapping_mul(10).wrapping_add(value);
+                n = n << 4 | i64::from(value);
                 taken += 1;
             }
-            (1..=18).contains(&taken).then_some((n, taken))
+            (1..=15).contains(&taken).then_some((n, taken + 2))
         }
+        _ => leading_decimal_integer(text),
     }
 }
 
-/// The bits of a double in base64 (`@…`) that `text` begins with, and the bytes they take.
+/// As [`leading_integer`], in decimal only and without a sign.
 #[inline]
-pub fn leading_bits(text: &[u8]) -> Option<(f64, usize)> {
-    match text {
-        [b'@', rest @ ..] => leading_digits(rest, &VALUE64, 6, 11)
-            .map(|(bits, taken)| (f64::from_bits(bits), taken + 1)),
-        _ => None,
-    }
-}
-
-#[inline]
-fn leading_digits(text: &[u8], values: &[u8; 256], bits: u32, most: usize) -> Option<(u64, usize)> {
-    let mut n = 0u64;
+pub fn leading_decimal_integer(text: &[u8]) -> Option<(i64, usize)> {
+    let mut n = 0i64;
     let mut taken = 0usize;
     for &byte in text {
-        let value = values[usize::from(byte)];
+        let value = i64::from(byte.wrapping_sub(b'0'));
+        if value > 9 {
+            break;
+        }
+        n = n.wrapping_mul(10).wrapping_add(value);
+        taken += 1;
+    }
+    (1..=18).contains(&taken).then_some((n, taken))
+}
+
+/// Up to ten digits, so that the sign stays free.
+#[inline]
+fn leading_digits64(text: &[u8]) -> Option<(i64, usize)> {
+    let mut n = 0i64;
+    let mut taken = 0usize;
+    for &byte in text {
+        let value = VALUE64[usize::from(byte)];
         if value == NO_DIGIT {
             break;
         }
-        n = n << bits | u64::from(value);
+        n = n << 6 | i64::from(value);
         taken += 1;
     }
-    (1..=most).contains(&taken).then_some((n, taken))
+    (1..=10).contains(&taken).then_some((n, taken))
+}
+
+/// The double in base64 (`@` and digits) that `text` begins with, and the bytes it takes.
+#[inline]
+pub fn leading_bits(text: &[u8]) -> Option<(f64, usize)> {
+    const DIGITS: usize = 11;
+    let Some([b'@', digits @ ..]) = text.first_chunk::<{ DIGITS + 1 }>() else {
+        return leading_bits_short(text);
+    };
+    // Nearly all doubles have just so many digits: read without a branch per digit.
+    let (mut bits, mut seen) = (0u64, 0u8);
+    for &byte in digits {
+        let value = VALUE64[usize::from(byte)];
+        seen |= value;
+        bits = bits << 6 | u64::from(value);
+    }
+    let more = text.get(DIGITS + 1).is_some_and(|&byte| VALUE64[usize::from(byte)] != NO_DIGIT);
+    if seen > 63 || more {
+        return leading_bits_short(text);
+    }
+    Some((f64::from_bits(bits), DIGITS + 1))
+}
+
+fn leading_bits_short(text: &[u8]) -> Option<(f64, usize)> {
+    let [b'@', digits @ ..] = text else { return None };
+    let (bits, taken) = leading_digits64(digits)?;
+    Some((f64::from_bits(bits.cast_unsigned()), taken + 1))
 }
 
 /// A decimal integer as far as it goes, 0 where none begins: priorities, intervals and time-outs.

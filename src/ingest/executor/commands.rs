@@ -37,7 +37,6 @@ const FUNCTION_PRIORITY_DEFAULT: i64 = 100;
 const PERMANENT: &[&str] = &["_collect_plugin", "_collect_module"];
 
 impl Executor {
-    #[cold]
     #[inline(never)]
     pub(super) fn feed_slow(&mut self, line: &[u8], now: UnixMicros) -> Result<(), Violation> {
         let mut words = Words::new(line, self.rules);
@@ -47,11 +46,11 @@ impl Executor {
         let Some(keyword) = words.next() else { return Ok(()) };
         let plugin = self.origin == Origin::Plugin;
         match keyword {
-            b"SET" => self.set(words),
-            b"BEGIN" => self.begin_line(words),
+            b"SET" => self.set(line, words),
+            b"BEGIN" => self.begin_line(line, words),
             b"END" => self.end(now),
-            b"SET2" if self.interpolated => self.set2(words),
-            b"BEGIN2" if self.interpolated => self.begin2(words),
+            b"SET2" if self.interpolated => self.set2(line, words),
+            b"BEGIN2" if self.interpolated => self.begin2(line, words),
             b"END2" if self.interpolated => self.end2(),
             b"CHART" => self.define_chart(words),
             b"DIMENSION" => self.define_dimension(words),
@@ -133,11 +132,25 @@ impl Executor {
 
     // --- samples, old form ---------------------------------------------------------------------------
 
-    fn begin_line(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
+    fn begin_line(&mut self, line: &[u8], mut words: Words<'_>) -> Result<(), Violation> {
         let chart = self.named_chart(&mut words, "BEGIN")?;
+        self.learn_begin(chart, start(line, b"BEGIN ", &words));
         let since_us = words.next().map_or(0, numbers::plain_integer);
         self.begin(chart, believable(since_us));
         Ok(())
+    }
+
+    /// The next line that begins like this one is recognised without reading its words.
+    fn learn_begin(&mut self, chart: u32, start: Option<&[u8]>) {
+        if let (Some(start), Some(known)) = (start, self.session.chart_mut(chart)) {
+            known.learn_begin(start);
+        }
+    }
+
+    fn learn(&mut self, dim: u32, start: Option<&[u8]>) {
+        if let (Some(start), Some(known)) = (start, self.session.chart_mut(self.chart)) {
+            known.learn(dim, start);
+        }
     }
 
     /// The chart that the next words name, by slot or id.
@@ -159,8 +172,9 @@ impl Executor {
         })
     }
 
-    fn set(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
+    fn set(&mut self, line: &[u8], mut words: Words<'_>) -> Result<(), Violation> {
         let dim = self.named_dimension(&mut words, "SET", "BEGIN")?;
+        self.learn(dim, start(line, b"SET ", &words));
         match words.next() {
             None | Some([]) => {}
             Some(word) => {
@@ -179,14 +193,14 @@ impl Executor {
         needs: &'static str,
     ) -> Result<u32, Violation> {
         let slot = self.take_slot(words, command)?;
-        let (expected, before) = (self.dim, self.dim_before);
+        let before = self.dim_before;
         let Some(known) = self.session.chart_mut(self.chart) else {
             return Err(Violation::NoChart { command, needs });
         };
         let id = words.next().filter(|id| !id.is_empty()).map(id_text);
         let found = match &id {
-            Some(_) if slot != 0 => known.by_slot(expected, slot),
-            Some(id) => known.by_id(expected, id),
+            Some(_) if slot != 0 => known.by_slot(slot),
+            Some(id) => known.by_id(id),
             None => None,
         };
         if let Some(index) = found {
@@ -194,7 +208,7 @@ impl Executor {
             self.dim_before = index;
             return Ok(index);
         }
-        let chart = known.id().to_string();
+        let chart = known.chart.id().to_string();
         let host = self.hostname();
         Err(match id {
             Some(id) => {
@@ -218,8 +232,9 @@ impl Executor {
 
     // --- samples, new form ---------------------------------------------------------------------------
 
-    fn begin2(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
+    fn begin2(&mut self, line: &[u8], mut words: Words<'_>) -> Result<(), Violation> {
         let chart = self.named_chart(&mut words, "BEGIN2")?;
+        self.learn_begin(chart, start(line, b"BEGIN2 ", &words));
         let [Some(every), Some(end), Some(_wall)] = words.take_words() else {
             return Err(self.malformed("BEGIN2", "with words missing"));
         };
@@ -231,8 +246,9 @@ impl Executor {
         Ok(())
     }
 
-    fn set2(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
+    fn set2(&mut self, line: &[u8], mut words: Words<'_>) -> Result<(), Violation> {
         let dim = self.named_dimension(&mut words, "SET2", "BEGIN2")?;
+        self.learn(dim, start(line, b"SET2 ", &words));
         let [Some(collected), Some(value), Some(flags)] = words.take_words() else {
             return Err(self.malformed("SET2", "with words missing"));
         };
@@ -476,7 +492,8 @@ impl Executor {
             });
         };
         let name = text(Some(name));
-        let chart = self.session.chart(self.chart).filter(|_| !global).map(|known| known.id());
+        let chart =
+            self.session.chart(self.chart).filter(|_| !global).map(|known| known.chart.id());
         if chart.is_none() && !global {
             let host = self.hostname();
             log::error!("PLUGINSD: 'host:{host}' got a FUNCTION '{name}' without chart: global");
@@ -512,6 +529,15 @@ impl Executor {
         self.hooks.progress(&text(transaction), number(done), number(all));
         Ok(())
     }
+}
+
+/// How `line` starts: what stands between its `keyword` (with one blank) and the words still left, if there are any.
+///
+/// The same bytes again are the same words: what comes before the words left ends with a separator or a closing quote.
+fn start<'a>(line: &'a [u8], keyword: &[u8], left: &Words<'_>) -> Option<&'a [u8]> {
+    let left = left.rest().len();
+    let start = line[..line.len() - left].strip_prefix(keyword)?;
+    (left > 0 && !start.is_empty()).then_some(start)
 }
 
 /// A duration that BEGIN gave, or 0 where none can be meant.

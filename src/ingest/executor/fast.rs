@@ -1,172 +1,145 @@
-//! The lines that make up nearly all of the traffic, read in one pass.
+//! The lines that make up nearly all of the traffic, read in one pass without looking for their end first.
 //!
 //! Each function either recognises its line completely and acts on it, or changes nothing and says so; then
 //! [`super::commands`] reads the line by the general rules. A property test holds both to the same results.
 
 use super::Executor;
-use super::commands::{TIME_MAX, number_flags};
-use super::session::SLOT_MAX;
+use super::commands::{TIME_MAX, believable};
+use crate::base::number::SampleFlags;
 use crate::base::time::UnixMicros;
 use crate::metrics::{PointValue, Staged};
 use crate::wire::numbers;
 
 impl Executor {
-    /// True when the line was one of these and is done.
+    /// Executes the first line of `text` and gives what follows it, or `None` when the line is none of these. Lines end
+    /// at a line feed, the last one at the end of the text.
     #[inline]
-    pub(super) fn fast(&mut self, line: &[u8], now: UnixMicros) -> bool {
-        match line {
-            [b'S', b'E', b'T', b'2', b' ', rest @ ..] => self.fast_set2(rest).is_some(),
-            [b'S', b'E', b'T', b' ', rest @ ..] => self.fast_set(rest).is_some(),
-            [b'B', b'E', b'G', b'I', b'N', b'2', b' ', rest @ ..] => {
-                self.fast_begin2(rest).is_some()
-            }
-            [b'B', b'E', b'G', b'I', b'N', b' ', rest @ ..] => self.fast_begin(rest).is_some(),
-            b"END2" if self.interpolated && self.in_point => {
+    pub(super) fn fast<'a>(&mut self, text: &'a [u8], now: UnixMicros) -> Option<&'a [u8]> {
+        match text {
+            [b'S', b'E', b'T', b'2', b' ', rest @ ..] => self.fast_set2(rest),
+            [b'S', b'E', b'T', b' ', rest @ ..] => self.fast_set(rest),
+            [b'E', b'N', b'D', b'2', rest @ ..] => {
+                let rest = after_line(rest)?;
+                if !self.interpolated || !self.in_point {
+                    return None;
+                }
                 self.complete_point();
-                true
+                Some(rest)
             }
-            b"END" if self.session.chart(self.chart).is_some() => {
+            [b'E', b'N', b'D', rest @ ..] => {
+                let rest = after_line(rest)?;
+                self.session.chart(self.chart)?;
                 self.complete(now);
-                true
+                Some(rest)
             }
-            _ => false,
+            [b'B', b'E', b'G', b'I', b'N', b'2', b' ', rest @ ..] => self.fast_begin2(rest),
+            [b'B', b'E', b'G', b'I', b'N', b' ', rest @ ..] => self.fast_begin(rest),
+            _ => None,
         }
     }
 
     #[inline]
-    fn fast_set(&mut self, text: &[u8]) -> Option<()> {
+    fn fast_set<'a>(&mut self, text: &'a [u8]) -> Option<&'a [u8]> {
         let known = self.session.chart(self.chart)?;
-        let (mut rest, next) = known.expect(self.dim, text)?;
-        while let [b' ' | b'=', more @ ..] = rest {
-            rest = more;
-        }
+        let (dim, rest, next) = known.expect(self.dim, text)?;
         // A leading zero may mean octal.
-        if let [b'0', _, ..] | [b'-', b'0', ..] = rest {
+        if let [b'0', b'0'..=b'9' | b'x' | b'X', ..] | [b'-', b'0', ..] = rest {
             return None;
         }
         let (value, taken) = numbers::leading_integer(rest)?;
-        if taken != rest.len() {
-            return None;
-        }
-        self.staged.push(Staged { dim: self.dim, value });
-        self.dim_before = self.dim;
+        let rest = after_line(&rest[taken..])?;
+        self.staged.push(Staged { dim, value });
+        self.dim_before = dim;
         self.dim = next;
-        Some(())
+        Some(rest)
     }
 
     #[inline]
-    fn fast_begin(&mut self, text: &[u8]) -> Option<()> {
-        let (chart, mut rest) = self.session.expect(text)?;
-        while let [b' ', more @ ..] = rest {
-            rest = more;
-        }
-        let mut since_us = 0;
-        if let [b'0'..=b'9', ..] = rest {
-            let (us, taken) = numbers::leading_integer(rest)?;
-            if taken != rest.len() {
-                return None;
-            }
-            since_us = us;
-        } else if !rest.is_empty() {
+    fn fast_begin<'a>(&mut self, text: &'a [u8]) -> Option<&'a [u8]> {
+        let (chart, rest) = self.session.expect(text)?;
+        if !rest.first()?.is_ascii_digit() {
             return None;
         }
-        self.begin(chart, super::commands::believable(since_us));
-        Some(())
+        let (since_us, taken) = numbers::leading_decimal_integer(rest)?;
+        let rest = after_line(&rest[taken..])?;
+        self.begin(chart, believable(since_us));
+        Some(rest)
     }
 
     #[inline]
-    fn fast_begin2(&mut self, text: &[u8]) -> Option<()> {
+    fn fast_begin2<'a>(&mut self, text: &'a [u8]) -> Option<&'a [u8]> {
         if !self.interpolated {
             return None;
         }
-        let (chart, rest) = match self.slot(text)? {
-            (0, text) => self.session.expect(text)?,
-            (slot, text) => self.session.expect_slot(slot, text)?,
-        };
-        let (every, rest) = spaced_integer(rest)?;
-        let (end, rest) = spaced_integer(rest)?;
+        let (chart, rest) = self.session.expect(text)?;
+        let (every, rest) = integer_and_blank(rest)?;
+        let (end, rest) = integer_and_blank(rest)?;
         if !(1..=TIME_MAX).contains(&end) {
             return None;
         }
-        if !matches!(rest, b" #") {
-            let (_wall, rest) = spaced_integer(rest)?;
-            if !rest.is_empty() {
-                return None;
-            }
-        }
+        let wall = match rest {
+            [b'#'] | [b'#', b'\n', ..] => 1,
+            number => numbers::leading_integer(number)?.1,
+        };
+        let rest = after_line(&rest[wall..])?;
         self.begin_point(chart, every, end);
-        Some(())
+        Some(rest)
     }
 
     #[inline]
-    fn fast_set2(&mut self, text: &[u8]) -> Option<()> {
+    fn fast_set2<'a>(&mut self, text: &'a [u8]) -> Option<&'a [u8]> {
         if !self.in_point {
             return None;
         }
         let known = self.session.chart(self.chart)?;
-        let (rest, next) = match self.slot(text)? {
-            (0, text) => known.expect(self.dim, text)?,
-            (slot, text) => known.expect_slot(self.dim, slot, text)?,
-        };
-        let (collected, rest) = spaced_integer(rest)?;
-        let [b' ', number @ ..] = rest else { return None };
-        let (value, rest) = match number {
+        let (dim, rest, next) = known.expect(self.dim, text)?;
+        let (collected, rest) = integer_and_blank(rest)?;
+        let (value, rest) = match rest {
             [b'#', b' ', rest @ ..] => (collected as f64, rest),
             [b'@', ..] => {
-                let (value, taken) = numbers::leading_bits(number)?;
-                let [b' ', rest @ ..] = &number[taken..] else { return None };
-                (value, rest)
+                let (value, taken) = numbers::leading_bits(rest)?;
+                (value, rest[taken..].strip_prefix(b" ")?)
             }
-            [b'0'..=b'9' | b'-', ..] => {
-                let end = number.iter().position(|b| *b == b' ')?;
-                let (number, rest) = number.split_at(end);
-                if number.iter().any(|b| !matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e')) {
-                    return None;
-                }
-                (numbers::double(number)?, &rest[1..])
-            }
+            [b'0'..=b'9' | b'-', ..] => decimal_and_blank(rest)?,
             _ => return None,
         };
-        let (value, flags) = match rest {
-            b"A" | b"''" | b"AR" | b"R" | b"E" => {
-                number_flags(value, if rest == b"''" { b"" } else { rest })
-            }
+        let (anomalous, reset, rest) = match rest {
+            [b'A', b'R', rest @ ..] => (false, true, rest),
+            [b'A', rest @ ..] => (false, false, rest),
+            [b'\'', b'\'', rest @ ..] => (true, false, rest),
+            [b'R', rest @ ..] => (true, true, rest),
             _ => return None,
         };
-        self.point.push(PointValue { dim: self.dim, collected, value, flags });
-        self.dim_before = self.dim;
+        let rest = after_line(rest)?;
+        let flags = SampleFlags { anomalous, reset };
+        self.point.push(PointValue { dim, collected, value, flags });
+        self.dim_before = dim;
         self.dim = next;
-        Some(())
-    }
-
-    /// The slot `text` begins with, 0 if there is none, and what follows it.
-    #[inline]
-    fn slot<'a>(&self, text: &'a [u8]) -> Option<(u64, &'a [u8])> {
-        match text {
-            [b'S', b'L', b'O', b'T', b':', number @ ..] => {
-                if !self.slots {
-                    return None;
-                }
-                let (slot, taken) = numbers::leading_unsigned(number)?;
-                let [b' ', rest @ ..] = &number[taken..] else { return None };
-                (1..=SLOT_MAX).contains(&slot).then_some((slot, rest))
-            }
-            _ => Some((0, text)),
-        }
+        Some(rest)
     }
 }
 
-/// A blank, an integer, and then the end or another blank, which stays.
+/// What follows the end of a line, if `text` is at one.
 #[inline]
-fn spaced_integer(text: &[u8]) -> Option<(i64, &[u8])> {
-    let text = match text {
-        [b' ', text @ ..] => text,
-        // The blank after a bare word went with it.
-        _ => text,
-    };
-    let (number, taken) = numbers::leading_integer(text)?;
-    match &text[taken..] {
-        rest @ ([] | [b' ', ..]) => Some((number, rest)),
+fn after_line(text: &[u8]) -> Option<&[u8]> {
+    match text {
+        [] => Some(text),
+        [b'\n', rest @ ..] => Some(rest),
         _ => None,
     }
+}
+
+/// An integer, and what follows the blank after it.
+#[inline]
+fn integer_and_blank(text: &[u8]) -> Option<(i64, &[u8])> {
+    let (number, taken) = numbers::leading_integer(text)?;
+    Some((number, text[taken..].strip_prefix(b" ")?))
+}
+
+/// A double in plain decimal, and what follows the blank after it.
+fn decimal_and_blank(text: &[u8]) -> Option<(f64, &[u8])> {
+    let number = |b: &u8| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e');
+    let length = text.iter().take_while(|b| number(b)).count();
+    let rest = text[length..].strip_prefix(b" ")?;
+    Some((numbers::double(&text[..length])?, rest))
 }

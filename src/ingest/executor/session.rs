@@ -1,9 +1,13 @@
 //! What a session knows of one host: its charts and their dimensions, in the order the peer uses them.
 //!
-//! Peers repeat themselves: after a chart comes the one that came after it last time, and so with dimensions. Each entry
-//! therefore remembers its successor, so a BEGIN or SET costs one comparison of its id; slots lead straight to their entry.
-//! Whatever differs is looked up, and learned. No lock is taken unless something is not known yet.
+//! Peers repeat themselves to the byte: after the line of a dimension comes that of the one that followed last time, and it
+//! starts as it did then. So each entry keeps how its line starts ([`Known::text`]) and who follows, and recognising a line
+//! costs one comparison: no word is taken apart, no id looked up. Equal bytes are equal words, so this gives what the
+//! general rules give. Whatever differs is read by them, and learned.
+//!
+//! No lock is taken unless something is not known yet.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -16,7 +20,10 @@ pub(super) const NONE: u32 = u32::MAX;
 /// Slot numbers a peer may use for charts or dimensions; larger ones are a violation.
 pub(super) const SLOT_MAX: u64 = 1 << 24;
 
-/// Entries looked at before a full search: senders mostly leave out a few.
+/// Starts longer than this are not kept; their lines are read by the general rules.
+const START_MAX: usize = u8::MAX as usize;
+
+/// Dimensions tried after the expected one: senders leave out those without a value.
 const NEAR: usize = 8;
 
 pub(super) struct Session {
@@ -31,7 +38,9 @@ pub(super) struct Session {
 /// A chart as the session sees it.
 pub(super) struct Known {
     pub(super) chart: Arc<Chart>,
-    id: Arc<str>,
+    /// The starts of its lines, one after the other.
+    text: Vec<u8>,
+    begin: Start,
     /// By index of the chart's own dimensions.
     dims: Vec<KnownDim>,
     /// The chart that followed last time.
@@ -40,80 +49,30 @@ pub(super) struct Known {
     first: u32,
     /// 0 = none.
     slot: u32,
-    spelling: Spelling,
 }
 
+#[derive(Clone, Copy)]
 struct KnownDim {
-    id: Arc<str>,
+    start: Start,
     /// The dimension that followed last time.
     next: u32,
-    /// 0 = none; the spelling in the two top bits.
-    slot_and_spelling: u32,
+    /// 0 = none.
+    slot: u32,
 }
 
-/// In which forms a word can be compared as it stands, without taking quotes and backslashes apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Spelling(u8);
-
-impl Spelling {
-    const QUOTED: u8 = 1;
-    const BARE: u8 = 2;
-
-    fn of(id: &str) -> Spelling {
-        let odd = |b| matches!(b, b'"' | b'\'' | b'\\');
-        if id.is_empty() || id.starts_with("SLOT:") || id.bytes().any(odd) {
-            return Spelling(0);
-        }
-        let bare =
-            !id.bytes().any(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n' | b'=' | 0x0b | 0x0c));
-        Spelling(if bare { Spelling::QUOTED | Spelling::BARE } else { Spelling::QUOTED })
-    }
+/// How the line of a dimension or chart starts: all that stands between the keyword's blank and the value. A place in
+/// [`Known::text`]; empty = not known.
+#[derive(Clone, Copy, Default)]
+struct Start {
+    at: u32,
+    length: u8,
 }
 
-impl KnownDim {
-    const SLOT: u32 = (1 << 30) - 1;
-
-    fn new(id: &Arc<str>, index: u32) -> KnownDim {
-        let spelling = u32::from(Spelling::of(id).0) << 30;
-        KnownDim { id: Arc::clone(id), next: index + 1, slot_and_spelling: spelling }
+impl Start {
+    #[inline]
+    fn range(self) -> Range<usize> {
+        self.at as usize..self.at as usize + usize::from(self.length)
     }
-
-    fn slot(&self) -> u32 {
-        self.slot_and_spelling & KnownDim::SLOT
-    }
-
-    fn set_slot(&mut self, slot: u32) {
-        self.slot_and_spelling = self.slot_and_spelling & !KnownDim::SLOT | slot & KnownDim::SLOT;
-    }
-
-    fn spelling(&self) -> Spelling {
-        Spelling((self.slot_and_spelling >> 30) as u8)
-    }
-}
-
-/// What follows the word `id` and the byte that ends it, if `text` begins with just that word.
-#[inline]
-fn after_word<'a>(text: &'a [u8], id: &str, spelling: Spelling) -> Option<&'a [u8]> {
-    if let [quote @ (b'"' | b'\''), inside @ ..] = text {
-        let [end, rest @ ..] = inside.strip_prefix(id.as_bytes())? else { return None };
-        return (end == quote && spelling.0 & Spelling::QUOTED != 0).then_some(rest);
-    }
-    if spelling.0 & Spelling::BARE == 0 {
-        return None;
-    }
-    match text.strip_prefix(id.as_bytes())? {
-        [] => Some(&[]),
-        [b' ' | b'\t' | b'=', rest @ ..] => Some(rest),
-        _ => None,
-    }
-}
-
-/// What follows a quoted word without backslashes, whatever the word.
-#[inline]
-fn after_any_quoted(text: &[u8]) -> Option<&[u8]> {
-    let [quote @ (b'"' | b'\''), inside @ ..] = text else { return None };
-    let end = inside.iter().position(|b| b == quote || *b == b'\\')?;
-    (inside[end] == *quote).then(|| &inside[end + 1..])
 }
 
 impl Session {
@@ -137,34 +96,17 @@ impl Session {
         self.charts.get_mut(index as usize)
     }
 
-    fn expected(&self) -> u32 {
-        self.chart(self.last).map_or(0, |last| last.next)
-    }
-
-    /// The expected chart and what follows its id, if `text` begins with that.
+    /// The expected chart and what follows the start of its line, if `text` starts so.
     #[inline]
     pub(super) fn expect<'a>(&self, text: &'a [u8]) -> Option<(u32, &'a [u8])> {
-        let index = self.expected();
+        let index = self.chart(self.last).map_or(0, |last| last.next);
         let known = self.chart(index)?;
-        let rest = after_word(text, &known.id, known.spelling)?;
+        let rest = known.after(known.begin, text)?;
         (!known.chart.is_retired()).then_some((index, rest))
     }
 
-    /// The chart bound to `slot` and what follows the id in `text`.
-    #[inline]
-    pub(super) fn expect_slot<'a>(&self, slot: u64, text: &'a [u8]) -> Option<(u32, &'a [u8])> {
-        let rest = after_any_quoted(text)?;
-        let index = self.by_slot(slot)?;
-        (!self.chart(index)?.chart.is_retired()).then_some((index, rest))
-    }
-
-    #[inline]
     pub(super) fn by_slot(&self, slot: u64) -> Option<u32> {
-        let index = self.expected();
-        match self.chart(index) {
-            Some(known) if slot != 0 && u64::from(known.slot) == slot => Some(index),
-            _ => self.by_slot.get(&u32::try_from(slot).ok()?).copied(),
-        }
+        self.by_slot.get(&u32::try_from(slot).ok()?).copied()
     }
 
     /// The chart of that id, asking the host for one that is new here or was replaced there.
@@ -183,19 +125,14 @@ impl Session {
         if let Some(&index) = self.by_id.get(chart.id()) {
             let known = &mut self.charts[index as usize];
             if !Arc::ptr_eq(&known.chart, &chart) {
-                known.chart = chart;
-                known.dims.clear();
-                known.first = 0;
+                *known = Known { slot: known.slot, ..Known::new(chart, known.next) };
             }
             known.look();
             return Some(index);
         }
         let index = u32::try_from(self.charts.len()).ok().filter(|index| *index < NONE)?;
-        let id = Arc::clone(chart.id());
-        let spelling = Spelling::of(&id);
-        self.by_id.insert(Arc::clone(&id), index);
-        let mut known =
-            Known { chart, id, dims: Vec::new(), next: index + 1, first: 0, slot: 0, spelling };
+        self.by_id.insert(Arc::clone(chart.id()), index);
+        let mut known = Known::new(chart, index + 1);
         known.look();
         self.charts.push(known);
         Some(index)
@@ -214,27 +151,41 @@ impl Session {
 
     /// Binds `slot` to a chart; the chart that had it loses it.
     pub(super) fn bind(&mut self, index: u32, slot: u32) {
-        self.unbind(index);
-        if slot == 0 {
+        let before = std::mem::replace(&mut self.charts[index as usize].slot, slot);
+        if before == slot {
             return;
         }
-        if let Some(before) = self.by_slot.insert(slot, index) {
-            self.charts[before as usize].slot = 0;
+        self.charts[index as usize].forget_starts();
+        if before != 0 {
+            self.by_slot.remove(&before);
         }
-        self.charts[index as usize].slot = slot;
-    }
-
-    pub(super) fn unbind(&mut self, index: u32) {
-        let slot = std::mem::take(&mut self.charts[index as usize].slot);
-        if slot != 0 {
-            self.by_slot.remove(&slot);
+        if slot != 0
+            && let Some(loser) = self.by_slot.insert(slot, index)
+        {
+            self.charts[loser as usize].slot = 0;
+            self.charts[loser as usize].forget_starts();
         }
     }
 }
 
 impl Known {
-    pub(super) fn id(&self) -> &Arc<str> {
-        &self.id
+    fn new(chart: Arc<Chart>, next: u32) -> Known {
+        Known {
+            chart,
+            text: Vec::new(),
+            begin: Start::default(),
+            dims: Vec::new(),
+            next,
+            first: 0,
+            slot: 0,
+        }
+    }
+
+    /// What follows `start` in `text`, if that is how it starts.
+    #[inline]
+    fn after<'a>(&self, start: Start, text: &'a [u8]) -> Option<&'a [u8]> {
+        let start = &self.text[start.range()];
+        text.strip_prefix(start).filter(|_| !start.is_empty())
     }
 
     /// The dimension expected at the start of a round.
@@ -245,62 +196,44 @@ impl Known {
 
     /// Takes over dimensions the chart has gained.
     pub(super) fn look(&mut self) {
-        let state = self.chart.lock();
-        if self.dims.len() < state.dims.len() {
-            self.dims.reserve_exact(state.dims.len() - self.dims.len());
-            for (dim, index) in state.dims.iter().zip(0u32..).skip(self.dims.len()) {
-                self.dims.push(KnownDim::new(&dim.id, index));
-            }
+        let count = self.chart.lock().dims.len();
+        self.dims.reserve_exact(count.saturating_sub(self.dims.len()));
+        for index in self.dims.len()..count {
+            let next = u32::try_from(index + 1).unwrap_or(NONE);
+            self.dims.push(KnownDim { start: Start::default(), next, slot: 0 });
         }
     }
 
-    /// What follows the id of the `expected` dimension, if `text` begins with that; and the dimension after it.
+    /// The dimension whose line `text` is, if it is the `expected` one or one soon after; what follows the start of its
+    /// line; and the dimension to expect next.
     #[inline]
-    pub(super) fn expect<'a>(&self, expected: u32, text: &'a [u8]) -> Option<(&'a [u8], u32)> {
+    pub(super) fn expect<'a>(&self, expected: u32, text: &'a [u8]) -> Option<(u32, &'a [u8], u32)> {
         let dim = self.dims.get(expected as usize)?;
-        Some((after_word(text, &dim.id, dim.spelling())?, dim.next))
-    }
-
-    /// What follows the id in `text` if the `expected` dimension has `slot`; and the dimension after it.
-    #[inline]
-    pub(super) fn expect_slot<'a>(
-        &self,
-        expected: u32,
-        slot: u64,
-        text: &'a [u8],
-    ) -> Option<(&'a [u8], u32)> {
-        let dim = self.dims.get(expected as usize)?;
-        if slot == 0 || u64::from(dim.slot()) != slot {
-            return None;
+        match self.after(dim.start, text) {
+            Some(rest) => Some((expected, rest, dim.next)),
+            None => self.expect_near(expected, text),
         }
-        Some((after_any_quoted(text)?, dim.next))
     }
 
-    pub(super) fn by_slot(&self, expected: u32, slot: u64) -> Option<u32> {
-        self.search(expected, |dim| slot != 0 && u64::from(dim.slot()) == slot)
+    #[inline(never)]
+    fn expect_near<'a>(&self, expected: u32, text: &'a [u8]) -> Option<(u32, &'a [u8], u32)> {
+        let near = self.dims.iter().zip(0u32..).skip(expected as usize + 1).take(NEAR);
+        let mut found =
+            near.map(|(dim, index)| Some((index, self.after(dim.start, text)?, dim.next)));
+        found.find_map(|found| found)
     }
 
-    pub(super) fn by_id(&mut self, expected: u32, id: &str) -> Option<u32> {
-        let near = self.near(expected, |dim| *dim.id == *id);
-        if near.is_some() {
-            return near;
-        }
+    pub(super) fn by_slot(&self, slot: u64) -> Option<u32> {
+        let mut dims = self.dims.iter().zip(0u32..);
+        dims.find(|(dim, _)| slot != 0 && u64::from(dim.slot) == slot).map(|(_, index)| index)
+    }
+
+    pub(super) fn by_id(&mut self, id: &str) -> Option<u32> {
         let index = self.chart.lock().dimension_index(id)?;
         if index as usize >= self.dims.len() {
             self.look();
         }
         Some(index)
-    }
-
-    fn near(&self, expected: u32, wanted: impl Fn(&KnownDim) -> bool) -> Option<u32> {
-        let near = self.dims.iter().zip(0u32..).skip(expected as usize).take(NEAR);
-        near.into_iter().find(|(dim, _)| wanted(dim)).map(|(_, index)| index)
-    }
-
-    fn search(&self, expected: u32, wanted: impl Fn(&KnownDim) -> bool) -> Option<u32> {
-        let all = || self.dims.iter().zip(0u32..);
-        self.near(expected, &wanted)
-            .or_else(|| all().find(|(dim, _)| wanted(dim)).map(|(_, index)| index))
     }
 
     /// `index` came after `before` ([`NONE`]: first of its round). Gives the dimension to expect next.
@@ -317,13 +250,54 @@ impl Known {
             self.look();
         }
         if let Some(dim) = self.dims.get_mut(index as usize) {
-            dim.set_slot(slot);
+            dim.slot = slot;
         }
     }
 
     pub(super) fn unbind_dimensions(&mut self) {
-        for dim in &mut self.dims {
-            dim.set_slot(0);
+        if self.dims.iter().any(|dim| dim.slot != 0) {
+            self.dims.iter_mut().for_each(|dim| dim.slot = 0);
+            self.forget_starts();
         }
+    }
+
+    // --- starts of lines -------------------------------------------------------------------------
+
+    /// Lines of the chart itself start with `start`.
+    pub(super) fn learn_begin(&mut self, start: &[u8]) {
+        self.begin = self.keep(self.begin, start);
+    }
+
+    /// Lines of dimension `index` start with `start`.
+    pub(super) fn learn(&mut self, index: u32, start: &[u8]) {
+        if let Some(&dim) = self.dims.get(index as usize) {
+            let start = self.keep(dim.start, start);
+            self.dims[index as usize].start = start;
+        }
+    }
+
+    /// Puts `start` where `before` was if it fits, else at the end.
+    fn keep(&mut self, before: Start, start: &[u8]) -> Start {
+        let Ok(length) = u8::try_from(start.len()) else { return before };
+        if length <= before.length {
+            let at = before.at as usize;
+            self.text[at..at + start.len()].copy_from_slice(start);
+            return Start { at: before.at, length };
+        }
+        // A peer that changes its ways again and again does not make the text grow.
+        if self.text.len() > START_MAX * (self.dims.len() + 1) {
+            self.forget_starts();
+        }
+        let Ok(at) = u32::try_from(self.text.len()) else { return Start::default() };
+        self.text.reserve_exact(start.len());
+        self.text.extend_from_slice(start);
+        Start { at, length }
+    }
+
+    /// Slots changed their meaning: the next line of each is read anew.
+    fn forget_starts(&mut self) {
+        self.text.clear();
+        self.begin = Start::default();
+        self.dims.iter_mut().for_each(|dim| dim.start = Start::default());
     }
 }

@@ -196,6 +196,7 @@ mod tests {
     fn the_shell_takes_the_options_apart() {
         let mut process = start("echo \"$1|$2|$3|$#\"; exit 5", "--foo \"a b\"");
         assert_eq!(output(&mut process), "3|--foo|a b|3\n");
+        assert_eq!(output(&mut process), "", "it ends by itself");
         assert_eq!(process.end(Duration::from_secs(10)).unwrap(), Exit::Code(5));
     }
 

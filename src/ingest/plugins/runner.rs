@@ -161,7 +161,7 @@ impl Runner {
                 }
             };
             let now = clock.now();
-            let fed = lines.feed(&chunk[..got], |line| executor.feed(line, now));
+            let fed = executor.feed_chunk(&mut lines, &chunk[..got], now);
             executor.flush();
             if let Err(violation) = fed {
                 violation.log();
