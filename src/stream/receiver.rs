@@ -430,7 +430,7 @@ impl Session {
                 child.rhythm.lock().beat(silent_from);
                 child.received.fetch_add(count as u64, Ordering::Relaxed);
                 let now = clock.now();
-                let fed = lines.feed(&buffer[..count], |line| executor.feed(line, now));
+                let fed = executor.feed_chunk(&mut lines, &buffer[..count], now);
                 executor.flush();
                 child.updates.store(executor.completed(), Ordering::Relaxed);
                 if lines.cut() != cut {
