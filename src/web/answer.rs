@@ -5,8 +5,8 @@
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::{Compress, Compression, FlushCompress, Status};
+use parking_lot::Mutex;
 
 use crate::base::VERSION;
 use crate::base::time::{Clock, UnixSeconds};
@@ -22,9 +22,35 @@ const PIECE_BYTES: usize = 16 * 1024;
 const SLOWEST_BYTES_PER_SECOND: u64 = 4096;
 const DAY: i64 = 86_400;
 
+/// Idle states of the compressor. A state is a quarter of a megabyte: too much to make for every answer, and too much to keep
+/// for every connection.
+#[derive(Default)]
+pub(super) struct Compressors(Mutex<Vec<Compress>>);
+
+impl Compressors {
+    const KEPT_MAX: usize = 2;
+    /// Of the format; larger ones are rare, smaller ones save nothing.
+    const WINDOW_BITS: u8 = 15;
+
+    fn take(&self, level: u32) -> Compress {
+        let kept = self.0.lock().pop();
+        // All are of the one level that is configured.
+        kept.unwrap_or_else(|| Compress::new_gzip(Compression::new(level), Self::WINDOW_BITS))
+    }
+
+    fn give_back(&self, mut state: Compress) {
+        state.reset();
+        let mut kept = self.0.lock();
+        if kept.len() < Self::KEPT_MAX {
+            kept.push(state);
+        }
+    }
+}
+
 /// What an answer needs beside itself.
 pub(super) struct Envelope<'a> {
     pub(super) options: &'a Options,
+    pub(super) compressors: &'a Compressors,
     pub(super) now: UnixSeconds,
     pub(super) update_every: i64,
     pub(super) origin: &'a str,
@@ -61,9 +87,9 @@ pub(super) fn write(
         Pieces { out, ready: head, chunk: Vec::new(), chunked: level.is_some(), encoded: 0 };
     match level {
         Some(level) => {
-            let mut gzip = GzEncoder::new(&mut pieces, Compression::new(level));
+            let mut gzip = Gzip { state: envelope.compressors.take(level), out: &mut pieces };
             copy(response.body, &mut gzip)?;
-            gzip.finish()?;
+            envelope.compressors.give_back(gzip.finish()?);
         }
         None => copy(response.body, &mut pieces)?,
     }
@@ -120,6 +146,50 @@ fn head(response: &Response, envelope: &Envelope<'_>, framing: Framing) -> Strin
     };
     head.write(&mut out);
     out
+}
+
+/// Compresses what is written, into `out`.
+struct Gzip<'a, W> {
+    state: Compress,
+    out: &'a mut W,
+}
+
+impl<W: Write> Gzip<'_, W> {
+    /// One step; returns how much of `bytes` it took and whether the end was reached.
+    fn step(
+        &mut self,
+        bytes: &[u8],
+        piece: &mut Vec<u8>,
+        flush: FlushCompress,
+    ) -> io::Result<(usize, bool)> {
+        piece.clear();
+        let before = self.state.total_in();
+        let status = self.state.compress_vec(bytes, piece, flush).map_err(io::Error::other)?;
+        self.out.write_all(piece)?;
+        let took = usize::try_from(self.state.total_in() - before).map_err(io::Error::other)?;
+        Ok((took, status == Status::StreamEnd))
+    }
+
+    fn finish(mut self) -> io::Result<Compress> {
+        let mut piece = Vec::with_capacity(PIECE_BYTES);
+        while !self.step(&[], &mut piece, FlushCompress::Finish)?.1 {}
+        Ok(self.state)
+    }
+}
+
+impl<W: Write> Write for Gzip<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut piece = Vec::with_capacity(PIECE_BYTES);
+        let mut taken = 0;
+        while taken < bytes.len() {
+            taken += self.step(&bytes[taken..], &mut piece, FlushCompress::None)?.0;
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Gathers small writes, the head among them, into large ones, and puts the body in chunks if so told.
@@ -253,8 +323,10 @@ mod tests {
     fn written(response: Response, gzip: bool, method: Method) -> (String, Vec<u8>, Sent) {
         let options = Options::from_config(&Config::new(), "h", "/lib");
         let now = UnixSeconds(1_000_000);
+        let compressors = Compressors::default();
         let envelope = Envelope {
             options: &options,
+            compressors: &compressors,
             now,
             update_every: 1,
             origin: "*",

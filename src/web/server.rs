@@ -4,7 +4,7 @@
 //! smallest free number; it never reads a byte of a client. Connections are bounded by `web server max sockets`: beyond that
 //! they are closed at once and counted. At a stop the ports close first, then waiting clients, then the rest.
 //!
-//! Lock: `slots`, held for a few instructions by the acceptor and by ending threads.
+//! Locks: `slots`, held for a few instructions by the acceptor and by ending threads; the idle compressors.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -25,6 +25,7 @@ use crate::net::usage::add;
 use crate::net::{Closer, Connection};
 
 use super::acl::{Rights, Verdict};
+use super::answer::Compressors;
 use super::session::Session;
 use super::{Agent, Options};
 
@@ -93,6 +94,7 @@ pub struct Server {
 pub(super) struct Shared {
     pub(super) agent: Arc<Agent>,
     pub(super) stop: StopToken,
+    pub(super) compressors: Compressors,
     wake: EventFd,
     connections: AtomicU64,
     slots: Mutex<Slots>,
@@ -131,6 +133,7 @@ impl Server {
         let shared = Arc::new(Shared {
             agent,
             stop: stop.clone(),
+            compressors: Compressors::default(),
             wake: EventFd::new()?,
             connections: AtomicU64::new(0),
             slots: Mutex::default(),

@@ -249,6 +249,7 @@ impl<'a> Session<'a> {
         let (status, kind) = (response.status, response.kind);
         let envelope = Envelope {
             options: &agent.options,
+            compressors: &self.shared.compressors,
             now: agent.clock.now_seconds(),
             update_every: agent.hosts.local().info().update_every,
             origin: headers.origin.unwrap_or("*"),
