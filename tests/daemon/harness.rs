@@ -3,7 +3,11 @@
 //!
 //! The same configuration files serve both programs, since they are drop-in compatible. Nothing here sleeps for a fixed time: tests
 //! wait for a condition with a deadline. `KEEP=1` keeps the directories, `NETDATA_BIN` puts another build in place of the debug one.
-#![allow(dead_code, reason = "two test binaries share this, and neither uses all of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "two test binaries share this, and neither uses all of it"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
