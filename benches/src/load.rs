@@ -1,0 +1,199 @@
+//! Children made by hand: they define charts and send ticks of samples, in the old form or the new one.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::agent::KEY;
+
+/// All that 1.37.1 knows but compression and replication.
+const OLD: u32 = 15352 & !(1 << 12);
+/// The interpolated form, binary numbers and slots on top.
+const NEW: u32 = OLD | (1 << 14) | (1 << 15) | (1 << 18);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// BEGIN, SET, END with collected integers: all that 1.37.1 has.
+    V1,
+    /// BEGIN2, SET2, END2 with slots and final values in base64.
+    V2,
+}
+
+impl Form {
+    pub fn caps(self) -> u32 {
+        match self {
+            Form::V1 => OLD,
+            Form::V2 => NEW,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub struct Shape {
+    pub charts: u32,
+    pub dimensions: u32,
+}
+
+impl Shape {
+    pub fn samples(self) -> u64 {
+        u64::from(self.charts) * u64::from(self.dimensions)
+    }
+}
+
+pub struct FakeChild {
+    socket: TcpStream,
+    form: Form,
+    shape: Shape,
+    /// What differs from tick to tick is written over a text made once.
+    text: Vec<u8>,
+    /// End of the next point, for the new form.
+    at: i64,
+    value: u32,
+}
+
+pub fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+}
+
+fn base64(out: &mut Vec<u8>, number: u64) {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = (64 - number.leading_zeros()).div_ceil(6).max(1);
+    for n in (0..digits).rev() {
+        out.push(DIGITS[(number >> (6 * n)) as usize & 63]);
+    }
+}
+
+fn guid(n: u32) -> String {
+    format!("{n:08x}-bec0-4000-8000-{:012x}", std::process::id())
+}
+
+impl FakeChild {
+    /// Connects, is accepted and defines its charts. `at` is the time of its first point.
+    pub fn connect(
+        parent: SocketAddr,
+        number: u32,
+        form: Form,
+        shape: Shape,
+        at: i64,
+    ) -> io::Result<FakeChild> {
+        let mut socket = TcpStream::connect(parent)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+        socket.set_write_timeout(Some(Duration::from_secs(60)))?;
+        let head = format!(
+            "STREAM key={KEY}&hostname=load{number}&registry_hostname=load{number}&machine_guid={}&update_every=1&os=linux\
+             &timezone=UTC&abbrev_timezone=UTC&utc_offset=0&hops=1&tags=&ver={}&NETDATA_SYSTEM_OS_NAME=Testix\
+             &NETDATA_SYSTEM_OS_ID=testix&NETDATA_SYSTEM_OS_VERSION=1&NETDATA_SYSTEM_KERNEL_NAME=Linux\
+             &NETDATA_SYSTEM_KERNEL_VERSION=6.0&NETDATA_SYSTEM_ARCHITECTURE=x86_64&NETDATA_PROTOCOL_VERSION=1.1 HTTP/1.1\r\n\
+             User-Agent: netdata/v1.37.1\r\nAccept: */*\r\n\r\n",
+            guid(number),
+            form.caps()
+        );
+        socket.write_all(head.as_bytes())?;
+        let mut answer = [0; 4096];
+        let got = socket.read(&mut answer)?;
+        let answer = String::from_utf8_lossy(&answer[..got]).into_owned();
+        let agreed =
+            answer.rsplit('=').next().and_then(|n| n.trim().parse::<u32>().ok()).unwrap_or(0);
+        let wanted = form.caps() & !0b11_1000;
+        if agreed & ((1 << 14) | (1 << 15) | (1 << 18))
+            != wanted & ((1 << 14) | (1 << 15) | (1 << 18))
+        {
+            return Err(io::Error::other(format!(
+                "child {number} wanted capabilities {wanted}, was told '{answer}'"
+            )));
+        }
+        let mut child = FakeChild { socket, form, shape, text: Vec::new(), at, value: number };
+        child.define()?;
+        Ok(child)
+    }
+
+    fn slot(&self, text: &mut Vec<u8>, number: u32) {
+        if self.form == Form::V2 {
+            text.extend_from_slice(b" SLOT:#");
+            base64(text, u64::from(number));
+        }
+    }
+
+    fn define(&mut self) -> io::Result<()> {
+        let mut text = Vec::new();
+        for c in 1..=self.shape.charts {
+            text.extend_from_slice(b"CHART");
+            self.slot(&mut text, c);
+            writeln!(
+                text,
+                " \"load.chart{c}\" \"\" \"Chart {c} of a load\" \"things/s\" \"load\" \"load.chart\" \"line\" {} 1 \"\" \"load\" \"bench\"",
+                1000 + c
+            )?;
+            for d in 1..=self.shape.dimensions {
+                text.extend_from_slice(b"DIMENSION");
+                self.slot(&mut text, d);
+                writeln!(text, " \"dimension{d}\" \"dimension{d}\" \"absolute\" 1 1000 \"\"")?;
+            }
+        }
+        self.socket.write_all(&text)
+    }
+
+    /// Appends one tick of all charts to `text`.
+    fn tick_text(&mut self) {
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        for c in 1..=self.shape.charts {
+            match self.form {
+                Form::V1 => {
+                    let _ = writeln!(text, "BEGIN \"load.chart{c}\" 1000000");
+                    for d in 1..=self.shape.dimensions {
+                        let _ = writeln!(text, "SET \"dimension{d}\" = {}", self.next_value());
+                    }
+                    text.extend_from_slice(b"END\n");
+                }
+                Form::V2 => {
+                    text.extend_from_slice(b"BEGIN2");
+                    self.slot(&mut text, c);
+                    let _ = write!(text, " 'load.chart{c}' #B #");
+                    base64(&mut text, self.at as u64);
+                    text.extend_from_slice(b" #\n");
+                    for d in 1..=self.shape.dimensions {
+                        let value = self.next_value();
+                        text.extend_from_slice(b"SET2");
+                        self.slot(&mut text, d);
+                        let _ = write!(text, " 'dimension{d}' #");
+                        base64(&mut text, u64::from(value));
+                        text.extend_from_slice(b" @");
+                        base64(&mut text, (f64::from(value) / 1000.0).to_bits());
+                        text.extend_from_slice(b" A\n");
+                    }
+                    text.extend_from_slice(b"END2\n");
+                }
+            }
+        }
+        self.text = text;
+    }
+
+    /// Some number that is no whole one when divided by a thousand; the sequence is the same in every run.
+    fn next_value(&mut self) -> u32 {
+        self.value = self.value.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (self.value >> 8) | 1
+    }
+
+    /// Sends one sample of every dimension.
+    pub fn tick(&mut self) -> io::Result<()> {
+        self.tick_text();
+        self.at += 1;
+        self.socket.write_all(&self.text)
+    }
+
+    /// Says that no more comes, and waits until the parent has read all of it and closes.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Write)?;
+        let mut rest = [0; 4096];
+        loop {
+            match self.socket.read(&mut rest) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}

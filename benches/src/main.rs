@@ -1,0 +1,449 @@
+//! Our release binary and the real netdata 1.37.1 on the same work, in one run. See README.md.
+
+mod agent;
+mod load;
+mod sink;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use agent::{Agent, Setup};
+use load::{FakeChild, Form, Shape, now};
+use sink::Sink;
+
+/// What a figure must be, next to the real one's.
+#[derive(Clone, Copy)]
+enum Goal {
+    AtMost(f64),
+    AtMostOfReal(f64),
+}
+
+struct Figure {
+    row: &'static str,
+    what: String,
+    unit: &'static str,
+    real: Option<f64>,
+    ours: f64,
+    goal: Goal,
+}
+
+impl Figure {
+    fn passes(&self) -> Option<bool> {
+        match self.goal {
+            Goal::AtMost(most) => Some(self.ours <= most),
+            Goal::AtMostOfReal(share) => self.real.map(|real| self.ours <= real * share),
+        }
+    }
+
+    fn print(&self) {
+        let number = |n: f64| if n >= 100.0 { format!("{n:.0}") } else { format!("{n:.3}") };
+        let real = self.real.map_or("-".to_owned(), number);
+        let ratio = self
+            .real
+            .filter(|_| self.ours > 0.0)
+            .map_or("-".to_owned(), |real| format!("1/{:.1}", real / self.ours));
+        let goal = match self.goal {
+            Goal::AtMost(most) => format!("<= {}", number(most)),
+            Goal::AtMostOfReal(share) => format!("<= 1/{:.0} of real", 1.0 / share),
+        };
+        let verdict = match self.passes() {
+            Some(true) => "pass",
+            Some(false) => "FAIL",
+            None => "-",
+        };
+        println!(
+            "{:<10} {:<46} {:>10} {:>10} {:>8}  {:<18} {:<5} {}",
+            self.row,
+            self.what,
+            real,
+            number(self.ours),
+            ratio,
+            goal,
+            verdict,
+            self.unit
+        );
+    }
+}
+
+struct Programs {
+    ours: PathBuf,
+    real: Option<PathBuf>,
+}
+
+type Row = fn(&Programs) -> io::Result<Vec<Figure>>;
+
+const ROWS: &[(&str, Row)] = &[
+    ("child", child),
+    ("flood-v2", flood_v2),
+    ("flood-v1", flood_v1),
+    ("paced", paced),
+    ("proxy", proxy),
+    ("dimension", dimension),
+    ("scaling", scaling),
+];
+
+impl Programs {
+    /// The same measurement of both.
+    fn both<T>(
+        &self,
+        measure: impl Fn(&Path, bool) -> io::Result<T>,
+    ) -> io::Result<(T, Option<T>)> {
+        let ours = measure(&self.ours, true)?;
+        let real = match &self.real {
+            Some(real) => Some(measure(real, false)?),
+            None => None,
+        };
+        Ok((ours, real))
+    }
+}
+
+/// The newest form a program has.
+fn newest(is_ours: bool) -> Form {
+    if is_ours { Form::V2 } else { Form::V1 }
+}
+
+fn pause(seconds: u64) {
+    thread::sleep(Duration::from_secs(seconds));
+}
+
+// --- rows -------------------------------------------------------------------------------------------------------------
+
+fn child(programs: &Programs) -> io::Result<Vec<Figure>> {
+    const WARM: u64 = 10;
+    const SECONDS: u64 = 30;
+    let (ours, real) = programs.both(|program, _| {
+        let sink = Sink::start(Form::V2.caps())?;
+        let setup = Setup::default().option("db", "mode", "none").option("web", "mode", "none");
+        let setup = setup.option("plugins", "proc", "yes").streams_to(sink.port);
+        let agent = Agent::start(program, "child", &setup)?;
+        let end = Instant::now() + Duration::from_secs(30);
+        while sink.bytes() == 0 {
+            if Instant::now() > end {
+                return Err(io::Error::other(format!(
+                    "the child does not stream:\n{}",
+                    agent.log_end()
+                )));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        pause(WARM);
+        let (bytes, cpu) = (sink.bytes(), agent.cpu());
+        pause(SECONDS);
+        let cpu = (agent.cpu() - cpu) / SECONDS as f64 * 100.0;
+        if sink.bytes() == bytes {
+            return Err(io::Error::other("the child stopped streaming"));
+        }
+        let (resident, private) = agent.memory();
+        Ok((resident as f64 / 1e6, private as f64 / 1e6, cpu))
+    })?;
+    let figure = |what: &str, unit, ours, real, goal| Figure {
+        row: "child",
+        what: what.to_owned(),
+        unit,
+        real,
+        ours,
+        goal,
+    };
+    Ok(vec![
+        figure(
+            "headless child: resident memory",
+            "MB",
+            ours.0,
+            real.map(|r| r.0),
+            Goal::AtMost(6.0),
+        ),
+        figure(
+            "headless child: private memory",
+            "MB",
+            ours.1,
+            real.map(|r| r.1),
+            Goal::AtMostOfReal(0.5),
+        ),
+        figure(
+            "headless child: processor",
+            "% of a core",
+            ours.2,
+            real.map(|r| r.2),
+            Goal::AtMostOfReal(0.5),
+        ),
+    ])
+}
+
+/// Processor seconds per million samples of a parent that takes them as fast as it can.
+fn flood(program: &Path, form: Form, ticks: u32) -> io::Result<f64> {
+    const SHAPE: Shape = Shape { charts: 100, dimensions: 10 };
+    let parent = Agent::start(program, "parent", &Setup::default().takes_children("ram"))?;
+    let mut child =
+        FakeChild::connect(parent.address(), 1, form, SHAPE, now() - i64::from(ticks) - 200)?;
+    // the definitions, and the memory the first samples touch, are no part of the work
+    for _ in 0..100 {
+        child.tick()?;
+    }
+    pause(1);
+    let cpu = parent.cpu();
+    for _ in 0..ticks {
+        child.tick()?;
+    }
+    child.finish()?;
+    Ok((parent.cpu() - cpu) / (SHAPE.samples() as f64 * f64::from(ticks) / 1e6))
+}
+
+fn flood_v2(programs: &Programs) -> io::Result<Vec<Figure>> {
+    let (ours, real) = programs.both(|program, is_ours| {
+        flood(program, newest(is_ours), if is_ours { 10_000 } else { 3_000 })
+    })?;
+    let what = "parent, ram, 1 × 100 × 10 flood: new form".to_owned();
+    Ok(vec![Figure {
+        row: "flood-v2",
+        what,
+        unit: "CPU s per million (real: old form)",
+        real,
+        ours,
+        goal: Goal::AtMostOfReal(1.0 / 6.0),
+    }])
+}
+
+fn flood_v1(programs: &Programs) -> io::Result<Vec<Figure>> {
+    let (ours, real) = programs
+        .both(|program, is_ours| flood(program, Form::V1, if is_ours { 10_000 } else { 3_000 }))?;
+    let what = "parent, ram, 1 × 100 × 10 flood: old form".to_owned();
+    Ok(vec![Figure {
+        row: "flood-v1",
+        what,
+        unit: "CPU s per million",
+        real,
+        ours,
+        goal: Goal::AtMostOfReal(0.25),
+    }])
+}
+
+/// One tick of all children per real second; processor seconds per million samples.
+fn ticking(agent: &Agent, form: Form, seconds: u64) -> io::Result<f64> {
+    const SHAPE: Shape = Shape { charts: 500, dimensions: 4 };
+    const CHILDREN: u32 = 10;
+    const WARM: u64 = 5;
+    let mut children = Vec::new();
+    for number in 1..=CHILDREN {
+        children.push(FakeChild::connect(agent.address(), number, form, SHAPE, now())?);
+    }
+    let mut cpu = 0.0;
+    let started = Instant::now();
+    for tick in 0..WARM + seconds {
+        if tick == WARM {
+            cpu = agent.cpu();
+        }
+        for child in &mut children {
+            child.tick()?;
+        }
+        thread::sleep(
+            (started + Duration::from_secs(tick + 1)).saturating_duration_since(Instant::now()),
+        );
+    }
+    let samples = SHAPE.samples() * u64::from(CHILDREN) * seconds;
+    Ok((agent.cpu() - cpu) / (samples as f64 / 1e6))
+}
+
+const PACED_SECONDS: u64 = 25;
+
+fn paced(programs: &Programs) -> io::Result<Vec<Figure>> {
+    let (ours, real) = programs.both(|program, is_ours| {
+        let parent = Agent::start(program, "parent", &Setup::default().takes_children("ram"))?;
+        ticking(&parent, newest(is_ours), PACED_SECONDS)
+    })?;
+    let what = "parent, ram, 10 × 500 × 4, one tick per second".to_owned();
+    Ok(vec![Figure {
+        row: "paced",
+        what,
+        unit: "CPU s per million (real: old form)",
+        real,
+        ours,
+        goal: Goal::AtMostOfReal(1.0 / 6.0),
+    }])
+}
+
+fn proxy(programs: &Programs) -> io::Result<Vec<Figure>> {
+    let (ours, real) = programs.both(|program, is_ours| {
+        let form = newest(is_ours);
+        let sink = Sink::start(form.caps())?;
+        let setup = Setup::default()
+            .option("db", "mode", "none")
+            .streams_to(sink.port)
+            .takes_children("none");
+        let proxy = Agent::start(program, "proxy", &setup)?;
+        let cost = ticking(&proxy, form, PACED_SECONDS)?;
+        // it did pass them on: a sample is never shorter than its line's fixed part
+        let least = 10 * 500 * 4 * (PACED_SECONDS - 1) * 10;
+        if sink.bytes() < least {
+            return Err(io::Error::other(format!(
+                "the proxy passed on {} bytes only:\n{}",
+                sink.bytes(),
+                proxy.log_end()
+            )));
+        }
+        Ok(cost)
+    })?;
+    let what = "proxy without database, the same load".to_owned();
+    Ok(vec![Figure {
+        row: "proxy",
+        what,
+        unit: "CPU s per million (real: old form)",
+        real,
+        ours,
+        goal: Goal::AtMostOfReal(1.0 / 6.0),
+    }])
+}
+
+fn dimension(programs: &Programs) -> io::Result<Vec<Figure>> {
+    const SHAPE: Shape = Shape { charts: 2_000, dimensions: 10 };
+    let (ours, real) = programs.both(|program, is_ours| {
+        let parent = Agent::start(
+            program,
+            "parent",
+            &Setup::default().option("db", "mode", "none").takes_children("none"),
+        )?;
+        let small = Shape { charts: 1, dimensions: 1 };
+        let mut first = FakeChild::connect(parent.address(), 1, newest(is_ours), small, now())?;
+        first.tick()?;
+        pause(2);
+        let (before, _) = parent.memory();
+        let mut child = FakeChild::connect(parent.address(), 2, newest(is_ours), SHAPE, now())?;
+        for _ in 0..5 {
+            child.tick()?;
+            pause(1);
+        }
+        let (after, _) = parent.memory();
+        Ok(after.saturating_sub(before) as f64 / SHAPE.samples() as f64)
+    })?;
+    let what = "parent, none: memory per dimension (10 a chart)".to_owned();
+    Ok(vec![Figure {
+        row: "dimension",
+        what,
+        unit: "bytes",
+        real,
+        ours,
+        goal: Goal::AtMost(600.0),
+    }])
+}
+
+/// A fixed rate of ticks, from so many children in turn.
+fn rate(program: &Path, form: Form, children: u32) -> io::Result<f64> {
+    const SHAPE: Shape = Shape { charts: 10, dimensions: 10 };
+    const TICKS_PER_SECOND: u32 = 1_000;
+    const WARM: u32 = 3;
+    const SECONDS: u32 = 12;
+    let parent = Agent::start(program, "parent", &Setup::default().takes_children("ram"))?;
+    let span = i64::from((WARM + SECONDS) * TICKS_PER_SECOND / children) + 10;
+    let mut all = Vec::new();
+    for number in 1..=children {
+        all.push(FakeChild::connect(parent.address(), number, form, SHAPE, now() - span)?);
+    }
+    pause(1);
+    let started = Instant::now();
+    let mut cpu = 0.0;
+    for tick in 0..(WARM + SECONDS) * TICKS_PER_SECOND {
+        if tick == WARM * TICKS_PER_SECOND {
+            cpu = parent.cpu();
+        }
+        all[(tick % children) as usize].tick()?;
+        let due = started
+            + Duration::from_micros(u64::from(tick + 1) * 1_000_000 / u64::from(TICKS_PER_SECOND));
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    let samples = SHAPE.samples() * u64::from(SECONDS * TICKS_PER_SECOND);
+    Ok((parent.cpu() - cpu) / (samples as f64 / 1e6))
+}
+
+fn scaling(programs: &Programs) -> io::Result<Vec<Figure>> {
+    let mut figures = Vec::new();
+    let (mut least, mut most) = (f64::MAX, 0.0_f64);
+    for children in [1, 10, 100, 1_000] {
+        // 1.37.1 takes a thousand children, but starting them needs minutes: it is asked for the small numbers only
+        let small = children <= 100;
+        let ours = rate(&programs.ours, Form::V2, children)?;
+        let real = match &programs.real {
+            Some(real) if small => Some(rate(real, Form::V1, children)?),
+            _ => None,
+        };
+        (least, most) = (least.min(ours), most.max(ours));
+        let what = format!("parent, ram, 100,000 samples/s of {children} children");
+        figures.push(Figure {
+            row: "scaling",
+            what,
+            unit: "CPU s per million",
+            real,
+            ours,
+            goal: Goal::AtMost(least * 1.5),
+        });
+    }
+    let what = "parent, ram: the dearest above the cheapest".to_owned();
+    figures.push(Figure {
+        row: "scaling",
+        what,
+        unit: "times",
+        real: None,
+        ours: most / least,
+        goal: Goal::AtMost(1.5),
+    });
+    Ok(figures)
+}
+
+// --- the run ----------------------------------------------------------------------------------------------------------
+
+fn main() -> ExitCode {
+    let mut ours = None;
+    let mut real = Some(PathBuf::from("/usr/sbin/netdata")).filter(|p| p.exists());
+    let mut wanted = Vec::new();
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--ours" => ours = args.next().map(PathBuf::from),
+            "--real" => real = args.next().map(PathBuf::from).filter(|p| p.exists()),
+            name if ROWS.iter().any(|(row, _)| *row == name) => wanted.push(name.to_owned()),
+            other => {
+                let names: Vec<_> = ROWS.iter().map(|(row, _)| *row).collect();
+                eprintln!("'{other}' is no row; there are {}", names.join(", "));
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let Some(ours) = ours.and_then(|p| p.canonicalize().ok()) else {
+        eprintln!("usage: netdata-benches --ours PROGRAM [--real PROGRAM] [ROW ...]");
+        return ExitCode::from(2);
+    };
+    if real.is_none() {
+        println!(
+            "there is no real netdata on this machine (packaging/deps.sh bench installs it): only ours is measured"
+        );
+    }
+    let programs = Programs { ours, real };
+    println!(
+        "{:<10} {:<46} {:>10} {:>10} {:>8}  {:<18} {:<5} unit",
+        "row", "work", "real", "ours", "ratio", "goal", "is"
+    );
+    let (mut passed, mut failed, mut open) = (0, 0, 0);
+    for (name, row) in
+        ROWS.iter().filter(|(name, _)| wanted.is_empty() || wanted.iter().any(|w| w == name))
+    {
+        match row(&programs) {
+            Ok(figures) => {
+                for figure in figures {
+                    figure.print();
+                    match figure.passes() {
+                        Some(true) => passed += 1,
+                        Some(false) => failed += 1,
+                        None => open += 1,
+                    }
+                }
+            }
+            Err(error) => {
+                println!("{name:<10} could not be measured: {error}");
+                failed += 1;
+            }
+        }
+    }
+    println!("{passed} passed, {failed} failed, {open} skipped");
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
