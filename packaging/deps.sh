@@ -3,6 +3,7 @@
 #   packaging/deps.sh build|test|bench|peer|lint ...
 #   build  a C linker and cargo (Debian 12's own package where no newer toolchain is on the machine)
 #   test   what tests/peer.sh needs to unpack and run the real netdata without installing it
+#   fuzz   a C++ compiler for libFuzzer; lint  shellcheck; venv  Python's venv
 #   bench, peer  Debian's real netdata itself, installed without starting it
 set -euo pipefail
 
@@ -93,6 +94,7 @@ for what in "$@"; do
     build) build ;;
     test) tests ;;
     bench | peer) peer ;;
+    fuzz) command -v c++ >/dev/null || install_packages g++ ;;
     venv) install_packages python3-venv ;;
     lint) command -v shellcheck >/dev/null || install_packages shellcheck ;;
     *) say "unknown purpose '$what'"; exit 2 ;;
