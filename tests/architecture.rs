@@ -102,3 +102,75 @@ fn unsafe_stays_in_the_modules_named_for_it() {
         .collect();
     assert!(wrong.is_empty(), "unsafe outside {allowed:?}: {wrong:?}");
 }
+
+/// The text of docs/ARCHITECTURE.md between one second-level heading and the next.
+fn chapter(title: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ARCHITECTURE.md");
+    let text = fs::read_to_string(path).unwrap();
+    let from = text.find(&format!("\n## {title}\n")).expect("no such chapter") + 1;
+    let rest = &text[from..];
+    rest[..rest[2..].find("\n## ").map_or(rest.len(), |end| end + 2)].to_owned()
+}
+
+/// The code of a source file: without comments and without the tests at its bottom.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+    text.lines().map(|line| line.split("//").next().unwrap_or("").to_owned() + "\n").collect()
+}
+
+fn is_test_only(path: &Path) -> bool {
+    ["tests.rs", "trial.rs"].iter().any(|name| path.ends_with(name))
+}
+
+#[test]
+fn every_thread_stands_in_the_table() {
+    let table = chapter("Threads");
+    let mut missing = Vec::new();
+    for path in sources().into_iter().filter(|path| !is_test_only(path)) {
+        let code = code(&path);
+        for call in ["spawn(", "rename(&"] {
+            for argument in code.split(call).skip(1) {
+                let argument = argument.trim_start().trim_start_matches("format!(").trim_start();
+                let Some(name) = argument.strip_prefix('"').and_then(|rest| rest.split('"').next())
+                else {
+                    continue;
+                };
+                // `WEB_SERVER[{slot}]` stands as `WEB_SERVER[…`
+                let stem = name.split('{').next().unwrap();
+                let family = name.split('[').next().unwrap();
+                let exact = table.contains(&format!("`{stem}"));
+                if !exact && !table.contains(&format!("`{family}[…]`")) {
+                    missing.push(format!("{}: {name}", path.display()));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "threads missing in docs/ARCHITECTURE.md: {missing:#?}");
+}
+
+#[test]
+fn every_lock_stands_in_the_table() {
+    let table = chapter("Locks");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut missing = Vec::new();
+    for path in sources().into_iter().filter(|path| !is_test_only(path)) {
+        let file = path.strip_prefix(&root).unwrap().display().to_string();
+        let row: String = table.lines().filter(|row| row.contains(&format!("`{file}`"))).collect();
+        for line in
+            code(&path).lines().filter(|line| !line.contains("fn ") && !line.contains("use "))
+        {
+            let Some(at) = line.find("Mutex<").or_else(|| line.find("RwLock<")) else { continue };
+            // `name: Mutex<…>`, `static NAME: …`, `struct Name(Mutex<…>)`: the last word before the lock's type
+            let before = line[..at].trim_end_matches(|c: char| !c.is_alphanumeric());
+            let name =
+                before.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("");
+            let known =
+                row.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| word == name);
+            if !known && !name.is_empty() {
+                missing.push(format!("{file}: {name}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "locks missing in docs/ARCHITECTURE.md: {missing:#?}");
+}

@@ -26,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(whole, pieces, "chunks of {step}");
     }
     for line in &whole.0 {
-        for rules in [Rules::Seed, Rules::Modern] {
+        for rules in [Rules::Seed, Rules::Later] {
             let mut total = 0;
             for word in Words::new(line, rules) {
                 total += word.len() + 1;
