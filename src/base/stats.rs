@@ -73,13 +73,79 @@ pub struct Stats {
     points_read: [Counter; QUERY_SOURCES],
     /// Slots written, gaps included.
     pub points_stored: Counter,
+    pub streams: StreamStats,
 }
 
 pub static STATS: Stats = Stats {
     queries: [const { Counter::new() }; QUERY_SOURCES],
     points_read: [const { Counter::new() }; QUERY_SOURCES],
     points_stored: Counter::new(),
+    streams: StreamStats::new(),
 };
+
+/// What happens to streams, in both directions. All but the first two only grow.
+pub struct StreamStats {
+    /// Children connected now.
+    pub children: AtomicU64,
+    /// Hosts that a parent takes now.
+    pub parents: AtomicU64,
+    pub received_bytes: AtomicU64,
+    pub sent_bytes: AtomicU64,
+
+    /// Children turned away: key, machine or address not allowed.
+    pub forbidden: AtomicU64,
+    /// Children put off by the rate limit.
+    pub busy: AtomicU64,
+    /// Children turned away because they are connected already.
+    pub duplicate: AtomicU64,
+    /// Our own host, coming back to us.
+    pub own: AtomicU64,
+    /// Dead connections whose child came back.
+    pub taken_over: AtomicU64,
+    /// Connections ended by a line no child may send.
+    pub violation: AtomicU64,
+    /// Connections ended because the child was silent or did not read.
+    pub silent: AtomicU64,
+    /// Lines cut because they were too long.
+    pub cut: AtomicU64,
+
+    /// Parents that could not be reached.
+    pub unreachable: AtomicU64,
+    /// Parents that did not take us.
+    pub refused: AtomicU64,
+    /// Links to parents that were lost.
+    pub lost: AtomicU64,
+    /// Links given up because more came than the parent took.
+    pub overflow: AtomicU64,
+}
+
+impl StreamStats {
+    const fn new() -> StreamStats {
+        StreamStats {
+            children: AtomicU64::new(0),
+            parents: AtomicU64::new(0),
+            received_bytes: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+            forbidden: AtomicU64::new(0),
+            busy: AtomicU64::new(0),
+            duplicate: AtomicU64::new(0),
+            own: AtomicU64::new(0),
+            taken_over: AtomicU64::new(0),
+            violation: AtomicU64::new(0),
+            silent: AtomicU64::new(0),
+            cut: AtomicU64::new(0),
+            unreachable: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            overflow: AtomicU64::new(0),
+        }
+    }
+}
+
+/// Counts one event; for counters that are rarely touched.
+pub fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
 
 impl Stats {
     /// Some series were read, so many samples of them all together.

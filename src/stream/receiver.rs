@@ -21,6 +21,7 @@ use super::{Streams, health_word};
 use crate::access_log;
 use crate::base::ids::MachineGuid;
 use crate::base::log::Errno;
+use crate::base::stats::{STATS, count};
 use crate::base::sys::{self, Interest, Watched};
 use crate::base::threads::{self, StopToken};
 use crate::base::time::{MICROS, UpdateEvery};
@@ -116,6 +117,7 @@ impl StreamAcceptor for Acceptor {
     fn consider(&self, request: &StreamRequest, connection: &Connection) -> Admission {
         let length = request.parameters.len();
         if length > HEAD_MAX {
+            count(&STATS.streams.forbidden);
             let peer = connection.peer();
             log::error!(
                 "STREAM [receive from {peer}]: request of {length} bytes exceeds {HEAD_MAX}. Forbidding access."
@@ -152,12 +154,14 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
     let guid = match admit(&request, &peer.ip, &streams.settings().conf) {
         Ok(guid) => guid,
         Err(Forbidden { words, line }) => {
+            count(&STATS.streams.forbidden);
             log_access(peer, words, &request);
             log::error!("STREAM [receive from {peer}]: {line}");
             return refused(401, Refusal::NotPermitted);
         }
     };
     if let Some(seconds) = streams.too_soon() {
+        count(&STATS.streams.busy);
         log::info!(
             "STREAM [receive from {peer}]: too busy to accept new streaming request. Will be allowed in {seconds} secs."
         );
@@ -165,6 +169,7 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
     }
     let host = &request.hostname;
     if guid == streams.hosts().local().guid() {
+        count(&STATS.streams.own);
         log_access(
             peer,
             "DENIED - ATTEMPT TO RECEIVE METRICS FROM MACHINE_GUID IDENTICAL TO PARENT",
@@ -182,6 +187,7 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
     if let Some(rival) = &rival {
         match judge(streams, rival) {
             Rival::Active { seconds } => {
+                count(&STATS.streams.duplicate);
                 log_access(peer, "REJECTED - ALREADY CONNECTED", &request);
                 log::info!(
                     "{from}: multiple connections for same host detected - existing connection is active (within last {seconds} sec), rejecting new connection."
@@ -189,6 +195,7 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
                 return refused(409, Refusal::AlreadyStreaming);
             }
             Rival::Dead { seconds } => {
+                count(&STATS.streams.taken_over);
                 log::info!(
                     "{from}: multiple connections for same host detected - existing connection is dead ({seconds} sec), accepting new connection."
                 );
@@ -222,6 +229,7 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
         left: Condvar::new(),
     });
     if !streams.register(&child, rival.as_ref()) {
+        count(&STATS.streams.duplicate);
         log_access(peer, "REJECTED - ALREADY CONNECTED", &request);
         log::info!(
             "{from}: multiple connections for same host detected - existing connection is active (within last 0 sec), rejecting new connection."
@@ -333,6 +341,7 @@ impl Session {
         let _ = connection.set_keepalive(KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES);
         log::info!("{from}: established link with negotiated capabilities: {}", child.agreed);
         host.set_connected(true, streams.clock().now_seconds());
+        count(&STATS.streams.children);
         log_access(peer, "CONNECTED", request);
         log::info!("{from}: receiving metrics...");
         let calls =
@@ -345,6 +354,7 @@ impl Session {
             ..Setup::new(Arc::clone(&host))
         });
         let end = self.receive(&mut connection, &mut executor, &calls, &host, &options, stop);
+        STATS.streams.children.fetch_sub(1, Ordering::Relaxed);
         calls.close();
         host.drop_dead_functions();
         match &end {
@@ -419,22 +429,24 @@ impl Session {
                 child.mailbox.acknowledge_wake();
             }
             while watched[0].is_readable() {
-                let count = match connection.read(&mut buffer) {
+                let length = match connection.read(&mut buffer) {
                     Ok(0) => return End::Closed,
-                    Ok(count) => count,
+                    Ok(length) => length,
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                     Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                     Err(error) => return End::Broken(error),
                 };
                 silent_from = clock.monotonic_us();
                 child.rhythm.lock().beat(silent_from);
-                child.received.fetch_add(count as u64, Ordering::Relaxed);
+                child.received.fetch_add(length as u64, Ordering::Relaxed);
+                STATS.streams.received_bytes.fetch_add(length as u64, Ordering::Relaxed);
                 let now = clock.now();
-                let fed = executor.feed_chunk(&mut lines, &buffer[..count], now);
+                let fed = executor.feed_chunk(&mut lines, &buffer[..length], now);
                 executor.flush();
                 child.updates.store(executor.completed(), Ordering::Relaxed);
                 if lines.cut() != cut {
                     cut = lines.cut();
+                    count(&STATS.streams.cut);
                     log::error!(
                         "{}: received line exceeds {LINE_LIMIT} bytes. Truncating it.",
                         self.from
@@ -448,14 +460,14 @@ impl Session {
                     streams.forward(host, options);
                 }
                 // A full buffer means there is more; a run of nearly empty ones that there mostly is not.
-                if count == buffer.len() {
+                if length == buffer.len() {
                     small_reads = 0;
                     if buffer.len() < READ_BIG {
                         buffer = vec![0; READ_BIG];
                     }
                     continue;
                 }
-                small_reads = if count < READ_SMALL / 2 { small_reads + 1 } else { 0 };
+                small_reads = if length < READ_SMALL / 2 { small_reads + 1 } else { 0 };
                 if small_reads > READS_UNTIL_SMALL && buffer.len() > READ_SMALL {
                     buffer = vec![0; READ_SMALL];
                     lines.shrink();

@@ -18,6 +18,7 @@ use super::path;
 use super::uplink::{Taken, Uplink, announce};
 use crate::access_log;
 use crate::base::log::Errno;
+use crate::base::stats::{STATS, count};
 use crate::base::sys::{self, Interest, Watched};
 use crate::base::threads::StopToken;
 use crate::base::time::{Clock, MICROS};
@@ -255,7 +256,10 @@ impl Thread<'_> {
                     self.parents.reached(&destination);
                     return self.agree(connection, destination);
                 }
-                Err(_) => unreachable = Some(destination),
+                Err(_) => {
+                    count(&STATS.streams.unreachable);
+                    unreachable = Some(destination);
+                }
             }
         }
         if let Some(destination) = unreachable {
@@ -279,6 +283,7 @@ impl Thread<'_> {
                 Some(Link { connection, destination, agreed })
             }
             Err(failure) => {
+                count(&STATS.streams.refused);
                 match failure {
                     Failure::SendTimeout => {
                         log::error!("{to}: failed to send HTTP header to remote netdata.");
@@ -375,7 +380,14 @@ impl Thread<'_> {
             status.reason = None;
         });
         log::info!("STREAM {} [send]: sending metrics to parent...", host.hostname());
+        count(&STATS.streams.parents);
         let end = self.pump(&mut link, number, &to);
+        STATS.streams.parents.fetch_sub(1, Ordering::Relaxed);
+        match &end {
+            End::Stop => {}
+            End::Overflow { .. } => count(&STATS.streams.overflow),
+            _ => count(&STATS.streams.lost),
+        }
         match &end {
             End::Stop => {}
             End::Send { source, .. } => log::error!("{to}: {end}{}", Errno(source)),
@@ -410,9 +422,10 @@ impl Thread<'_> {
                 while done < unsent.len() {
                     match link.connection.write(&unsent[done..]) {
                         Ok(0) => return End::Closed,
-                        Ok(count) => {
-                            done += count;
-                            sent += count as u64;
+                        Ok(length) => {
+                            done += length;
+                            sent += length as u64;
+                            STATS.streams.sent_bytes.fetch_add(length as u64, Ordering::Relaxed);
                             attempts += 1;
                             self.sender.sent.store(sent, Ordering::Relaxed);
                             progress_us = self.clock.monotonic_us();

@@ -146,6 +146,63 @@ static POINTS_STORED: ChartDef = ChartDef {
     ..CHART
 };
 
+static STREAMS: ChartDef = ChartDef {
+    id: "netdata.streams",
+    title: "Hosts streamed to and from this agent",
+    units: "connections",
+    family: "streaming",
+    priority: 130_700,
+    dims: &[absolute("children"), absolute("parents")],
+    ..CHART
+};
+
+static STREAM_TRAFFIC: ChartDef = ChartDef {
+    id: "netdata.streams_net",
+    title: "Traffic of streams",
+    units: "kilobits/s",
+    family: "streaming",
+    chart_type: ChartType::Area,
+    priority: 130_710,
+    dims: &[incremental("in").scaled(8, 1000), incremental("out").scaled(8, 1000).negative()],
+    ..CHART
+};
+
+static CHILDREN_REFUSED: ChartDef = ChartDef {
+    id: "netdata.streams_children",
+    title: "Children turned away, replaced or cut off",
+    units: "events/s",
+    family: "streaming",
+    chart_type: ChartType::Stacked,
+    priority: 130_720,
+    dims: &[
+        incremental("forbidden"),
+        incremental("busy"),
+        incremental("duplicate"),
+        incremental("own"),
+        incremental("taken_over"),
+        incremental("violation"),
+        incremental("silent"),
+        incremental("line_cut"),
+    ],
+    ..CHART
+};
+
+static PARENTS_LOST: ChartDef = ChartDef {
+    id: "netdata.streams_parents",
+    title: "Parents that did not take what was sent",
+    units: "events/s",
+    family: "streaming",
+    chart_type: ChartType::Stacked,
+    priority: 130_730,
+    dims: &[
+        incremental("unreachable"),
+        incremental("refused"),
+        incremental("lost"),
+        incremental("overflow"),
+    ],
+    ..CHART
+};
+
 struct Own {
     site: Site,
     started: UnixMicros,
@@ -161,6 +218,10 @@ struct Own {
     queries: Row,
     points_read: Row,
     points_stored: Row,
+    streams: Row,
+    stream_traffic: Row,
+    children_refused: Row,
+    parents_lost: Row,
     last: Last,
 }
 
@@ -192,6 +253,10 @@ pub fn task(setup: &Setup) -> Box<dyn Task> {
         queries: row(&QUERIES),
         points_read: row(&POINTS_READ),
         points_stored: row(&POINTS_STORED),
+        streams: row(&STREAMS),
+        stream_traffic: row(&STREAM_TRAFFIC),
+        children_refused: row(&CHILDREN_REFUSED),
+        parents_lost: row(&PARENTS_LOST),
         last: Last::default(),
     })
 }
@@ -221,6 +286,23 @@ impl Task for Own {
         self.queries.collect(at, &STATS.queries().map(signed));
         self.points_read.collect(at, &STATS.points_read().map(signed));
         self.points_stored.collect(at, &[signed(STATS.points_stored.get())]);
+        let s = &STATS.streams;
+        let now = |count| signed(read(count));
+        self.streams.collect(at, &[&s.children, &s.parents].map(now));
+        self.stream_traffic.collect(at, &[&s.received_bytes, &s.sent_bytes].map(now));
+        let children = [
+            &s.forbidden,
+            &s.busy,
+            &s.duplicate,
+            &s.own,
+            &s.taken_over,
+            &s.violation,
+            &s.silent,
+            &s.cut,
+        ];
+        self.children_refused.collect(at, &children.map(now));
+        let parents = [&s.unreachable, &s.refused, &s.lost, &s.overflow];
+        self.parents_lost.collect(at, &parents.map(now));
         After::Again
     }
 }
