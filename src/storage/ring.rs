@@ -197,8 +197,14 @@ struct RingFile {
     head: Head,
 }
 
+/// Slots in a cache line.
+const LINE_SLOTS: u32 = 16;
+
 enum Slots {
+    /// Small rings, and those that a file is loaded into and saved from.
     Memory(Box<[AtomicU32]>),
+    /// Pages of their own, which cost nothing before they are written.
+    Pages(Cells),
     /// The whole file; the slots begin after the header.
     Mapped(Cells),
 }
@@ -207,6 +213,7 @@ impl Slots {
     fn cells(&self) -> &[AtomicU32] {
         match self {
             Slots::Memory(slots) => slots,
+            Slots::Pages(cells) => cells.cells(),
             Slots::Mapped(cells) => &cells.cells()[HEADER / 4..],
         }
     }
@@ -216,6 +223,9 @@ impl Slots {
 struct Ring {
     slots: Slots,
     every: i64,
+    /// Place of the slot of time 0. Rings move on together: beginning all at the same place of their pages they would
+    /// fight for the same few lines of the processor's cache.
+    shift: i64,
     /// First slot ever stored; the readable retention may start later. 0 = nothing stored.
     first: AtomicI64,
     /// Newest slot that can be read.
@@ -227,12 +237,20 @@ struct Ring {
 
 impl Ring {
     fn in_memory(entries: u32, every: UpdateEvery) -> Option<Ring> {
-        Some(Ring::with(Slots::Memory(zeroed_slots(entries as usize)?), every.seconds(), None))
+        const PAGE_SLOTS: u32 = 1024;
+        if entries < PAGE_SLOTS {
+            let slots = Slots::Memory(zeroed_slots(entries as usize)?);
+            return Some(Ring::with(slots, every.seconds(), None));
+        }
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let slots = Slots::Pages(Cells::anonymous(entries as usize).ok()?);
+        let shift = i64::from(MADE.fetch_add(LINE_SLOTS, Ordering::Relaxed));
+        Some(Ring { shift, ..Ring::with(slots, every.seconds(), None) })
     }
 
     fn with(slots: Slots, every: i64, file: Option<RingFile>) -> Ring {
         let zero = || AtomicI64::new(0);
-        Ring { slots, every, first: zero(), last: zero(), head: zero(), file }
+        Ring { slots, every, shift: 0, first: zero(), last: zero(), head: zero(), file }
     }
 
     /// The ring a file holds, or an empty one where there is none, or none that fits.
@@ -342,7 +360,8 @@ impl Ring {
     }
 
     fn index(&self, at: i64) -> usize {
-        at.div_euclid(self.every).rem_euclid(self.slots.cells().len() as i64) as usize
+        let number = at.div_euclid(self.every).saturating_add(self.shift);
+        number.rem_euclid(self.slots.cells().len() as i64) as usize
     }
 
     fn slot(&self, at: i64) -> &AtomicU32 {
