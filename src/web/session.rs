@@ -169,6 +169,10 @@ impl<'a> Session<'a> {
         };
         self.buffer = buffer;
         self.buffer.drain(..length);
+        if self.buffer.is_empty() {
+            // A long head is no reason to keep its room while the client is idle.
+            self.buffer.shrink_to(PIECE_BYTES);
+        }
         match next {
             Next::Keep if body > 0 => self.skip_body(body, patience),
             next => next,

@@ -37,6 +37,7 @@ struct Streams(Mutex<Vec<StreamRequest>>);
 
 impl StreamAcceptor for Streams {
     fn consider(&self, request: &StreamRequest, _: &Connection) -> Admission {
+        assert_ne!(request.parameters, b"hostname=bug", "BUG: as a test wants it");
         self.0.lock().push(request.clone());
         if request.parameters != b"hostname=friend" {
             return Admission::Refused { status: 401, text: "go away".to_owned() };
@@ -344,6 +345,15 @@ fn a_child_is_handed_over_on_its_connection() {
     assert_eq!(trial.talk("STREAM hostname=foe HTTP/1.1\r\n\r\n"), "go away");
     let glued = trial.talk("STREAM hostname=friend HTTP/1.1\r\n\r\nLABEL");
     assert!(glued.starts_with("HTTP/1.1 400"), "{glued}");
+}
+
+#[test]
+fn a_bug_in_a_handler_ends_its_own_connection_only() {
+    let trial = trial("");
+    let answer = trial.talk("STREAM hostname=bug HTTP/1.1\r\n\r\n");
+    assert_eq!(answer, "");
+    trial.wait_until("its number is free again", |t| t.connections() == 0);
+    assert!(trial.talk("GET /api/v1/x HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404"));
 }
 
 #[test]
