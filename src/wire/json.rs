@@ -165,7 +165,10 @@ impl Reader<'_> {
         }
         self.at += 2;
         let second = self.hex4()?;
-        let pair = 0x10000 + ((first - 0xD800) << 10) + second.wrapping_sub(0xDC00);
+        if !(0xDC00..0xE000).contains(&second) {
+            return Some(char::REPLACEMENT_CHARACTER);
+        }
+        let pair = 0x10000 + ((first - 0xD800) << 10) + (second - 0xDC00);
         Some(char::from_u32(pair).unwrap_or(char::REPLACEMENT_CHARACTER))
     }
 
@@ -194,6 +197,16 @@ mod tests {
         assert_eq!(list[1], Value::Number(-2500.0));
         assert_eq!(list[5..], [Value::Array(vec![]), Value::Object(vec![])]);
         assert_eq!(value.get("b").unwrap().string(), Some("x\"é😀\n"));
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_no_character() {
+        for text in
+            [r#""\ud83d""#, r#""\ud83dx""#, r#""\ud83d\uffff""#, r#""\ud83d\u0041""#, r#""\ude00""#]
+        {
+            let value = Value::parse(text.as_bytes()).unwrap();
+            assert!(value.string().unwrap().starts_with('\u{fffd}'), "{text}");
+        }
     }
 
     #[test]

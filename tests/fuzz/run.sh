@@ -17,7 +17,7 @@ command -v c++ >/dev/null || ../../packaging/deps.sh fuzz
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
 host=$(rustc -vV | sed -n 's/^host: //p')
 # with a target named, build scripts and macros are built without the coverage flags
-cargo build --locked --release --target "$host" --target-dir "${CARGO_TARGET_DIR:-target}" --bins
+cargo build --quiet --locked --release --target "$host" --target-dir "${CARGO_TARGET_DIR:-target}" --bins
 
 passed=0 failed=0
 for target in "${targets[@]}"; do

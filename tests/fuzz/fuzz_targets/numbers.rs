@@ -6,8 +6,7 @@ use netdata_rs::wire::numbers::*;
 
 fuzz_target!(|data: &[u8]| {
     let _ = (unsigned(data), integer(data), c_integer(data), plain_integer(data), double(data));
-    let _ =
-        (leading_integer(data), leading_unsigned(data), leading_bits(data), leading_decimal(data));
+    let _ = (leading_integer(data), leading_bits(data), leading_decimal(data));
     let Some(bytes) = data.first_chunk::<8>() else { return };
     let bits = u64::from_le_bytes(*bytes);
     let mut out = Vec::new();
