@@ -319,7 +319,7 @@ fn charts_of_the_clock_and_of_the_agent_are_those_of_the_table() {
     let mut tick = Tick { now: UnixMicros(T0 * 1_000_000), buffer: &mut buffer };
     own::task(&setup).run(&mut tick);
     check_facts(&setup.host, "netdata");
-    timex::task(&setup, timex::every(&setup)).run(&mut tick);
+    timex::task(&setup).run(&mut tick);
     check_facts(&setup.host, "timex.plugin");
 }
 

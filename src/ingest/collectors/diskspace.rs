@@ -74,9 +74,11 @@ struct Followed {
     gone: Arc<AtomicBool>,
 }
 
-/// Fills a pool with the first task.
-pub fn add_to(pool: &Arc<Pool>, setup: &Setup, every: UpdateEvery) {
+/// Gives a pool the task that looks for mounts.
+pub fn add_to(pool: &Arc<Pool>, setup: &Setup) {
     let config = &setup.config;
+    let every = config.number(SECTION, "update every", 1).max(setup.every.seconds());
+    let every = UpdateEvery::clamped(every);
     let auto = |option| config.on_demand(SECTION, option, OnDemand::Auto);
     let scan = Scan {
         pool: Arc::downgrade(pool),
@@ -107,8 +109,8 @@ pub fn add_to(pool: &Arc<Pool>, setup: &Setup, every: UpdateEvery) {
 }
 
 impl Task for Scan {
-    fn name(&self) -> &str {
-        "mount points"
+    fn name(&self) -> Arc<str> {
+        "mount points".into()
     }
 
     fn run(&mut self, tick: &mut Tick<'_>) -> After {
@@ -178,10 +180,11 @@ impl Options {
                 ],
                 shift: 0,
             },
-            name: point,
+            name: point.into(),
             space: Space { when: space, live: None },
             inodes: Row::new(&INODES, inodes),
             gone: Arc::clone(gone),
+            pace: Pace::new(site.every),
             obsolete: self.obsolete_unmounted,
             checked: false,
             complained: false,
@@ -191,13 +194,14 @@ impl Options {
 
 /// One file system.
 struct MountTask {
-    name: String,
+    name: Arc<str>,
     site: Site,
     point: PathBuf,
     instance: Instance,
     space: Space,
     inodes: Row,
     gone: Arc<AtomicBool>,
+    pace: Pace,
     obsolete: bool,
     /// It was seen to be a directory.
     checked: bool,
@@ -211,8 +215,12 @@ struct Space {
 }
 
 impl Task for MountTask {
-    fn name(&self) -> &str {
-        &self.name
+    fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    fn may_be_slow(&self) -> bool {
+        true
     }
 
     fn run(&mut self, tick: &mut Tick<'_>) -> After {
@@ -224,6 +232,9 @@ impl Task for MountTask {
                 }
             }
             return After::Never;
+        }
+        if !self.pace.due(tick.now) {
+            return After::Again;
         }
         if !self.checked {
             // A single file can be a mount point too; its file system is shown elsewhere.

@@ -77,10 +77,12 @@ impl Keys {
         self.names.iter().position(|(g, k)| g.as_bytes() == group && k.as_bytes() == key)
     }
 
-    /// Whether `word` is the key of `slot` with its group before it.
-    fn is_word(&self, slot: usize, word: &[u8]) -> bool {
+    /// What follows the key of `slot`, with its group before it, if the line begins with them.
+    #[inline]
+    fn after_key<'l>(&self, slot: usize, line: &'l [u8]) -> Option<&'l [u8]> {
         let (group, key) = self.names[slot];
-        word.strip_prefix(group.as_bytes()).is_some_and(|rest| rest == key.as_bytes())
+        let rest = line.strip_prefix(group.as_bytes())?.strip_prefix(key.as_bytes())?;
+        rest.first().is_none_or(|b| matches!(b, b' ' | b'\t' | b':')).then_some(rest)
     }
 
     /// Reads `group: key value key value`, the form of /proc/net/sockstat.
@@ -123,12 +125,9 @@ impl LineLayout {
             count += 1;
             let Some(&(at, slot)) = place.filter(|place| place.0 == number) else { continue };
             debug_assert_eq!(at, number);
-            let mut words = words_and_colons(line);
             let slot = usize::from(slot);
-            if !words.next().is_some_and(|word| keys.is_word(slot, word)) {
-                return false;
-            }
-            keys.set(slot, words.number());
+            let Some(rest) = keys.after_key(slot, line) else { return false };
+            keys.set(slot, words_and_colons(rest).number());
             place = places.next();
         }
         place.is_none() && count == self.lines
@@ -140,15 +139,12 @@ impl LineLayout {
         self.lines = 0;
         for (line, number) in lines(text).zip(0u32..) {
             self.lines = number + 1;
-            let mut words = words_and_colons(line);
-            let Some(word) = words.next() else { continue };
-            let found = (0..keys.names.len()).find(|&slot| keys.is_word(slot, word));
-            if let Some((slot, short)) =
-                found.and_then(|slot| Some((slot, u16::try_from(slot).ok()?)))
-            {
-                keys.set(slot, words.number());
-                self.places.push((number, short));
-            }
+            let found =
+                (0..keys.names.len()).find_map(|slot| Some((slot, keys.after_key(slot, line)?)));
+            let Some((slot, rest)) = found else { continue };
+            let Ok(short) = u16::try_from(slot) else { continue };
+            keys.set(slot, words_and_colons(rest).number());
+            self.places.push((number, short));
         }
     }
 }

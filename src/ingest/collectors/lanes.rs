@@ -1,11 +1,12 @@
-//! Collecting once per interval, so that one that hangs does not hold up the others.
+//! Collecting once per interval, so that one that is slow or hangs does not hold up the others.
 //!
 //! A [`Pool`] is a list of [`Task`]s and a thread, its leader, that runs all of them at every tick, one after the other.
-//! A file system or driver that does not answer blocks the thread that asked, for minutes or for ever. A [`Watch`]
-//! looks at all pools; where a leader has been inside one task for too long, it appoints another thread as leader.
-//! The thread that hung keeps the task it hangs in: when that answers at last, it goes on alone with it, at its own
-//! pace, until the task has been prompt for a while and may join the others again. A task whose thread died of a panic
-//! is gone with it; the others go on.
+//! Two things can go wrong with one of them. A task known to depend on others ([`Task::may_be_slow`]) that takes long is
+//! handed to a thread of its own. And a file system or driver that does not answer at all blocks the thread that asked,
+//! for minutes or for ever: a watch looks once a second, and where the leader has been inside one task for too long, it
+//! appoints another thread as leader; the one that hung keeps the task it hangs in. Either way the task goes on alone,
+//! at its own pace, until it has been prompt for a while and may join the others again. A task whose thread died of a
+//! panic is gone with it; the others go on.
 //!
 //! The pool's lock is held to take a task out or to put it back, never while one runs. Ticks are aligned to the wall
 //! clock; those missed are skipped, never made up for.
@@ -21,10 +22,13 @@ use crate::base::threads::{StopToken, spawn};
 use crate::base::time::{Clock, MICROS, UnixMicros, UpdateEvery};
 use crate::metrics::Host;
 
-/// A task that takes longer than this loses its place.
+/// A leader that is inside one task for longer than this is replaced.
 const PATIENCE_US: i64 = 400_000;
 
-/// A task that lost its place gets it back after this many prompt ticks in a row.
+/// A task that may be slow loses its place when it takes longer than this …
+const SLOW_US: i64 = 50_000;
+
+/// … and gets it back after this many prompt ticks in a row.
 const PROMPT_TICKS: u32 = 30;
 
 /// When in every second the watch looks: late enough after the ticks at its beginning for a task to have used up the
@@ -49,7 +53,14 @@ pub enum After {
 
 /// Something to collect at every tick.
 pub trait Task: Send {
-    fn name(&self) -> &str;
+    /// For the log, and to be told apart while it hangs.
+    fn name(&self) -> Arc<str>;
+
+    /// It asks somebody who may take his time: a file system on another machine, say.
+    fn may_be_slow(&self) -> bool {
+        false
+    }
+
     fn run(&mut self, tick: &mut Tick<'_>) -> After;
 }
 
@@ -67,18 +78,18 @@ pub struct Pool {
 struct State {
     /// Counts leaders: who holds an older number has been replaced.
     leader: u32,
-    /// `None`: the task is being run, or hangs.
-    tasks: Vec<Option<Box<dyn Task>>>,
-    /// The task under way, its name and since when (monotonic).
-    running: Option<Running>,
+    tasks: Vec<Place>,
     /// Index of the next task of the tick under way.
     next: usize,
+    /// Since when (monotonic) the leader has been inside the task before that; 0 = it is not.
+    inside_since_us: i64,
     threads: Vec<JoinHandle<()>>,
 }
 
-struct Running {
-    name: String,
-    since_us: i64,
+struct Place {
+    name: Arc<str>,
+    /// `None`: it is being run, or left.
+    task: Option<Box<dyn Task>>,
 }
 
 enum Turn {
@@ -87,6 +98,13 @@ enum Turn {
     Done,
     /// Another thread leads now.
     Replaced,
+}
+
+enum GivenBack {
+    /// Also when it had nothing more to collect.
+    Kept,
+    Slow(Box<dyn Task>),
+    Replaced(Box<dyn Task>),
 }
 
 impl Pool {
@@ -109,7 +127,7 @@ impl Pool {
 
     /// Adds a task, to be run from the next tick on.
     pub fn add(&self, task: Box<dyn Task>) {
-        self.state.lock().tasks.push(Some(task));
+        self.state.lock().tasks.push(Place { name: task.name(), task: Some(task) });
     }
 
     /// Starts the first leader.
@@ -120,10 +138,14 @@ impl Pool {
     fn spawn_leader(self: &Arc<Pool>, leader: u32, begin: Begin) -> io::Result<()> {
         let pool = Arc::clone(self);
         let thread = spawn(self.name, move || pool.lead(leader, begin))?;
+        self.keep(thread);
+        Ok(())
+    }
+
+    fn keep(&self, thread: JoinHandle<()>) {
         let mut state = self.state.lock();
         state.threads.retain(|thread| !thread.is_finished());
         state.threads.push(thread);
-        Ok(())
     }
 
     /// The threads of the pool, to be waited for after the stop. One that hangs may never end.
@@ -131,7 +153,7 @@ impl Pool {
         std::mem::take(&mut self.state.lock().threads)
     }
 
-    fn lead(&self, leader: u32, begin: Begin) {
+    fn lead(self: &Arc<Pool>, leader: u32, begin: Begin) {
         let mut buffer = Vec::new();
         if begin == Begin::AtNextTick && self.wait_for_tick() {
             return;
@@ -143,10 +165,13 @@ impl Pool {
                     Turn::Done => break,
                     Turn::Replaced => return,
                 };
-                let mut tick = Tick { now: self.clock.now(), buffer: &mut buffer };
-                let after = task.run(&mut tick);
-                if let Some(task) = self.give_back(leader, task, after) {
-                    return self.go_on_alone(task, after, buffer);
+                let since_us = task.may_be_slow().then(|| self.clock.monotonic_us());
+                let after = task.run(&mut Tick { now: self.clock.now(), buffer: &mut buffer });
+                let slow = since_us.is_some_and(|us| self.clock.monotonic_us() - us > SLOW_US);
+                match self.give_back(leader, task, after, slow) {
+                    GivenBack::Kept => {}
+                    GivenBack::Slow(task) => self.send_away(task),
+                    GivenBack::Replaced(task) => return self.go_on_alone(task, after),
                 }
             }
             self.host.flush();
@@ -157,51 +182,55 @@ impl Pool {
     }
 
     fn turn(&self, leader: u32) -> Turn {
-        let mut state = self.state.lock();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
         if state.leader != leader {
             return Turn::Replaced;
         }
-        while state.next < state.tasks.len() {
-            let index = state.next;
+        while let Some(place) = state.tasks.get_mut(state.next) {
             state.next += 1;
-            if let Some(task) = state.tasks[index].take() {
-                let since_us = self.clock.monotonic_us();
-                match &mut state.running {
-                    Some(running) => {
-                        running.name.clear();
-                        running.name.push_str(task.name());
-                        running.since_us = since_us;
-                    }
-                    none => *none = Some(Running { name: task.name().to_owned(), since_us }),
-                }
+            if let Some(task) = place.task.take() {
+                state.inside_since_us = self.clock.monotonic_us().max(1);
                 return Turn::Run(task);
             }
         }
-        // The end of a tick: forget the places of tasks that ended or hang.
+        // The end of a tick: forget the places of tasks that ended or left.
         state.next = 0;
-        state.tasks.retain(Option::is_some);
-        if let Some(running) = &mut state.running {
-            running.since_us = i64::MAX;
-        }
+        state.inside_since_us = 0;
+        state.tasks.retain(|place| place.task.is_some());
         Turn::Done
     }
 
-    /// Puts a task back after its turn. Gives it to the thread if that is no longer the leader.
-    fn give_back(&self, leader: u32, task: Box<dyn Task>, after: After) -> Option<Box<dyn Task>> {
+    /// Puts a task back after its turn, unless it is too slow or the thread no longer is the leader.
+    fn give_back(&self, leader: u32, task: Box<dyn Task>, after: After, slow: bool) -> GivenBack {
         let mut state = self.state.lock();
         if state.leader != leader {
-            return Some(task);
+            return GivenBack::Replaced(task);
         }
-        if after == After::Again {
-            let index = state.next - 1;
-            state.tasks[index] = Some(task);
+        if after == After::Never {
+            return GivenBack::Kept;
         }
-        None
+        if slow {
+            return GivenBack::Slow(task);
+        }
+        let index = state.next - 1;
+        state.tasks[index].task = Some(task);
+        GivenBack::Kept
     }
 
-    /// The life of a thread that was replaced: the one task it hung in.
-    fn go_on_alone(&self, mut task: Box<dyn Task>, mut after: After, mut buffer: Vec<u8>) {
-        log::info!("{}: '{}' answers again, collected on its own for now", self.name, task.name());
+    /// Gives a slow task a thread of its own.
+    fn send_away(self: &Arc<Pool>, task: Box<dyn Task>) {
+        let pool = Arc::clone(self);
+        match spawn(self.name, move || pool.go_on_alone(task, After::Again)) {
+            Ok(thread) => self.keep(thread),
+            Err(error) => log::error!("{}: cannot start another thread: {error}", self.name),
+        }
+    }
+
+    /// The life of a thread that has one task, until that may go back to the others.
+    fn go_on_alone(&self, mut task: Box<dyn Task>, mut after: After) {
+        log::info!("{}: '{}' is slow and collected on its own for now", self.name, task.name());
+        let mut buffer = Vec::new();
         let mut prompt = 0;
         while after == After::Again {
             self.host.flush();
@@ -214,7 +243,7 @@ impl Pool {
             let since_us = self.clock.monotonic_us();
             after = task.run(&mut Tick { now: self.clock.now(), buffer: &mut buffer });
             let took_us = self.clock.monotonic_us() - since_us;
-            prompt = if took_us < PATIENCE_US { prompt + 1 } else { 0 };
+            prompt = if took_us < SLOW_US { prompt + 1 } else { 0 };
         }
     }
 
@@ -237,21 +266,21 @@ impl Pool {
     fn look_after(self: &Arc<Pool>) {
         let leader = {
             let mut state = self.state.lock();
-            let Some(running) = &mut state.running else { return };
-            let since_us = running.since_us;
-            if self.clock.monotonic_us().saturating_sub(since_us) < PATIENCE_US {
+            let inside_us = self.clock.monotonic_us() - state.inside_since_us;
+            if state.inside_since_us == 0 || inside_us < PATIENCE_US {
                 return;
             }
-            log::error!("{}: '{}' does not answer, going on without it", self.name, running.name);
-            running.since_us = i64::MAX;
+            let hung = state.tasks.get(state.next.saturating_sub(1)).map(|place| &*place.name);
+            let hung = hung.unwrap_or_default();
+            log::error!("{}: '{hung}' does not answer, going on without it", self.name);
+            state.inside_since_us = 0;
             state.leader += 1;
             state.leader
         };
         if let Err(error) = self.spawn_leader(leader, Begin::Now) {
             log::error!("{}: cannot start another thread: {error}", self.name);
-            if let Some(running) = &mut self.state.lock().running {
-                running.since_us = 0;
-            }
+            // Tried again at the next look.
+            self.state.lock().inside_since_us = 1;
         }
     }
 }
@@ -264,9 +293,10 @@ enum Begin {
     Now,
 }
 
-/// Looks after pools until told to stop.
-pub fn watch(pools: Vec<Arc<Pool>>, clock: &Clock, stop: &StopToken) -> io::Result<JoinHandle<()>> {
-    let (clock, stop) = (clock.clone(), stop.clone());
+/// Looks after a pool until told to stop.
+pub fn watch(pool: &Arc<Pool>) -> io::Result<JoinHandle<()>> {
+    let pool = Arc::clone(pool);
+    let (clock, stop) = (pool.clock.clone(), pool.stop.clone());
     spawn("PLUGIN[watch]", move || {
         let until_next = || {
             let left = WATCH_AT_US - clock.now().subsecond();
@@ -274,9 +304,7 @@ pub fn watch(pools: Vec<Arc<Pool>>, clock: &Clock, stop: &StopToken) -> io::Resu
             Duration::from_micros(left.unsigned_abs())
         };
         while !stop.wait(until_next()) {
-            for pool in &pools {
-                pool.look_after();
-            }
+            pool.look_after();
         }
     })
 }
@@ -317,8 +345,8 @@ mod tests {
     struct Count(&'static str, Arc<AtomicU32>);
 
     impl Task for Count {
-        fn name(&self) -> &str {
-            self.0
+        fn name(&self) -> Arc<str> {
+            self.0.into()
         }
         fn run(&mut self, _: &mut Tick<'_>) -> After {
             self.1.fetch_add(1, Ordering::SeqCst);
@@ -333,8 +361,8 @@ mod tests {
     }
 
     impl Task for Hang {
-        fn name(&self) -> &str {
-            "hang"
+        fn name(&self) -> Arc<str> {
+            "hang".into()
         }
         fn run(&mut self, _: &mut Tick<'_>) -> After {
             self.go.wait(Duration::from_secs(60));
@@ -368,7 +396,7 @@ mod tests {
         pool.add(Box::new(Hang { go: go.clone(), turns: Arc::clone(&counts[1]) }));
         pool.add(Box::new(Count("after", Arc::clone(&counts[2]))));
         pool.start().unwrap();
-        let watch = watch(vec![Arc::clone(&pool)], &clock, &stop).unwrap();
+        let watch = watch(&pool).unwrap();
         let count = |i: usize| counts[i].load(Ordering::SeqCst);
         wait_for("others go on", || count(0) >= 3 && count(2) >= 3);
         assert_eq!(count(1), 0);
@@ -379,6 +407,43 @@ mod tests {
             thread.join().unwrap();
         }
         watch.join().unwrap();
+    }
+
+    /// Takes its time in every turn.
+    struct Slow(Arc<AtomicU32>);
+
+    impl Task for Slow {
+        fn name(&self) -> Arc<str> {
+            "slow".into()
+        }
+        fn may_be_slow(&self) -> bool {
+            true
+        }
+        fn run(&mut self, _: &mut Tick<'_>) -> After {
+            StopToken::new().wait(Duration::from_micros(SLOW_US.unsigned_abs() * 2));
+            self.0.fetch_add(1, Ordering::SeqCst);
+            After::Again
+        }
+    }
+
+    #[test]
+    fn a_slow_task_gets_a_thread_of_its_own() {
+        let stop = StopToken::new();
+        let clock = Clock::system();
+        let pool = Pool::new("PLUGIN[test]", &host(), &clock, UpdateEvery::SECOND, &stop);
+        let counts: Vec<_> = (0..2).map(|_| Arc::new(AtomicU32::new(0))).collect();
+        pool.add(Box::new(Slow(Arc::clone(&counts[0]))));
+        pool.add(Box::new(Count("other", Arc::clone(&counts[1]))));
+        pool.start().unwrap();
+        let count = |i: usize| counts[i].load(Ordering::SeqCst);
+        wait_for("both go on", || count(0) >= 3 && count(1) >= 3);
+        assert_eq!(pool.state.lock().tasks.len(), 1);
+        stop.stop();
+        let threads = pool.take_threads();
+        assert_eq!(threads.len(), 2);
+        for thread in threads {
+            thread.join().unwrap();
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Internal collectors: this machine's metrics, as the local host's charts.
 //!
-//! [`start`] starts what `[plugins]` switches on, one thread per plugin: `PLUGIN[proc]` for all kernel files,
-//! `PLUGIN[diskspace]`, `PLUGIN[timex]`, `PLUGIN[idlejitter]` and `GLOBAL_STATS` for the agent's own counters, plus
-//! `PLUGIN[watch]`, which replaces a thread that hangs in one file or file system so that the others go on ([`lanes`]).
+//! [`start`] starts what `[plugins]` switches on. One thread, `PLUGIN[proc]`, runs the collectors of kernel files, file
+//! systems, clock and the agent's own counters, so that a second costs one wake-up here and one in the sender;
+//! `PLUGIN[watch]` sees to it that one that hangs or is slow does not hold up the others ([`lanes`]);
+//! `PLUGIN[idlejitter]` needs a thread to itself.
 //!
 //! A tick reads each file once into a kept buffer, parses bytes and hands integers to charts it holds. Nothing is
 //! allocated, opened or looked up in the steady state (`tests/collectors.rs` counts).
@@ -13,7 +14,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::base::threads::StopToken;
-use crate::base::time::UpdateEvery;
 
 pub mod setup;
 pub mod procfile;
@@ -35,61 +35,55 @@ use self::lanes::Pool;
 /// The collecting threads of this agent.
 pub struct Collectors {
     stop: StopToken,
-    pools: Vec<Arc<Pool>>,
+    pool: Option<Arc<Pool>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 /// Starts the collectors that are switched on. One that cannot be started is logged and left out.
 pub fn start(setup: &Setup, stop: &StopToken) -> Collectors {
-    let mut all = Collectors { stop: stop.child(), pools: Vec::new(), threads: Vec::new() };
+    let stop = stop.child();
+    let mut all = Collectors { stop, pool: None, threads: Vec::new() };
     let on = |name| setup.config.boolean("plugins", name, true);
-    if on("timex") {
-        let every = timex::every(setup);
-        all.add_pool("PLUGIN[timex]", setup, every, |pool| pool.add(timex::task(setup, every)));
-    }
+    let pool = Pool::new("PLUGIN[proc]", &setup.host, &setup.clock, setup.every, &all.stop);
+    let mut anything = false;
+    let timex = on("timex");
     if on("idlejitter") {
         let started = idlejitter::start(setup, &all.stop);
-        all.add_thread("idlejitter", started);
+        all.keep("idlejitter", started);
     }
     if on("netdata monitoring") {
-        all.add_pool("GLOBAL_STATS", setup, setup.every, |pool| pool.add(own::task(setup)));
+        pool.add(own::task(setup));
+        anything = true;
     }
-    if on("diskspace") {
-        let every = setup.config.number("plugin:proc:diskspace", "update every", 1);
-        let every = UpdateEvery::clamped(every.max(setup.every.seconds()));
-        all.add_pool("PLUGIN[diskspace]", setup, every, |pool| {
-            diskspace::add_to(pool, setup, every);
-        });
-    }
+    let diskspace = on("diskspace");
     if on("proc") {
-        all.add_pool("PLUGIN[proc]", setup, setup.every, |pool| {
-            proc::tasks(setup).into_iter().for_each(|task| pool.add(task));
-        });
+        proc::tasks(setup).into_iter().for_each(|task| pool.add(task));
+        anything = true;
     }
-    if !all.pools.is_empty() {
-        let watch = lanes::watch(all.pools.clone(), &setup.clock, &all.stop);
-        all.add_thread("watch", watch);
+    if timex {
+        pool.add(timex::task(setup));
+        anything = true;
+    }
+    // Last, as file systems may take their time.
+    if diskspace {
+        diskspace::add_to(&pool, setup);
+        anything = true;
+    }
+    if anything {
+        match pool.start() {
+            Ok(()) => {
+                let watch = lanes::watch(&pool);
+                all.keep("watch", watch);
+                all.pool = Some(pool);
+            }
+            Err(error) => log::error!("cannot start the collecting thread: {error}"),
+        }
     }
     all
 }
 
 impl Collectors {
-    fn add_pool(
-        &mut self,
-        name: &'static str,
-        setup: &Setup,
-        every: UpdateEvery,
-        fill: impl FnOnce(&Arc<Pool>),
-    ) {
-        let pool = Pool::new(name, &setup.host, &setup.clock, every, &self.stop);
-        fill(&pool);
-        match pool.start() {
-            Ok(()) => self.pools.push(pool),
-            Err(error) => log::error!("cannot start thread '{name}': {error}"),
-        }
-    }
-
-    fn add_thread(&mut self, name: &str, started: io::Result<JoinHandle<()>>) {
+    fn keep(&mut self, name: &str, started: io::Result<JoinHandle<()>>) {
         match started {
             Ok(thread) => self.threads.push(thread),
             Err(error) => log::error!("cannot start thread '{name}': {error}"),
@@ -103,7 +97,7 @@ impl Collectors {
 
     /// After the stop: waits for the threads, at most so long; false when some hang and are left behind.
     pub fn join(mut self, patience: Duration) -> bool {
-        for pool in &self.pools {
+        if let Some(pool) = &self.pool {
             self.threads.append(&mut pool.take_threads());
         }
         // Waiting on a token of nobody's is how to let a little time pass.

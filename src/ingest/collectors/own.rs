@@ -262,8 +262,8 @@ pub fn task(setup: &Setup) -> Box<dyn Task> {
 }
 
 impl Task for Own {
-    fn name(&self) -> &str {
-        "netdata monitoring"
+    fn name(&self) -> Arc<str> {
+        "netdata monitoring".into()
     }
 
     fn run(&mut self, tick: &mut Tick<'_>) -> After {

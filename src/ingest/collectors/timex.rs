@@ -1,7 +1,9 @@
 //! timex.plugin: whether the kernel's clock follows a reference, and how far it is off.
 
+use std::sync::Arc;
+
 use super::chart::{At, CHART, ChartDef, Row, Site, absolute};
-use super::lanes::{After, Task, Tick};
+use super::lanes::{After, Pace, Task, Tick};
 use super::setup::Setup;
 use crate::base::sys;
 use crate::base::time::UpdateEvery;
@@ -42,21 +44,19 @@ static OFFSET: ChartDef = ChartDef {
 };
 
 struct Timex {
+    pace: Pace,
     site: Site,
     state: Row,
     status: Row,
     offset: Row,
 }
 
-/// How often to ask.
-pub fn every(setup: &Setup) -> UpdateEvery {
+pub fn task(setup: &Setup) -> Box<dyn Task> {
     let every = setup.config.number(SECTION, "update every", EVERY);
-    UpdateEvery::clamped(every.max(setup.every.seconds()))
-}
-
-pub fn task(setup: &Setup, every: UpdateEvery) -> Box<dyn Task> {
+    let every = UpdateEvery::clamped(every.max(setup.every.seconds()));
     let state = setup.switch(SECTION, "clock synchronization state");
     Box::new(Timex {
+        pace: Pace::new(every),
         site: Site { every, ..setup.site("timex.plugin", "") },
         state: Row::new(&STATE, state),
         status: Row::new(&STATUS, state),
@@ -65,11 +65,14 @@ pub fn task(setup: &Setup, every: UpdateEvery) -> Box<dyn Task> {
 }
 
 impl Task for Timex {
-    fn name(&self) -> &str {
-        "timex"
+    fn name(&self) -> Arc<str> {
+        "timex".into()
     }
 
     fn run(&mut self, tick: &mut Tick<'_>) -> After {
+        if !self.pace.due(tick.now) {
+            return After::Again;
+        }
         let clock = match sys::clock_discipline() {
             Ok(clock) => clock,
             Err(error) => {

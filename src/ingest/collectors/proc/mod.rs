@@ -3,6 +3,8 @@
 //! A [`Source`] opens its files when it is made, in the collecting thread, and reads them at every tick. One whose file
 //! is not there is switched off until the restart; one whose file fails later is asked again at the next tick.
 
+use std::sync::Arc;
+
 use crate::config::Config;
 use crate::ingest::collectors::lanes::{After, Task, Tick};
 use crate::ingest::collectors::setup::Setup;
@@ -77,8 +79,13 @@ enum State {
 }
 
 impl Task for Module {
-    fn name(&self) -> &str {
-        self.name
+    fn name(&self) -> Arc<str> {
+        self.name.into()
+    }
+
+    /// Drivers of network interfaces answer when they like.
+    fn may_be_slow(&self) -> bool {
+        self.name == net_dev::NAME
     }
 
     fn run(&mut self, tick: &mut Tick<'_>) -> After {
