@@ -194,74 +194,118 @@ fn push_unsigned(out: &mut String, mut value: u64) {
 
 const DECIMALS: usize = 7;
 const SCALE: f64 = 1e7;
-/// Above this a double has no fraction left to print.
-const WHOLE_FROM: f64 = 9_007_199_254_740_992.0;
+const ROUNDING: f64 = 4_503_599_627_370_496.0;
+/// What a number below [`WHOLE_MAX`] takes at most: a sign, 18 digits, a point and seven decimals.
+pub const NUMBER_BYTES: usize = 27;
+/// Below this the whole part fits 64 bits; from it on there is no fraction left to print.
+pub const WHOLE_MAX: f64 = 1e18;
 
 /// Appends a number in fixed notation with up to seven decimals, rounded half to even on the seventh, trailing zeros
 /// removed; `null` for NaN and infinities. A negative that rounds to nothing prints `-0`, zero itself prints `0`.
 pub fn push_number(out: &mut String, value: f64) {
-    if !value.is_finite() {
-        out.push_str("null");
+    if value.is_finite() && value.abs() >= WHOLE_MAX {
+        let _ = write!(out, "{value:.0}");
         return;
     }
-    if value < 0.0 {
-        out.push('-');
-    }
-    let (whole, fraction) = split(value.abs());
-    push_whole(out, whole);
-    if fraction > 0 {
-        out.push('.');
-        push_fraction(out, fraction);
-        out.truncate(out.trim_end_matches('0').len());
-    }
+    let mut digits = [0; NUMBER_BYTES];
+    let at = number_before(&mut digits, NUMBER_BYTES, value, Zeros::Trimmed);
+    out.push_str(std::str::from_utf8(&digits[at..]).unwrap_or("null"));
 }
 
 /// Appends a number with exactly seven decimals; `null` for NaN and infinities.
 pub fn push_fixed(out: &mut String, value: f64) {
-    if !value.is_finite() {
-        out.push_str("null");
+    if value.is_finite() && value.abs() >= WHOLE_MAX {
+        let _ = write!(out, "{value:.7}");
         return;
     }
+    let mut digits = [0; NUMBER_BYTES];
+    let at = number_before(&mut digits, NUMBER_BYTES, value, Zeros::Kept);
+    out.push_str(std::str::from_utf8(&digits[at..]).unwrap_or("null"));
+}
+
+/// What becomes of zeros at the end of a fraction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zeros {
+    Kept,
+    Trimmed,
+}
+
+/// Writes the ASCII text of a number so that it ends right before `end`, and gives where it begins. Digits come last
+/// first, so a whole row written this way, from its end, copies none of them. There must be [`NUMBER_BYTES`] before
+/// `end`, and the number must be smaller than [`WHOLE_MAX`]: larger ones come out as `null`.
+#[inline]
+pub fn number_before(buffer: &mut [u8], end: usize, value: f64, zeros: Zeros) -> usize {
+    let magnitude = value.abs();
+    let mut at = end;
+    if magnitude >= WHOLE_MAX || magnitude.is_nan() {
+        at -= 4;
+        buffer[at..end].copy_from_slice(b"null");
+        return at;
+    }
+    let mut whole = magnitude as u64;
+    // Adding and taking away 2^52 rounds to an integer, ties to even, without a call.
+    let scaled = (magnitude - whole as f64) * SCALE;
+    let rounded = (scaled + ROUNDING) - ROUNDING;
+    let mut fraction = rounded as u32;
+    if fraction == 10_000_000 {
+        whole += 1;
+        fraction = 0;
+    }
+    if fraction > 0 || zeros == Zeros::Kept {
+        let mut left = DECIMALS;
+        if zeros == Zeros::Trimmed {
+            for (zeros, power) in [(4, 10_000), (2, 100), (1, 10)] {
+                if fraction.is_multiple_of(power) {
+                    fraction /= power;
+                    left -= zeros;
+                }
+            }
+        }
+        while left > 1 {
+            at -= 2;
+            buffer[at..at + 2].copy_from_slice(pair(u64::from(fraction % 100)));
+            fraction /= 100;
+            left -= 2;
+        }
+        if left == 1 {
+            at -= 1;
+            buffer[at] = pair(u64::from(fraction))[1];
+        }
+        at -= 1;
+        buffer[at] = b'.';
+    }
+    let whole_end = at;
+    while whole > 9 {
+        at -= 2;
+        buffer[at..at + 2].copy_from_slice(pair(whole % 100));
+        whole /= 100;
+    }
+    if whole > 0 || at == whole_end {
+        at -= 1;
+        buffer[at] = pair(whole)[1];
+    }
     if value < 0.0 {
-        out.push('-');
+        at -= 1;
+        buffer[at] = b'-';
     }
-    let (whole, fraction) = split(value.abs());
-    push_whole(out, whole);
-    out.push('.');
-    push_fraction(out, fraction);
+    at
 }
 
-/// Whole part and ten-millionths of a number that is not negative.
-fn split(value: f64) -> (f64, u32) {
-    if value >= WHOLE_FROM {
-        return (value, 0);
-    }
-    let whole = value.trunc();
-    // At most ten million.
-    let fraction = ((value - whole) * SCALE).round_ties_even() as u32;
-    if fraction == 10_000_000 { (whole + 1.0, 0) } else { (whole, fraction) }
-}
-
-fn push_whole(out: &mut String, whole: f64) {
-    if whole < WHOLE_FROM {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "0 <= it < 2^53"
-        )]
-        push_unsigned(out, whole as u64);
-    } else {
-        let _ = write!(out, "{whole:.0}");
-    }
-}
-
-fn push_fraction(out: &mut String, mut fraction: u32) {
-    let mut digits = [b'0'; DECIMALS];
-    for digit in digits.iter_mut().rev() {
-        *digit = b'0' + u8::try_from(fraction % 10).unwrap_or(0);
-        fraction /= 10;
-    }
-    out.push_str(std::str::from_utf8(&digits).unwrap_or("0000000"));
+/// Both digits of a number below 100.
+#[inline]
+fn pair(n: u64) -> &'static [u8] {
+    const PAIRS: [u8; 200] = {
+        let mut pairs = [0; 200];
+        let mut n = 0;
+        while n < 100 {
+            pairs[2 * n as usize] = b'0' + n / 10;
+            pairs[2 * n as usize + 1] = b'0' + n % 10;
+            n += 1;
+        }
+        pairs
+    };
+    let at = 2 * (n as usize).min(99);
+    &PAIRS[at..at + 2]
 }
 
 #[cfg(test)]
@@ -288,6 +332,9 @@ mod tests {
         check(0.1 + 0.2, "0.3");
         check(0.999_999_99, "1");
         check(-4e-8, "-0");
+        check(1234.05, "1234.05");
+        check(100.000_1, "100.0001");
+        check(99.999_999_96, "100");
         check(1e-7, "0.0000001");
         check(12_345_678_901_234_567.0, "12345678901234568");
         check(1.5e25, "15000000000000000285212672");

@@ -205,14 +205,15 @@ impl Grouping {
 
     fn next_row(&mut self) {
         self.count = 0;
-        self.squares = 0.0;
-        self.kept.clear();
-        self.stride = 1;
-        if let Kind::CountIf { hits, .. } = &mut self.kind {
-            *hits = 0;
-        }
-        if !matches!(self.kind, Kind::Ses { .. } | Kind::Des { .. }) {
-            self.state = 0.0;
+        match &mut self.kind {
+            Kind::Ses { .. } | Kind::Des { .. } => {}
+            Kind::Median { .. } | Kind::Share { .. } => {
+                self.kept.clear();
+                self.stride = 1;
+            }
+            Kind::Spread { .. } => (self.state, self.squares) = (0.0, 0.0),
+            Kind::CountIf { hits, .. } => *hits = 0,
+            _ => self.state = 0.0,
         }
     }
 
@@ -293,6 +294,7 @@ impl Grouping {
     }
 
     /// The number of the row, NaN when it has none; the next value starts another row.
+    #[inline]
     pub fn row(&mut self) -> f64 {
         let value = match &self.kind {
             Kind::Ses { seen: true, .. } => self.state,

@@ -88,18 +88,6 @@ pub struct Notes {
     pub resets: bool,
 }
 
-/// What the walk remembers of a point that has been used.
-#[derive(Clone, Copy)]
-struct Used {
-    start: i64,
-    end: i64,
-    value: f64,
-    anomaly_rate: f64,
-    reset: bool,
-}
-
-const NOTHING: Used = Used { start: 0, end: 0, value: f64::NAN, anomaly_rate: 0.0, reset: false };
-
 /// Makes a [`Column`] of points fed in time order.
 pub struct Walk<'a> {
     facet: Facet,
@@ -111,8 +99,9 @@ pub struct Walk<'a> {
     /// Points that end before this are not part of the row at hand.
     row_start: i64,
     row_end: i64,
-    last: Used,
-    before_last: Used,
+    /// End and value of the point before; NaN where it is a gap.
+    last_end: i64,
+    last_value: f64,
     /// Of the row at hand, gaps included.
     points: u32,
     rates: f64,
@@ -141,8 +130,8 @@ impl<'a> Walk<'a> {
             every: window.every,
             row_start,
             row_end: row_start + window.every,
-            last: NOTHING,
-            before_last: NOTHING,
+            last_end: 0,
+            last_value: f64::NAN,
             points: 0,
             rates: 0.0,
             reset: false,
@@ -162,38 +151,43 @@ impl<'a> Walk<'a> {
     #[inline]
     pub fn feed(&mut self, point: &Point) {
         self.column.points_read += 1;
-        let new = Used {
-            start: point.start,
-            end: point.end,
-            value: self.facet.value(point),
-            anomaly_rate: if self.notes.anomaly_rates { point.anomaly_rate() } else { 0.0 },
-            reset: point.reset,
-        };
-        self.step(new);
-    }
-
-    fn step(&mut self, new: Used) {
-        if new.end < self.row_end {
-            if new.end >= self.row_start {
-                self.add(new, new.value);
+        let value = self.facet.value(point);
+        if point.end < self.row_end {
+            if point.end >= self.row_start {
+                self.add(point, value);
             }
         } else {
-            while self.row_end <= new.end && !self.is_complete() {
-                if self.row_end > new.start {
-                    self.add(new, value_at(self.row_end, &new, &self.last));
-                } else if self.row_end <= self.last.end {
-                    self.add(self.last, value_at(self.row_end, &self.last, &self.before_last));
+            while self.row_end <= point.end && !self.is_complete() {
+                if self.row_end > point.start {
+                    let value = self.value_at(self.row_end, point, value);
+                    self.add(point, value);
                 }
                 self.close_row();
             }
         }
-        self.before_last = self.last;
-        self.last = new;
+        self.last_end = point.end;
+        self.last_value = value;
     }
 
-    fn add(&mut self, point: Used, value: f64) {
-        self.points += 1;
-        self.rates += point.anomaly_rate;
+    /// The value at `now` within a point: on the line from the one before, where that is adjacent and both are known.
+    #[inline]
+    fn value_at(&self, now: i64, point: &Point, value: f64) -> f64 {
+        if now == point.end || self.last_end != point.start {
+            return value;
+        }
+        if value.is_nan() || self.last_value.is_nan() {
+            return value;
+        }
+        let passed = 1.0 - (point.end - now) as f64 / (point.end - point.start) as f64;
+        self.last_value + (value - self.last_value) * passed
+    }
+
+    #[inline]
+    fn add(&mut self, point: &Point, value: f64) {
+        if self.notes.anomaly_rates {
+            self.points += 1;
+            self.rates += point.anomaly_rate();
+        }
         if !value.is_nan() {
             self.column.nonzero |= value != 0.0;
             self.reset |= point.reset;
@@ -201,16 +195,18 @@ impl<'a> Walk<'a> {
         }
     }
 
+    #[inline]
     fn close_row(&mut self) {
         self.column.values.push(self.grouping.row());
         if self.notes.anomaly_rates {
             let rate = if self.points == 0 { 0.0 } else { self.rates / f64::from(self.points) };
             self.column.anomaly_rates.push(rate);
+            (self.points, self.rates) = (0, 0.0);
         }
         if self.notes.resets {
             self.column.resets.push(self.reset);
         }
-        (self.points, self.rates, self.reset) = (0, 0.0, false);
+        self.reset = false;
         self.row_start = self.row_end;
         self.row_end += self.every;
     }
@@ -222,17 +218,6 @@ impl<'a> Walk<'a> {
         }
         self.column
     }
-}
-
-/// The value at `now` within a point that may follow directly on `previous`.
-fn value_at(now: i64, point: &Used, previous: &Used) -> f64 {
-    let span = point.end - point.start;
-    let joined = span > 1 && now < point.end && previous.end == point.start;
-    if !joined || point.value.is_nan() || previous.value.is_nan() {
-        return point.value;
-    }
-    let passed = 1.0 - (point.end - now) as f64 / span as f64;
-    previous.value + (point.value - previous.value) * passed
 }
 
 #[cfg(test)]

@@ -372,10 +372,6 @@ impl Ring {
         self.slot(at).store(sample.0 ^ Sample::EMPTY.0, Ordering::Release);
     }
 
-    fn get(&self, at: i64) -> Sample {
-        Sample(self.slot(at).load(Ordering::Acquire) ^ Sample::EMPTY.0)
-    }
-
     fn store(&self, at: i64, sample: Sample) {
         let at = at - at.rem_euclid(self.every);
         let last = self.last.load(Ordering::Relaxed);
@@ -501,11 +497,15 @@ impl Reader for Ring {
             at = first.0;
         }
         let end = before.0.min(last.0);
+        let (cells, span) = (self.slots.cells(), self.span());
+        // One division for the first place, none for those that follow.
+        let mut place = self.index(at);
         while at <= end {
-            let sample = self.get(at);
-            let overwritten = at <= self.head.load(Ordering::Acquire) - self.span();
+            let sample = Sample(cells[place].load(Ordering::Acquire) ^ Sample::EMPTY.0);
+            let overwritten = at <= self.head.load(Ordering::Acquire) - span;
             visit(UnixSeconds(at), if overwritten { Sample::EMPTY } else { sample });
             at += self.every;
+            place = if place + 1 == cells.len() { 0 } else { place + 1 };
         }
     }
 }

@@ -4,7 +4,10 @@
 
 use std::fmt::Write as _;
 
-use crate::base::json::{push_escaped, push_number, push_string};
+use crate::base::json::{
+    NUMBER_BYTES, WHOLE_MAX, Zeros, number_before, push_escaped, push_integer, push_number,
+    push_string,
+};
 use crate::base::sys::local_time;
 use crate::base::time::UnixSeconds;
 use crate::query::answer::{Answer, Extremes, Row};
@@ -156,8 +159,12 @@ fn json_of(answer: &Answer, out: &mut String, fill: &mut dyn FnMut(usize, &mut V
     out.push_str("],\"data\":[");
     // a number takes about ten bytes
     out.reserve(answer.rows().saturating_mul(before.len() + 2).saturating_mul(10));
-    let (open, close) = if objects { ("{\"time\":", '}') } else { ("[", ']') };
+    let (open, close) = if objects { ("{\"time\":", b'}') } else { ("[", b']') };
     let mut values = Vec::with_capacity(before.len());
+    // A row is put together as bytes from its end, and checked once.
+    let mut line = vec![0; before.iter().map(|b| b.len() + NUMBER_BYTES).sum::<usize>() + 1];
+    let end = line.len() - 1;
+    line[end] = close;
     let mut first = true;
     for n in answer.order() {
         out.push_str(if first { "\n" } else { ",\n" });
@@ -170,17 +177,30 @@ fn json_of(answer: &Answer, out: &mut String, fill: &mut dyn FnMut(usize, &mut V
             push_seconds(out, answer.time(n), ms);
         }
         fill(n, &mut values);
-        for (before, value) in before.iter().zip(&values) {
-            out.push_str(before);
-            push_number(out, *value);
+        if values.iter().any(|value| value.abs() >= WHOLE_MAX) {
+            for (before, value) in before.iter().zip(&values) {
+                out.push_str(before);
+                push_number(out, *value);
+            }
+            out.push(char::from(close));
+            continue;
         }
-        out.push(close);
+        let mut at = end;
+        for (before, value) in before.iter().zip(&values).rev() {
+            at = number_before(&mut line, at, *value, Zeros::Trimmed);
+            at -= before.len();
+            match before.as_bytes() {
+                [one] => line[at] = *one,
+                more => line[at..at + more.len()].copy_from_slice(more),
+            }
+        }
+        out.push_str(std::str::from_utf8(&line[at..]).unwrap_or_default());
     }
     out.push_str("\n]}");
 }
 
 fn push_seconds(out: &mut String, time: i64, ms: bool) {
-    let _ = write!(out, "{time}");
+    push_integer(out, time);
     if ms {
         out.push_str("000");
     }
