@@ -25,7 +25,7 @@ fn check(test: &str, chain: &[Program]) {
     parent.wait_live("child", "own.load", 90);
     parent.wait_live("child", "system.cpu", 60);
     let from = now() + 5;
-    wait_for("ten seconds more", 60, || (now() >= from + 15).then_some(()));
+    wait_for("ten seconds more", 60, || (now() >= from + 18).then_some(()));
     differences(&child, parent, (from, from + 10), Compare::Presence).none(1_500);
     for row in parent.samples("child", "own.load", 1, from, from + 10).values() {
         let b: f64 = row["b"].parse().unwrap();
