@@ -411,10 +411,7 @@ impl Executor {
         }
         match &chart {
             Some(chart) => {
-                let mut state = chart.lock();
-                if state.set_variable(&name, value) {
-                    state.touch();
-                }
+                chart.lock().set_variable(&name, value);
             }
             None => {
                 self.session.host.set_variable(&name, value);
@@ -517,8 +514,17 @@ impl Executor {
             version: small(version),
             provider: Arc::clone(calls) as Arc<dyn FunctionProvider>,
         };
-        if !self.session.host.add_function(function) {
+        let host = &self.session.host;
+        let same = |known: &Arc<Function>| {
+            (&known.name, &known.chart, &known.help, known.timeout)
+                == (&function.name, &function.chart, &function.help, function.timeout)
+        };
+        let news = !host.functions().iter().any(same);
+        if !host.add_function(function) {
             log::error!("PLUGINSD: 'host:{}' has too many functions", self.hostname());
+        } else if news && let Some(known) = self.session.chart(self.chart).filter(|_| !global) {
+            // It is announced within the definition of its chart.
+            known.chart.lock().touch();
         }
         Ok(())
     }
