@@ -22,6 +22,7 @@ use crate::base::threads::StopToken;
 use crate::base::time::Clock;
 use crate::base::{PROGRAM, VERSION, sys};
 use crate::config::{Config, NETDATA_CONF, OnDemand, ReceiverDefaults, SenderOptions, StreamConf};
+use crate::ingest::executor::Nodes;
 use crate::ingest::{collectors, plugins};
 use crate::metrics::{Host, HostInfo, HostKind, HostSettings, Hosts, SystemInfo};
 use crate::net::Usage;
@@ -94,7 +95,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     parts.push(stream_part(&streams));
     let usage = Arc::new(Usage::default());
     parts.push(start_collectors(&ground, &host, &usage, &stop));
-    parts.push(start_plugins(&ground, &hosts, &stop)?);
+    parts.push(start_plugins(&ground, &hosts, &streams, &engines, &stop)?);
     if let Some(web) = ground.web.take() {
         parts.push(start_web(web, &ground, &hosts, &streams, &usage, sender.enabled, &stop)?);
     }
@@ -253,14 +254,30 @@ fn start_collectors(
 }
 
 /// PLUGINSD[name]: the external plugins.
-fn start_plugins(ground: &Ground, hosts: &Arc<Hosts>, stop: &StopToken) -> anyhow::Result<Part> {
+fn start_plugins(
+    ground: &Ground,
+    hosts: &Arc<Hosts>,
+    streams: &Arc<Streams>,
+    engines: &Arc<Engines>,
+    stop: &StopToken,
+) -> anyhow::Result<Part> {
+    let database = &ground.settings.database;
+    let (mode, history) = (database.mode, database.history);
+    let (streams, engines) = (Arc::clone(streams), Arc::clone(engines));
+    let nodes = Nodes {
+        hosts: Arc::clone(hosts),
+        engine: Box::new(move |guid| engines.engine(mode, history, Whose::Other(guid))),
+        created: Box::new(move |node| {
+            announce(node, &streams.settings().conf.sender());
+            streams.send_own(node);
+        }),
+    };
     let options = plugins::Options {
         directories: ground.settings.directories.plugins.clone(),
-        hosts: Arc::clone(hosts),
+        nodes: Arc::new(nodes),
         clock: ground.clock.clone(),
         config: Arc::clone(&ground.config),
-        update_every: ground.settings.database.update_every,
-        new_host: None,
+        update_every: database.update_every,
     };
     let stop = stop.child();
     let running = plugins::start(options, &stop).context("cannot start plugins")?;

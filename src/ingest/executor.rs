@@ -24,9 +24,11 @@ use std::sync::Arc;
 
 use memchr::{memchr, memrchr};
 
+use crate::base::ids::MachineGuid;
 use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
 use crate::ingest::functions::Calls;
 use crate::metrics::{Host, Hosts, Labels, Point, PointValue, SinceLast, Staged};
+use crate::storage::StorageEngine;
 use crate::wire::caps::Capabilities;
 use crate::wire::words::{LINE_LIMIT, Lines, Rules};
 
@@ -75,17 +77,21 @@ pub trait Hooks: Send {
     fn progress(&mut self, transaction: &str, done: u64, all: u64) {
         let _ = (transaction, done, all);
     }
-
-    /// A plugin made a virtual node that did not exist before.
-    fn host_created(&mut self, host: &Arc<Host>) {
-        let _ = host;
-    }
 }
 
 /// No interest in any of it.
 pub struct NoHooks;
 
 impl Hooks for NoHooks {}
+
+/// What it takes to make virtual nodes.
+pub struct Nodes {
+    pub hosts: Arc<Hosts>,
+    /// The engine of a new node's samples.
+    pub engine: Box<dyn Fn(MachineGuid) -> Arc<dyn StorageEngine> + Send + Sync>,
+    /// Called for every new node, on the plugin's thread.
+    pub created: Box<dyn Fn(&Arc<Host>) + Send + Sync>,
+}
 
 /// What an executor is made of.
 pub struct Setup {
@@ -97,7 +103,7 @@ pub struct Setup {
     /// The plugin word of charts that have none, e.g. `apps.plugin`.
     pub plugin: String,
     /// Where virtual nodes live; without it their words are refused.
-    pub hosts: Option<Arc<Hosts>>,
+    pub nodes: Option<Arc<Nodes>>,
     /// Answers the functions that are announced; without it announcements are ignored.
     pub calls: Option<Arc<Calls>>,
     pub hooks: Box<dyn Hooks>,
@@ -112,7 +118,7 @@ impl Setup {
             host,
             update_every,
             plugin: String::new(),
-            hosts: None,
+            nodes: None,
             calls: None,
             hooks: Box::new(NoHooks),
         }
@@ -147,7 +153,7 @@ pub struct Executor {
     plugin: String,
     /// Sessions of other hosts this plugin speaks for.
     parked: Vec<Session>,
-    hosts: Option<Arc<Hosts>>,
+    nodes: Option<Arc<Nodes>>,
     calls: Option<Arc<Calls>>,
     hooks: Box<dyn Hooks>,
     host_labels: Option<Labels>,
@@ -186,7 +192,7 @@ impl Executor {
             update_every: setup.update_every,
             plugin: setup.plugin,
             parked: Vec::new(),
-            hosts: setup.hosts,
+            nodes: setup.nodes,
             calls: setup.calls,
             hooks: setup.hooks,
             host_labels: None,

@@ -1,7 +1,7 @@
 //! External plugins: finding them, running them, and deciding what becomes of them (plugins specification, sections 1-5).
 //!
 //! ```text
-//! let plugins = plugins::start(Options { directories, hosts, clock, config, update_every, new_host: None }, &stop)?;
+//! let plugins = plugins::start(Options { directories, nodes, clock, config, update_every }, &stop)?;
 //! ...                              // PLUGINSD looks for new ones every so often, PLUGINSD[name] runs one each
 //! stop.stop();
 //! plugins.join(patience);          // true when all threads, and with them all plugins, are gone
@@ -23,7 +23,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::base::threads::{StopToken, spawn};
 use crate::base::time::{Clock, UpdateEvery};
 use crate::config::Config;
-use crate::metrics::{Host, Hosts};
+use crate::ingest::executor::Nodes;
 
 mod fate;
 mod process;
@@ -40,25 +40,21 @@ const PLUGINS_MAX: usize = 256;
 /// External plugins that run only when asked for by name.
 const OFF_BY_DEFAULT: &[&str] = &["slabinfo"];
 
-/// Called for every virtual node a plugin makes, on the plugin's thread.
-pub type NewHost = Arc<dyn Fn(&Arc<Host>) + Send + Sync>;
-
 pub struct Options {
     /// Where plugins are looked for; of two files with one name the first directory's wins.
     pub directories: Vec<PathBuf>,
-    pub hosts: Arc<Hosts>,
+    /// The hosts plugins may speak for; by themselves they speak for the local one.
+    pub nodes: Arc<Nodes>,
     pub clock: Clock,
     pub config: Arc<Config>,
     /// `[db] update every`: the default of `[plugin:NAME]`.
     pub update_every: UpdateEvery,
-    pub new_host: Option<NewHost>,
 }
 
 /// What the threads share.
 struct Context {
-    hosts: Arc<Hosts>,
+    nodes: Arc<Nodes>,
     clock: Clock,
-    new_host: Option<NewHost>,
     /// Threads alive.
     running: Mutex<usize>,
     all_gone: Condvar,
@@ -101,9 +97,8 @@ impl Drop for Alive {
 /// Starts looking for plugins; they run until `stop`.
 pub fn start(options: Options, stop: &StopToken) -> io::Result<Plugins> {
     let context = Arc::new(Context {
-        hosts: Arc::clone(&options.hosts),
+        nodes: Arc::clone(&options.nodes),
         clock: options.clock.clone(),
-        new_host: options.new_host.clone(),
         running: Mutex::new(0),
         all_gone: Condvar::new(),
     });

@@ -116,6 +116,11 @@ impl Streams {
 
     /// Starts sending this agent's own host, if `[stream]` says so.
     pub fn start(self: &Arc<Self>) {
+        self.send_own(self.hosts.local());
+    }
+
+    /// Sends a host that is born here (this agent's own, or a virtual node of it) where `[stream]` says, if it does.
+    pub fn send_own(self: &Arc<Self>, host: &Arc<Host>) {
         let sender = self.settings.conf.sender();
         if sender.enabled {
             let wanted = Wanted {
@@ -123,7 +128,7 @@ impl Streams {
                 api_key: &sender.api_key,
                 charts: &sender.send_charts_matching,
             };
-            self.send(self.hosts.local(), &wanted);
+            self.send(host, &wanted);
         }
     }
 

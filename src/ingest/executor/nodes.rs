@@ -54,13 +54,13 @@ impl Executor {
         let Some(Definition { guid, hostname, labels }) = self.definition.take() else {
             return Err(self.malformed(COMMAND, "without a HOST_DEFINE before it"));
         };
-        let Some(hosts) = self.hosts.clone() else {
+        let Some(nodes) = self.nodes.clone() else {
             return Err(self.malformed(COMMAND, "where no virtual nodes can be"));
         };
         if self.parked.len() >= NODES_MAX {
             return Err(self.malformed(COMMAND, "of one node too many"));
         }
-        let local = hosts.local();
+        let local = nodes.hosts.local();
         let make = || {
             let info = HostInfo {
                 hostname: hostname.clone(),
@@ -69,10 +69,10 @@ impl Executor {
                 node_id: None,
                 ..HostInfo::clone(&local.info())
             };
-            let engine = Arc::clone(local.engine());
+            let engine = (nodes.engine)(guid);
             Host::new(guid, HostKind::Virtual, info, engine, local.settings().clone())
         };
-        let Some((host, created)) = hosts.get_or_create(guid, make) else {
+        let Some((host, created)) = nodes.hosts.get_or_create(guid, make) else {
             return Err(self.malformed(COMMAND, "of one host too many"));
         };
         if host.kind() == HostKind::Child {
@@ -88,7 +88,7 @@ impl Executor {
             host.set_labels(labels);
         }
         if created {
-            self.hooks.host_created(&host);
+            (nodes.created)(&host);
         }
         self.switch_to(host);
         Ok(())
@@ -96,9 +96,10 @@ impl Executor {
 
     pub(super) fn switch_node(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
         const COMMAND: &str = "HOST";
-        let Some(hosts) = self.hosts.clone() else {
+        let Some(nodes) = self.nodes.clone() else {
             return Err(self.malformed(COMMAND, "where no virtual nodes can be"));
         };
+        let hosts = &nodes.hosts;
         let name = text(words.next());
         let host = match &*name {
             "" | "localhost" => Some(Arc::clone(hosts.local())),

@@ -27,8 +27,12 @@ fn host() -> Arc<Host> {
 
 fn plugin() -> Executor {
     let host = host();
-    let hosts = Some(Hosts::new(Arc::clone(&host)));
-    Executor::new(Setup { hosts, plugin: "my.plugin".to_owned(), ..Setup::new(host) })
+    let nodes = Some(Arc::new(Nodes {
+        hosts: Hosts::new(Arc::clone(&host)),
+        engine: Box::new(|_| Arc::new(RingEngine::in_memory(Mode::Ram, 3600))),
+        created: Box::new(|host| assert_eq!(host.kind(), HostKind::Virtual)),
+    }));
+    Executor::new(Setup { nodes, plugin: "my.plugin".to_owned(), ..Setup::new(host) })
 }
 
 const OLD: Capabilities = Capabilities::CLABELS.union(Capabilities::HLABELS);
@@ -410,8 +414,8 @@ fn virtual_nodes_have_their_own_charts() {
         ),
     );
     assert!(e.host().kind() == HostKind::Local && e.host().chart("t.more").is_some());
-    let hosts = e.hosts.clone().unwrap();
-    let node = hosts.by_guid(guid.parse().unwrap()).unwrap();
+    let nodes = e.nodes.clone().unwrap();
+    let node = nodes.hosts.by_guid(guid.parse().unwrap()).unwrap();
     assert_eq!((node.kind(), &*node.hostname()), (HostKind::Virtual, "my router"));
     assert_eq!(node.labels().get("site"), Some("the roof"));
     assert!(node.chart("t.node").is_some() && e.host().chart("t.node").is_none());

@@ -4,15 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Context;
 use super::fate::{Exit, History, Next};
 use super::process::{Event, Process};
-use super::{Context, NewHost};
 use crate::base::sys::EventFd;
 use crate::base::threads::StopToken;
 use crate::base::time::UpdateEvery;
-use crate::ingest::executor::{Executor, Hooks, Setup, Verdict};
+use crate::ingest::executor::{Executor, Setup, Verdict};
 use crate::ingest::functions::Calls;
-use crate::metrics::Host;
 use crate::wire::words::Lines;
 
 /// A plugin that ignores SIGTERM is killed after this time; when the daemon itself ends, a little earlier.
@@ -76,10 +75,9 @@ impl Runner {
         let mut executor = Executor::new(Setup {
             update_every: self.every,
             plugin: self.file_name.clone(),
-            hosts: Some(Arc::clone(&self.context.hosts)),
+            nodes: Some(Arc::clone(&self.context.nodes)),
             calls: Some(Arc::clone(&calls)),
-            hooks: Box::new(NodeHooks(self.context.new_host.clone())),
-            ..Setup::new(Arc::clone(self.context.hosts.local()))
+            ..Setup::new(Arc::clone(self.context.nodes.hosts.local()))
         });
         let ended = self.read(&mut process, &mut executor, &calls, &stop);
 
@@ -167,17 +165,6 @@ impl Runner {
                 violation.log();
                 return Ended::Line(violation.verdict());
             }
-        }
-    }
-}
-
-/// Tells the daemon about virtual nodes, which may have to be streamed.
-struct NodeHooks(Option<NewHost>);
-
-impl Hooks for NodeHooks {
-    fn host_created(&mut self, host: &Arc<Host>) {
-        if let Some(new_host) = &self.0 {
-            new_host(host);
         }
     }
 }

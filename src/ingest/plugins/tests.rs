@@ -6,7 +6,7 @@ use std::sync::mpsc::channel;
 use super::*;
 use crate::base::ids::MachineGuid;
 use crate::config::Present;
-use crate::metrics::{FunctionAnswer, FunctionCall, HostInfo, HostKind, HostSettings};
+use crate::metrics::{FunctionAnswer, FunctionCall, Host, HostInfo, HostKind, HostSettings, Hosts};
 use crate::storage::Mode;
 use crate::storage::ring::RingEngine;
 
@@ -36,11 +36,14 @@ impl Lab {
         let stop = StopToken::new();
         let options = Options {
             directories: vec![dir.path().join("missing"), dir.path().to_owned()],
-            hosts: Arc::clone(&hosts),
+            nodes: Arc::new(Nodes {
+                hosts: Arc::clone(&hosts),
+                engine: Box::new(|_| Arc::new(RingEngine::in_memory(Mode::Ram, 3600))),
+                created: Box::new(|_| {}),
+            }),
             clock: Clock::system(),
             config,
             update_every: UpdateEvery::SECOND,
-            new_host: None,
         };
         let plugins = Some(start(options, &stop).unwrap());
         Lab { dir, stop, hosts, plugins }
