@@ -309,10 +309,9 @@ fn start_streams(
         mode: database.mode.name().to_owned(),
         history: database.history,
         health: if crate::config::boolean(&health) { OnDemand::Auto } else { OnDemand::No },
-        // Replication comes with its own issue and reads its options then.
-        replication: false,
-        seconds_to_replicate: 86_400,
-        seconds_per_replication_step: 600,
+        replication: config.boolean("db", "enable replication", true),
+        seconds_to_replicate: config.seconds("db", "seconds to replicate", 86_400),
+        seconds_per_replication_step: config.seconds("db", "seconds per replication step", 600),
     };
     let accept_every = config.seconds("web", "accept a streaming request every seconds", 0);
     let settings = stream::Settings {

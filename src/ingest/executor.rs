@@ -12,7 +12,7 @@
 //!
 //! * A plugin's [`Violation`] says by its [`Verdict`] whether the plugin may start again; a stream's ends the connection.
 //! * Which keywords exist depends on the [`Origin`]: `BEGIN2` needs INTERPOLATED, `JSON` needs PATHS, virtual nodes and
-//!   the like are for plugins only. Replication words are unknown until replication is offered.
+//!   the like are for plugins only, replication words need REPLICATION.
 //! * What the executor cannot do itself goes to [`Hooks`]; function results go to the session's [`Calls`], which is also
 //!   the provider of every function the session announces.
 //!
@@ -27,7 +27,7 @@ use memchr::{memchr, memrchr};
 use crate::base::ids::MachineGuid;
 use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
 use crate::ingest::functions::Calls;
-use crate::metrics::{Host, Hosts, Labels, Point, PointValue, SinceLast, Staged};
+use crate::metrics::{Chart, Host, Hosts, Labels, Point, PointValue, SinceLast, Staged};
 use crate::storage::StorageEngine;
 use crate::wire::caps::Capabilities;
 use crate::wire::words::{LINE_LIMIT, Lines, Rules};
@@ -37,6 +37,7 @@ mod fast;
 mod commands;
 mod bodies;
 mod nodes;
+mod replay;
 mod violation;
 #[cfg(test)]
 mod tests;
@@ -77,6 +78,36 @@ pub trait Hooks: Send {
     fn progress(&mut self, transaction: &str, done: u64, all: u64) {
         let _ = (transaction, done, all);
     }
+
+    /// A chart's definition is complete and says what the child holds of it. The chart is waiting for an answer.
+    fn defined(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer) {
+        let _ = (host, chart, offer);
+    }
+
+    /// A block of replicated samples is complete.
+    fn replayed(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, block: Replayed) {
+        let _ = (host, chart, block);
+    }
+}
+
+/// What a child holds of a chart, in seconds since 1970; zeros = nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    pub first: i64,
+    pub last: i64,
+    /// The child's clock.
+    pub wall: i64,
+}
+
+/// How a block of replicated samples ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    pub offer: Offer,
+    /// Live samples follow.
+    pub start: bool,
+    /// The request this answers, as far as it was covered.
+    pub after: i64,
+    pub before: i64,
 }
 
 /// No interest in any of it.
@@ -146,6 +177,8 @@ pub struct Executor {
     point_every: UpdateEvery,
     point: Vec<PointValue>,
     completed: u64,
+    /// A replicated slot is being filled; `point` holds its values.
+    replay: Option<replay::Block>,
 
     origin: Origin,
     rules: Rules,
@@ -187,6 +220,7 @@ impl Executor {
             point_every: setup.update_every,
             point: Vec::new(),
             completed: 0,
+            replay: None,
             origin: setup.origin,
             rules,
             update_every: setup.update_every,

@@ -157,6 +157,8 @@ pub struct Upstream {
     pub variables: u32,
     /// Whether the host's filter lets this chart through: unknown, no, yes.
     pub wanted: Option<bool>,
+    /// The parent has what was stored before; live samples may follow.
+    pub streaming: bool,
 }
 
 pub struct Chart {
@@ -182,6 +184,8 @@ pub struct ChartState {
     /// Grows whenever the definition, a dimension or a label changes; never 0.
     pub version: u32,
     pub upstream: Upstream,
+    /// Its past is still arriving from the child: nothing of it goes upstream yet.
+    pub replicating: bool,
 
     /// Slots stored, ever.
     pub counter: u64,
@@ -229,6 +233,7 @@ impl Chart {
             by_id: None,
             version: 1,
             upstream: Upstream::default(),
+            replicating: false,
             counter: 0,
             counter_done: 0,
             last_collected: UnixMicros(0),

@@ -11,6 +11,7 @@ pub mod dimension;
 pub mod chart;
 pub mod collect;
 pub mod collected;
+pub mod replay;
 pub mod functions;
 pub mod host;
 pub mod hosts;
@@ -25,3 +26,4 @@ pub use self::functions::{Function, FunctionAnswer, FunctionCall, FunctionProvid
 pub use self::host::{Host, HostInfo, HostKind, HostSettings, SystemInfo};
 pub use self::hosts::Hosts;
 pub use self::labels::{Label, LabelSource, Labels};
+pub use self::replay::DimensionReplay;

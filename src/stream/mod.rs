@@ -20,6 +20,7 @@ pub mod mailbox;
 pub mod receiver;
 pub mod uplink;
 pub mod parents;
+pub mod replication;
 pub mod sender;
 pub mod path;
 

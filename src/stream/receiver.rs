@@ -16,6 +16,7 @@ use super::admission::{Forbidden, admit};
 use super::liveness::Rhythm;
 use super::mailbox::Mailbox;
 use super::path;
+use super::replication::{Policy, Standing, next_request};
 use super::sender::host_fact;
 use super::{Streams, health_word};
 use crate::access_log;
@@ -26,9 +27,9 @@ use crate::base::sys::{self, Interest, Watched};
 use crate::base::threads::{self, StopToken};
 use crate::base::time::{MICROS, UpdateEvery};
 use crate::config::ReceiverOptions;
-use crate::ingest::executor::{Executor, Hooks, Origin, Setup, Violation};
+use crate::ingest::executor::{Executor, Hooks, Offer, Origin, Replayed, Setup, Violation};
 use crate::ingest::functions::{CallWriter, Calls};
-use crate::metrics::{Host, HostInfo, HostKind, HostSettings};
+use crate::metrics::{Chart, Host, HostInfo, HostKind, HostSettings};
 use crate::net::accept::{Admission, StreamAcceptor, StreamRequest};
 use crate::net::{Closer, Connection, Health, Peer};
 use crate::storage::Mode;
@@ -350,13 +351,21 @@ impl Session {
             origin: Origin::Stream(child.agreed),
             update_every: settings.update_every,
             calls: Some(Arc::clone(&calls)),
-            hooks: Box::new(Told { streams: Arc::clone(streams) }),
+            hooks: Box::new(Told {
+                streams: Arc::clone(streams),
+                child: Arc::clone(child),
+                policy: policy_of(&options),
+            }),
             ..Setup::new(Arc::clone(&host))
         });
         let end = self.receive(&mut connection, &mut executor, &calls, &host, &options, stop);
         STATS.streams.children.fetch_sub(1, Ordering::Relaxed);
         calls.close();
         host.drop_dead_functions();
+        for chart in host.charts() {
+            // Whatever was still on the way will be asked for again.
+            chart.lock().replicating = false;
+        }
         match &end {
             End::Closed => {
                 log::error!("STREAM: read_stream(): EOF while reading data from socket!")
@@ -532,6 +541,36 @@ impl CallWriter for Requests {
 /// What a child says beside charts and samples.
 struct Told {
     streams: Arc<Streams>,
+    child: Arc<Child>,
+    policy: Policy,
+}
+
+fn policy_of(options: &ReceiverOptions) -> Policy {
+    Policy {
+        enabled: options.replication,
+        period: options.seconds_to_replicate,
+        step: options.seconds_per_replication_step,
+    }
+}
+
+impl Told {
+    /// Asks the child for what comes next of a chart.
+    fn ask(&self, chart: &Chart, offer: Offer, after: i64, before: i64) {
+        let standing = {
+            let state = chart.lock();
+            Standing {
+                local_last: state.retention().map_or(0, |(_, last)| last.0),
+                has_dimensions: !state.dims.is_empty(),
+                after,
+                before,
+                now: self.streams.clock().now_seconds().0,
+            }
+        };
+        let ask = next_request(offer, standing, self.policy);
+        self.child.mailbox.post(|out| {
+            pluginsd::replay_chart(out, chart.id(), ask.start, ask.after, ask.before);
+        });
+    }
 }
 
 impl Hooks for Told {
@@ -541,6 +580,16 @@ impl Hooks for Told {
 
     fn labelled(&mut self, host: &Arc<Host>) {
         self.streams.nudge_sender(host.guid());
+    }
+
+    fn defined(&mut self, _host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer) {
+        self.ask(chart, offer, 0, 0);
+    }
+
+    fn replayed(&mut self, _host: &Arc<Host>, chart: &Arc<Chart>, block: Replayed) {
+        if !block.start {
+            self.ask(chart, block.offer, block.after, block.before);
+        }
     }
 
     fn json(&mut self, host: &Arc<Host>, keyword: &str, payload: &[u8]) {

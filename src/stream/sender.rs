@@ -4,6 +4,7 @@
 //! [`Uplink`] and wake it. Which parent comes next is decided by [`Parents`]; what the parent says is read here. A slow
 //! or silent parent makes this thread wait, never a collector.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 use super::Streams;
 use super::parents::{Failure, Parent, Parents};
 use super::path;
+use super::replication::Ask;
 use super::uplink::{Taken, Uplink, announce};
 use crate::access_log;
 use crate::base::log::Errno;
@@ -36,6 +38,8 @@ const RESPONSE_MAX: usize = 8192;
 const COMMANDS_READ: usize = 4096;
 /// A JSON block or a function's payload from a parent, as a whole.
 const PAYLOAD_MAX: usize = 1 << 20;
+/// Requests for replication that may wait; a parent asks once per chart.
+const REQUESTS_MAX: usize = 1 << 20;
 /// Slow changes (labels, functions, variables, the path) are looked for this often.
 const LOOK_EVERY_US: i64 = MICROS;
 /// A link that was lost sooner than this after it stood is not made anew at once.
@@ -417,6 +421,7 @@ impl Thread<'_> {
         let mut read = vec![0; COMMANDS_READ];
         let timeout_us = i64::try_from(self.sender.plan.timeout.as_micros()).unwrap_or(i64::MAX);
         loop {
+            commands.answer(&uplink);
             // Everything there is, as far as the socket takes it.
             loop {
                 while done < unsent.len() {
@@ -445,7 +450,7 @@ impl Thread<'_> {
                 };
                 match taken {
                     Taken::Overflow { allocated } => return End::Overflow { allocated, sent },
-                    Taken::Bytes => {}
+                    Taken::Bytes => commands.answer(&uplink),
                     Taken::Nothing => break,
                 }
             }
@@ -622,6 +627,8 @@ struct Commands {
     destination: String,
     host: Arc<Host>,
     body: Option<Body>,
+    /// `REPLAY_CHART` requests that were not answered yet, oldest first.
+    requests: VecDeque<(String, Ask)>,
 }
 
 /// Lines that belong to a command before them.
@@ -652,6 +659,17 @@ impl Commands {
             destination: link.destination.text.clone(),
             host,
             body: None,
+            requests: VecDeque::new(),
+        }
+    }
+
+    /// Answers what was asked for, as long as the outbox has room.
+    fn answer(&mut self, uplink: &Uplink) {
+        while let Some((id, ask)) = self.requests.front() {
+            if !uplink.replay(self.number, id, *ask) {
+                return;
+            }
+            self.requests.pop_front();
         }
     }
 
@@ -713,10 +731,25 @@ impl Commands {
                     self.host.update_info(|info| info.node_id = Some(node.to_string()));
                 }
             }
-            // Calls cannot be taken back or asked for their progress here; and without REPLICATION there is nothing
-            // the parent could be sent.
+            // Calls cannot be taken back or asked for their progress here.
             b"FUNCTION_CANCEL" | b"FUNCTION_PROGRESS" => self.log_access(line),
-            b"REPLAY_CHART" => self.log_access(line),
+            b"REPLAY_CHART" => {
+                self.log_access(line);
+                let [id, start, after, before] = words.take_words();
+                let number =
+                    |word: Option<&[u8]>| numbers::integer(word.unwrap_or(b"")).unwrap_or(0);
+                let ask = Ask {
+                    start: start == Some(b"true"),
+                    after: number(after).max(0),
+                    before: number(before).max(0),
+                };
+                let id = text(id);
+                // Of two requests for one chart the older is kept.
+                let known = self.requests.iter().any(|(other, _)| *other == id);
+                if !id.is_empty() && !known && self.requests.len() < REQUESTS_MAX {
+                    self.requests.push_back((id, ask));
+                }
+            }
             _ => {
                 log::error!(
                     "{to}: received unknown command over connection: {}",

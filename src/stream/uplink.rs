@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
+use super::replication::{self, Answering, Ask};
 use crate::base::pattern::SimplePattern;
 use crate::base::sys::EventFd;
 use crate::base::time::{Clock, UnixSeconds};
@@ -183,6 +184,53 @@ impl Uplink {
         }
     }
 
+    /// Answers a parent's request for samples of a chart, unless the outbox is more than half full: then false, and the
+    /// request has to wait.
+    pub fn replay(&self, connection: u32, id: &str, ask: Ask) -> bool {
+        let chart = self.host.chart(id);
+        // Order: the chart, then the outbox.
+        let mut state = chart.as_ref().map(|chart| chart.lock());
+        let mut guard = self.outbox.lock();
+        let outbox = &mut *guard;
+        let Some(dialect) = outbox.dialect else { return true };
+        if outbox.connection != connection || outbox.overflowed {
+            return true;
+        }
+        if outbox.bytes.len() + outbox.in_flight > outbox.limit / 2 {
+            return false;
+        }
+        let now = self.clock.now_seconds();
+        let start = outbox.bytes.len();
+        match (&chart, &mut state) {
+            (Some(chart), Some(state)) if state.upstream.connection == connection => {
+                let how = Answering {
+                    agreed: outbox.agreed,
+                    dialect,
+                    slot: state.upstream.slot,
+                    now,
+                    bytes_max: outbox.limit / 4,
+                };
+                let answered = replication::answer(&mut outbox.bytes, chart, state, ask, &how);
+                if answered.start {
+                    state.upstream.streaming = true;
+                }
+            }
+            // An old parent closes on a chart it does not know; a new one waits for an answer.
+            _ if outbox.agreed.contains(Capabilities::INTERPOLATED) => {
+                replication::answer_unknown(&mut outbox.bytes, id, dialect, now);
+            }
+            _ => {}
+        }
+        self.bound(outbox, start);
+        let wake = !std::mem::replace(&mut outbox.woken, true);
+        drop(guard);
+        drop(state);
+        if wake {
+            self.wake.signal();
+        }
+        true
+    }
+
     // --- the collectors' side ------------------------------------------------------------------------
 
     /// The parent knows the chart as it is now, and wants it; else it is told.
@@ -190,9 +238,9 @@ impl Uplink {
     fn is_known(&self, outbox: &mut Outbox, chart: &Chart, state: &mut ChartState) -> bool {
         let upstream = &state.upstream;
         if upstream.connection == outbox.connection && upstream.version == state.version {
-            upstream.wanted == Some(true)
+            upstream.wanted == Some(true) && upstream.streaming
         } else {
-            self.define(outbox, chart, state)
+            self.define(outbox, chart, state) && state.upstream.streaming
         }
     }
 
@@ -200,6 +248,10 @@ impl Uplink {
     fn define(&self, outbox: &mut Outbox, chart: &Chart, state: &mut ChartState) -> bool {
         let Some(dialect) = outbox.dialect else { return false };
         let agreed = outbox.agreed;
+        if state.replicating && agreed.contains(Capabilities::REPLICATION) {
+            // Its own past is still on the way to us.
+            return false;
+        }
         let fresh = state.upstream.connection != outbox.connection;
         if fresh {
             let resync = self.options.resync_iterations * state.meta.update_every.seconds();
@@ -275,7 +327,14 @@ impl Uplink {
             }
         }
         put_variables(out, state);
-        if state.is_obsolete() {
+        let replication = agreed.contains(Capabilities::REPLICATION);
+        if replication {
+            let now = self.clock.now_seconds();
+            let (first, last) = state.offered(now);
+            pluginsd::chart_definition_end(out, first.0, last.0, now.0);
+        }
+        state.upstream.streaming = !replication;
+        if state.is_obsolete() && !replication {
             // Its parent forgets the slot with this definition; if the chart comes back it gets another.
             outbox.free_slots.push(std::mem::take(&mut state.upstream.slot));
         }

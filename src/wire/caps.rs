@@ -73,7 +73,7 @@ const NAMES: &[(Capabilities, &str)] = &[
 ];
 
 impl Capabilities {
-    /// What this build can do, in both roles. The one place to add REPLICATION and the compressions when they work.
+    /// What this build can do, in both roles. The one place to add the compressions when they work.
     pub const OFFERED: Capabilities = Capabilities::V1
         .union(Capabilities::V2)
         .union(Capabilities::VN)
@@ -82,6 +82,7 @@ impl Capabilities {
         .union(Capabilities::CLAIM)
         .union(Capabilities::CLABELS)
         .union(Capabilities::FUNCTIONS)
+        .union(Capabilities::REPLICATION)
         .union(Capabilities::BINARY)
         .union(Capabilities::INTERPOLATED)
         .union(Capabilities::IEEE754)

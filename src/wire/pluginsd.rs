@@ -358,6 +358,167 @@ pub fn end(out: &mut Vec<u8>) {
     out.extend_from_slice(b"END\n");
 }
 
+/// `CHART_DEFINITION_END`: the span of samples a parent may ask for, and our clock. Always decimal.
+pub fn chart_definition_end(out: &mut Vec<u8>, first: i64, last: i64, wall: i64) {
+    out.extend_from_slice(b"CHART_DEFINITION_END");
+    for time in [first, last, wall] {
+        out.push(b' ');
+        put_signed_decimal(out, time);
+    }
+    out.push(b'\n');
+}
+
+/// `REPLAY_CHART`: asks a child for the samples with `after < time <= before`. Always decimal.
+pub fn replay_chart(out: &mut Vec<u8>, id: &str, start: bool, after: i64, before: i64) {
+    out.extend_from_slice(b"REPLAY_CHART ");
+    quoted(out, b'"', id, FIELD_MAX);
+    out.extend_from_slice(if start { b" \"true\" " } else { b" \"false\" " });
+    put_signed_decimal(out, after);
+    out.push(b' ');
+    put_signed_decimal(out, before);
+    out.push(b'\n');
+}
+
+/// Integers of replication lines: decimal where base64 was not agreed.
+fn replay_integer(out: &mut Vec<u8>, n: i64, dialect: Dialect) {
+    out.push(b' ');
+    match dialect.integers {
+        Form::Base64 => put_integer(out, n, Form::Base64),
+        _ => put_signed_decimal(out, n),
+    }
+}
+
+fn replay_slot(out: &mut Vec<u8>, dialect: Dialect, number: u32) {
+    if dialect.slots {
+        out.extend_from_slice(b" SLOT:");
+        match dialect.integers {
+            Form::Base64 => put_unsigned(out, u64::from(number), Form::Base64),
+            _ => put_decimal(out, u64::from(number)),
+        }
+    }
+}
+
+fn replay_double(out: &mut Vec<u8>, n: f64, dialect: Dialect) {
+    out.push(b' ');
+    match dialect.doubles {
+        Form::Base64 => put_double(out, n, Form::Base64),
+        _ if n.is_nan() => out.extend_from_slice(b"nan"),
+        _ => put_fixed7(out, n),
+    }
+}
+
+/// `RBEGIN` with a chart: opens a block of replicated samples.
+pub fn replay_begin(out: &mut Vec<u8>, dialect: Dialect, number: u32, id: &str) {
+    out.extend_from_slice(b"RBEGIN");
+    replay_slot(out, dialect, number);
+    out.push(b' ');
+    quoted(out, b'"', id, FIELD_MAX);
+    out.push(b'\n');
+}
+
+/// `RBEGIN` with times: one slot of the block.
+pub fn replay_point(
+    out: &mut Vec<u8>,
+    dialect: Dialect,
+    number: u32,
+    start: i64,
+    end: i64,
+    wall: i64,
+) {
+    out.extend_from_slice(b"RBEGIN");
+    replay_slot(out, dialect, number);
+    out.extend_from_slice(b" ''");
+    for time in [start, end, wall] {
+        replay_integer(out, time, dialect);
+    }
+    out.push(b'\n');
+}
+
+/// `RSET`: a dimension's final value in the slot.
+pub fn replay_set(
+    out: &mut Vec<u8>,
+    dialect: Dialect,
+    number: u32,
+    id: &str,
+    value: f64,
+    flags: &str,
+) {
+    out.extend_from_slice(b"RSET");
+    replay_slot(out, dialect, number);
+    out.push(b' ');
+    quoted(out, b'"', id, FIELD_MAX);
+    replay_double(out, value, dialect);
+    out.extend_from_slice(b" \"");
+    out.extend_from_slice(flags.as_bytes());
+    out.extend_from_slice(b"\"\n");
+}
+
+/// How a dimension stands at the child, for [`replay_dimension_state`].
+#[derive(Clone, Copy, Debug)]
+pub struct DimensionState<'a> {
+    pub id: &'a str,
+    pub last_collected_us: i64,
+    pub last_collected: i64,
+    pub last_calculated: f64,
+    pub last_stored: f64,
+}
+
+/// `RDSTATE`: where raw values of a dimension go on from.
+pub fn replay_dimension_state(
+    out: &mut Vec<u8>,
+    dialect: Dialect,
+    number: u32,
+    state: &DimensionState<'_>,
+) {
+    out.extend_from_slice(b"RDSTATE");
+    replay_slot(out, dialect, number);
+    out.push(b' ');
+    quoted(out, b'"', state.id, FIELD_MAX);
+    replay_integer(out, state.last_collected_us, dialect);
+    replay_integer(out, state.last_collected, dialect);
+    replay_double(out, state.last_calculated, dialect);
+    replay_double(out, state.last_stored, dialect);
+    out.push(b'\n');
+}
+
+/// `RSSTATE`: when the chart was collected and stored last, in microseconds.
+pub fn replay_chart_state(
+    out: &mut Vec<u8>,
+    dialect: Dialect,
+    last_collected_us: i64,
+    last_updated_us: i64,
+) {
+    out.extend_from_slice(b"RSSTATE");
+    replay_integer(out, last_collected_us, dialect);
+    replay_integer(out, last_updated_us, dialect);
+    out.push(b'\n');
+}
+
+/// What `REND` says.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplayEnd {
+    pub every: i64,
+    pub first: i64,
+    pub last: i64,
+    pub start: bool,
+    pub after: i64,
+    pub before: i64,
+    pub wall: i64,
+}
+
+/// `REND`: closes the block.
+pub fn replay_end(out: &mut Vec<u8>, dialect: Dialect, end: &ReplayEnd) {
+    out.extend_from_slice(b"REND");
+    for number in [end.every, end.first, end.last] {
+        replay_integer(out, number, dialect);
+    }
+    out.extend_from_slice(if end.start { b" true" } else { b" false" });
+    for number in [end.after, end.before, end.wall] {
+        replay_integer(out, number, dialect);
+    }
+    out.push(b'\n');
+}
+
 /// `LABEL` of the host; [`overwrite_labels`] makes the set valid.
 pub fn host_label(out: &mut Vec<u8>, name: &str, value: &str, source: u32) {
     out.extend_from_slice(b"LABEL ");

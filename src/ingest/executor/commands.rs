@@ -83,7 +83,14 @@ impl Executor {
             b"PLUGIN_KEEPALIVE" | b"CONFIG" if plugin => Ok(()),
             // The first form of dynamic configuration, which nobody speaks any more.
             dyncfg if plugin && dyncfg.starts_with(b"DYNCFG_") => Ok(()),
-            // Replication (CHART_DEFINITION_END, RBEGIN, RSET, RDSTATE, RSSTATE, REND) joins here once it is offered.
+            b"CHART_DEFINITION_END" if self.agreed(Capabilities::REPLICATION) => {
+                self.definition_end(words)
+            }
+            b"RBEGIN" if self.agreed(Capabilities::REPLICATION) => self.replay_begin(words, now),
+            b"RSET" if self.agreed(Capabilities::REPLICATION) => self.replay_set(words),
+            b"RDSTATE" if self.agreed(Capabilities::REPLICATION) => self.replay_dimension(words),
+            b"RSSTATE" if self.agreed(Capabilities::REPLICATION) => self.replay_state(words),
+            b"REND" if self.agreed(Capabilities::REPLICATION) => self.replay_end(words, now),
             unknown => {
                 let word = String::from_utf8_lossy(&unknown[..unknown.len().min(100)]);
                 let word = word.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
@@ -92,7 +99,7 @@ impl Executor {
         }
     }
 
-    fn agreed(&self, any: Capabilities) -> bool {
+    pub(super) fn agreed(&self, any: Capabilities) -> bool {
         matches!(self.origin, Origin::Stream(caps) if caps.intersects(any))
     }
 
@@ -107,13 +114,21 @@ impl Executor {
     }
 
     /// The chart in scope, or the violation of `command`, which needs one made by `needs`.
-    fn scope(&self, command: &'static str, needs: &'static str) -> Result<Arc<Chart>, Violation> {
+    pub(super) fn scope(
+        &self,
+        command: &'static str,
+        needs: &'static str,
+    ) -> Result<Arc<Chart>, Violation> {
         let known = self.session.chart(self.chart);
         known.map(|known| Arc::clone(&known.chart)).ok_or(Violation::NoChart { command, needs })
     }
 
     /// Takes the `SLOT:n` word, if it is the next one and such words exist here. 0 = none.
-    fn take_slot(&self, words: &mut Words<'_>, command: &'static str) -> Result<u64, Violation> {
+    pub(super) fn take_slot(
+        &self,
+        words: &mut Words<'_>,
+        command: &'static str,
+    ) -> Result<u64, Violation> {
         let mut ahead = words.clone();
         match ahead.next().and_then(|word| word.strip_prefix(b"SLOT:")) {
             Some(number) if self.slots => {
@@ -154,7 +169,7 @@ impl Executor {
     }
 
     /// The chart that the next words name, by slot or id.
-    fn named_chart(
+    pub(super) fn named_chart(
         &mut self,
         words: &mut Words<'_>,
         command: &'static str,
@@ -186,7 +201,7 @@ impl Executor {
     }
 
     /// The dimension of the chart in scope that the next words name. It is the one before whatever comes next.
-    fn named_dimension(
+    pub(super) fn named_dimension(
         &mut self,
         words: &mut Words<'_>,
         command: &'static str,

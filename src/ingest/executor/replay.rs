@@ -1,0 +1,184 @@
+//! Replicated samples: blocks of final values that a child sends because it was asked for them.
+//!
+//! `RBEGIN chart`, then for each slot `RBEGIN '' start end wall` and its `RSET` lines, then perhaps how dimensions and chart
+//! stand (`RDSTATE`, `RSSTATE`), then `REND`. Values are stored as they come. What to ask for next is not decided here but by
+//! the session's [`Hooks`](super::Hooks).
+
+use super::commands::{TIME_MAX, number_flags};
+use super::{Executor, Offer, Replayed, Violation};
+use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
+use crate::metrics::{DimensionReplay, Point, PointValue};
+use crate::wire::caps::Capabilities;
+use crate::wire::numbers;
+use crate::wire::words::Words;
+
+/// The slot being filled.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    end: UnixSeconds,
+    every: UpdateEvery,
+    /// Its times cannot be: its values are read and dropped.
+    impossible: bool,
+}
+
+/// Slots may lie this many intervals and seconds ahead of the clock they come with.
+const AHEAD_OF_CHILD: i64 = 1;
+const AHEAD_OF_US: i64 = 5;
+
+impl Executor {
+    pub(super) fn definition_end(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
+        let chart = self.scope("CHART_DEFINITION_END", "CHART")?;
+        let [first, last, wall] = words.take_words();
+        let number = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0);
+        let offer = Offer { first: number(first), last: number(last), wall: number(wall) };
+        let asked_before = std::mem::replace(&mut chart.lock().replicating, true);
+        if !asked_before {
+            let host = self.session.host.clone();
+            self.hooks.defined(&host, &chart, offer);
+        }
+        Ok(())
+    }
+
+    pub(super) fn replay_begin(
+        &mut self,
+        mut words: Words<'_>,
+        now: UnixMicros,
+    ) -> Result<(), Violation> {
+        self.store_slot();
+        let mut ahead = words.clone();
+        self.take_slot(&mut ahead, "RBEGIN")?;
+        if ahead.next().is_some_and(|id| !id.is_empty()) {
+            let chart = self.named_chart(&mut words, "RBEGIN")?;
+            self.enter(chart);
+        } else {
+            words = ahead;
+            self.scope("RBEGIN", "RBEGIN")?;
+        }
+        let [start, end, wall] = words.take_words();
+        let number = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0);
+        let (start, end, wall) = (number(start), number(end), number(wall));
+        if start == 0 && end == 0 {
+            return Ok(());
+        }
+        let every = self
+            .session
+            .chart(self.chart)
+            .map_or(1, |known| known.chart.lock().meta.update_every.seconds());
+        let latest = if wall > 0 {
+            wall + every + AHEAD_OF_CHILD
+        } else {
+            now.seconds().0 + every + AHEAD_OF_US
+        };
+        let impossible = start <= 0 || end <= start || end > TIME_MAX || end >= latest;
+        if impossible {
+            let chart = self
+                .session
+                .chart(self.chart)
+                .map_or_else(String::new, |known| known.chart.id().to_string());
+            log::error!(
+                "PLUGINSD REPLAY ERROR: 'host:{}/chart:{chart}' got a RBEGIN from {start} to {end}, but its clock is {wall}. Ignoring it.",
+                self.hostname()
+            );
+        }
+        self.point.clear();
+        self.replay = Some(Block {
+            end: UnixSeconds(end),
+            every: UpdateEvery::clamped(end.saturating_sub(start)),
+            impossible,
+        });
+        Ok(())
+    }
+
+    pub(super) fn replay_set(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
+        let dim = self.named_dimension(&mut words, "RSET", "RBEGIN")?;
+        let [value, flags] = words.take_words();
+        let value = value.and_then(numbers::double).unwrap_or(f64::NAN);
+        let (value, mut flags) = number_flags(value, flags.unwrap_or(b""));
+        if !self.agreed(Capabilities::INTERPOLATED) {
+            // Such children do not know the mark of a normal sample.
+            flags.anomalous = false;
+        }
+        if self.replay.is_some() {
+            self.point.push(PointValue { dim, collected: 0, value, flags });
+        }
+        Ok(())
+    }
+
+    pub(super) fn replay_dimension(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
+        self.store_slot();
+        let dim = self.named_dimension(&mut words, "RDSTATE", "RBEGIN")?;
+        let [collected_us, collected, calculated, _stored] = words.take_words();
+        let number = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0);
+        let calculated =
+            calculated.and_then(numbers::double).filter(|value| value.is_finite()).unwrap_or(0.0);
+        let replay = DimensionReplay {
+            dim,
+            last_collected_us: number(collected_us),
+            last_collected: number(collected),
+            last_calculated: calculated,
+        };
+        if !self.agreed(Capabilities::INTERPOLATED) {
+            self.scope("RDSTATE", "RBEGIN")?.restore_dimension(&replay);
+        }
+        Ok(())
+    }
+
+    pub(super) fn replay_state(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
+        self.store_slot();
+        let chart = self.scope("RSSTATE", "RBEGIN")?;
+        let [collected_us, updated_us] = words.take_words();
+        let number = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0);
+        if !self.agreed(Capabilities::INTERPOLATED) {
+            let updated = UnixMicros(number(updated_us)).seconds();
+            chart.restore_times(UnixMicros(number(collected_us)), updated);
+        }
+        Ok(())
+    }
+
+    pub(super) fn replay_end(
+        &mut self,
+        mut words: Words<'_>,
+        now: UnixMicros,
+    ) -> Result<(), Violation> {
+        self.store_slot();
+        let chart = self.scope("REND", "RBEGIN")?;
+        let [every, first, last, start, after, before, wall] = words.take_words();
+        let (Some(_every), Some(first), Some(last), Some(start), Some(after), Some(before)) =
+            (every, first, last, start, after, before)
+        else {
+            return Err(self.malformed("REND", "with words missing"));
+        };
+        let number = |word: &[u8]| numbers::integer(word).unwrap_or(0);
+        let wall = wall.map_or(now.seconds().0, number);
+        let block = Replayed {
+            offer: Offer { first: number(first), last: number(last), wall },
+            start: start == b"true",
+            after: number(after),
+            before: number(before),
+        };
+        if block.start {
+            chart.lock().replicating = false;
+        }
+        let host = self.session.host.clone();
+        self.hooks.replayed(&host, &chart, block);
+        self.leave();
+        Ok(())
+    }
+
+    /// The slot under way is complete.
+    fn store_slot(&mut self) {
+        let Some(block) = self.replay.take() else { return };
+        if !block.impossible
+            && let Some(known) = self.session.chart(self.chart)
+        {
+            let point = Point { end: block.end, every: block.every, values: &self.point };
+            known.chart.store_replicated(&point);
+        }
+        self.point.clear();
+        // Its dimensions may begin with any.
+        if let Some(known) = self.session.chart(self.chart) {
+            self.dim = known.first();
+        }
+        self.dim_before = super::NONE;
+    }
+}

@@ -1,0 +1,289 @@
+//! Replication, decided: what a parent asks a child for, and what a child answers. Values in, values out; no socket,
+//! thread or clock.
+//!
+//! The rules are those of the streaming specification, section 5.2 for the parent and 5.3 for the child. A parent asks for
+//! what is newer than what it holds, in steps; a child answers any request, at any time.
+
+use crate::base::number::Sample;
+use crate::base::time::UnixSeconds;
+use crate::ingest::executor::Offer;
+use crate::metrics::{Chart, ChartState};
+use crate::wire::caps::Capabilities;
+use crate::wire::pluginsd::{self, Dialect, DimensionState, ReplayEnd};
+
+/// How far and how fast a parent asks back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    pub enabled: bool,
+    /// Seconds: `seconds to replicate`.
+    pub period: i64,
+    /// Seconds: `seconds per replication step`.
+    pub step: i64,
+}
+
+/// A `REPLAY_CHART` request: samples with `after < time <= before`, and whether live ones may follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    pub start: bool,
+    pub after: i64,
+    pub before: i64,
+}
+
+impl Ask {
+    /// Nothing is wanted but what comes next.
+    const LIVE: Ask = Ask { start: true, after: 0, before: 0 };
+}
+
+/// What a parent knows of a chart when it decides.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// Its own last sample; 0 = none.
+    pub local_last: i64,
+    pub has_dimensions: bool,
+    /// What the last answer covered; zeros = there was none.
+    pub after: i64,
+    pub before: i64,
+    pub now: i64,
+}
+
+/// The next request for a chart.
+pub fn next_request(offer: Offer, standing: Standing, policy: Policy) -> Ask {
+    let now = standing.now;
+    let clock = if offer.wall > 0 { offer.wall } else { now };
+    let child_last = offer.last.min(clock);
+    let local_last = standing.local_last.min(now);
+    let nothing = !policy.enabled
+        || !standing.has_dimensions
+        || offer.last <= 0
+        || offer.first <= 0
+        || offer.first > child_last
+        || local_last >= child_last;
+    if nothing {
+        return Ask::LIVE;
+    }
+    let from = match (standing.after, standing.before) {
+        (after, before) if after != 0 && before != 0 => before,
+        _ if local_last > 0 => local_last,
+        _ => now - policy.period,
+    };
+    let step = policy.step.max(1);
+    let after = from.max(offer.first);
+    let before = if now - after > step { after + step } else { now }.min(child_last);
+    if after > before {
+        return Ask::LIVE;
+    }
+    Ask { start: now - after <= step || before >= child_last, after, before }
+}
+
+/// What became of a request at the child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Live samples follow this block.
+    pub start: bool,
+}
+
+/// Where and how an answer is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Answering {
+    pub agreed: Capabilities,
+    pub dialect: Dialect,
+    /// The chart's number on the connection.
+    pub slot: u32,
+    pub now: UnixSeconds,
+    /// A block that would become longer is cut at a slot; the parent asks for the rest.
+    pub bytes_max: usize,
+}
+
+/// Slots looked at for one block at most; more are left for the next request.
+const SLOTS_MAX: i64 = 1 << 16;
+
+/// Appends the answer to `ask` to `out`. Called with the chart's lock held, so that no sample falls between this block and
+/// the live ones.
+pub fn answer(
+    out: &mut Vec<u8>,
+    chart: &Chart,
+    state: &ChartState,
+    ask: Ask,
+    how: &Answering,
+) -> Answered {
+    let Answering { agreed, dialect, slot, now, .. } = *how;
+    let (first, last) = state.offered(now);
+    let every = state.meta.update_every.seconds();
+    pluginsd::replay_begin(out, dialect, slot, chart.id());
+    let mut end = ReplayEnd {
+        every,
+        first: first.0,
+        last: last.0,
+        start: true,
+        after: ask.after,
+        before: ask.before,
+        wall: now.0,
+    };
+    if ask.after == 0 || ask.before == 0 || last.0 == 0 {
+        (end.after, end.before) = (0, 0);
+        if ask.after != 0 && ask.before != 0 {
+            (end.after, end.before) = (ask.after, ask.before);
+        } else {
+            (end.first, end.last) = (0, 0);
+        }
+    } else {
+        let (mut after, mut before) = (ask.after.min(ask.before), ask.after.max(ask.before));
+        after = after.max(first.0 - every);
+        before = before.min(last.0);
+        if ask.start {
+            before = last.0;
+        }
+        let wanted = before;
+        before = before.min(after.saturating_add(SLOTS_MAX * every));
+        let covered = put_slots(out, state, after, before, how);
+        let cut = covered < wanted;
+        end.start = !cut && (ask.start || before >= last.0);
+        end.after = ask.after;
+        end.before = if cut { covered } else { before.max(ask.after.min(ask.before)) };
+    }
+    if end.start {
+        put_state(out, state, dialect);
+    }
+    pluginsd::replay_end(out, dialect, &end);
+    let _ = agreed;
+    Answered { start: end.start }
+}
+
+/// The answer for a chart that is not there.
+pub fn answer_unknown(out: &mut Vec<u8>, id: &str, dialect: Dialect, now: UnixSeconds) {
+    pluginsd::replay_begin(out, dialect, 0, id);
+    let end =
+        ReplayEnd { every: 0, first: 0, last: 0, start: true, after: 0, before: 0, wall: now.0 };
+    pluginsd::replay_end(out, dialect, &end);
+}
+
+/// Writes the slots with `after < time <= before`; gives the time up to which they were written.
+fn put_slots(
+    out: &mut Vec<u8>,
+    state: &ChartState,
+    after: i64,
+    before: i64,
+    how: &Answering,
+) -> i64 {
+    let every = state.meta.update_every.seconds();
+    let first = after.div_euclid(every) * every + every;
+    if first > before {
+        return before;
+    }
+    let count = usize::try_from((before - first) / every + 1).unwrap_or(0);
+    let dims = state.dims.len();
+    // Row by row, as they go out.
+    let mut rows = vec![Sample::EMPTY; count * dims];
+    for (column, dim) in state.dims.iter().enumerate() {
+        dim.reader.read(UnixSeconds(after), UnixSeconds(before), &mut |at, sample| {
+            let row = usize::try_from((at.0 - first) / every).unwrap_or(usize::MAX);
+            if let Some(cell) = row.checked_mul(dims).and_then(|start| rows.get_mut(start + column))
+            {
+                *cell = sample;
+            }
+        });
+    }
+    let start = out.len();
+    let interpolated = how.agreed.contains(Capabilities::INTERPOLATED);
+    for (row, end) in
+        rows.chunks_exact(dims.max(1)).zip((first..).step_by(usize::try_from(every).unwrap_or(1)))
+    {
+        if row.iter().all(|sample| sample.is_empty()) {
+            continue;
+        }
+        if out.len() - start > how.bytes_max {
+            return end - every;
+        }
+        pluginsd::replay_point(out, how.dialect, how.slot, end - every, end, how.now.0);
+        for ((sample, dim), number) in row.iter().zip(&state.dims).zip(1u32..) {
+            if sample.is_empty() {
+                continue;
+            }
+            let flags = match (sample.is_anomalous(), sample.is_reset()) {
+                (false, false) if interpolated => "A",
+                (false, true) if interpolated => "AR",
+                (_, true) => "R",
+                _ => "",
+            };
+            pluginsd::replay_set(out, how.dialect, number, &dim.id, sample.unpack(), flags);
+        }
+    }
+    before
+}
+
+/// Where raw values go on from.
+fn put_state(out: &mut Vec<u8>, state: &ChartState, dialect: Dialect) {
+    for (dim, number) in state.dims.iter().zip(1u32..) {
+        let line = DimensionState {
+            id: &dim.id,
+            last_collected_us: dim.last_collected_us,
+            last_collected: dim.last_collected,
+            last_calculated: dim.last_calculated,
+            last_stored: dim.current.value().unwrap_or(0.0),
+        };
+        pluginsd::replay_dimension_state(out, dialect, number, &line);
+    }
+    pluginsd::replay_chart_state(
+        out,
+        dialect,
+        state.last_collected.0,
+        state.last_updated.micros().0,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: Policy = Policy { enabled: true, period: 86_400, step: 600 };
+
+    fn standing(local_last: i64) -> Standing {
+        Standing { local_last, has_dimensions: true, after: 0, before: 0, now: 100_000 }
+    }
+
+    fn offer(first: i64, last: i64) -> Offer {
+        Offer { first, last, wall: 100_000 }
+    }
+
+    #[track_caller]
+    fn check(offer: Offer, standing: Standing, start: bool, after: i64, before: i64) {
+        assert_eq!(next_request(offer, standing, POLICY), Ask { start, after, before });
+    }
+
+    #[test]
+    fn a_parent_asks_from_its_last_sample_in_steps() {
+        check(offer(50_000, 99_999), standing(98_000), false, 98_000, 98_600);
+        let next = Standing { after: 98_000, before: 99_800, ..standing(98_600) };
+        check(offer(50_000, 99_999), next, true, 99_800, 99_999);
+    }
+
+    #[test]
+    fn a_new_chart_is_asked_for_as_far_back_as_the_period() {
+        check(offer(1_000, 99_999), standing(0), false, 13_600, 14_200);
+        check(offer(99_900, 99_999), standing(0), true, 99_900, 99_999);
+    }
+
+    #[test]
+    fn nothing_is_asked_for_where_there_is_nothing_to_get() {
+        for (offer, standing) in [
+            (offer(0, 0), standing(0)),
+            (offer(99_000, 99_999), standing(99_999)),
+            (offer(99_000, 99_999), Standing { has_dimensions: false, ..standing(0) }),
+            (offer(99_999, 99_000), standing(0)),
+        ] {
+            check(offer, standing, true, 0, 0);
+        }
+    }
+
+    #[test]
+    fn a_child_in_the_future_is_believed_up_to_its_own_clock() {
+        let ahead = Offer { first: 99_000, last: 200_000, wall: 100_010 };
+        check(ahead, standing(0), true, 99_000, 100_000);
+    }
+
+    #[test]
+    fn an_empty_stretch_is_stepped_over() {
+        let next = Standing { after: 50_000, before: 50_600, ..standing(40_000) };
+        check(offer(1_000, 99_999), next, false, 50_600, 51_200);
+    }
+}
