@@ -106,9 +106,9 @@ pub const NETDATA_CONF: &[Known] = &[
         ],
     ),
     now("db", "gap when lost iterations above", &[("global", "gap when lost iterations above")]),
-    later("db", "enable replication", Some("yes"), &[]),
-    later("db", "seconds to replicate", Some("86400"), &[("db", "replication period")]),
-    later("db", "seconds per replication step", Some("600"), &[("db", "replication step")]),
+    now("db", "enable replication", &[]),
+    now("db", "seconds to replicate", &[("db", "replication period")]),
+    now("db", "seconds per replication step", &[("db", "replication step")]),
     later("db", "replication prefetch", None, &[]),
     now(
         "db",

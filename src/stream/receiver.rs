@@ -4,6 +4,7 @@
 //! thread touches the socket; others leave letters in the child's [`Mailbox`]. A child that comes back takes the place
 //! of its own dead connection within a second; one that is alive keeps its place.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::admission::{Forbidden, admit};
 use super::liveness::Rhythm;
 use super::mailbox::Mailbox;
 use super::path;
-use super::replication::{Policy, Standing, next_request};
+use super::replication::{Ask, Policy, Pull, Standing, holes};
 use super::sender::host_fact;
 use super::{Streams, health_word};
 use crate::access_log;
@@ -355,6 +356,7 @@ impl Session {
                 streams: Arc::clone(streams),
                 child: Arc::clone(child),
                 policy: policy_of(&options),
+                pulls: HashMap::new(),
             }),
             ..Setup::new(Arc::clone(&host))
         });
@@ -543,6 +545,8 @@ struct Told {
     streams: Arc<Streams>,
     child: Arc<Child>,
     policy: Policy,
+    /// What is still to be asked for, by chart.
+    pulls: HashMap<Arc<str>, Pull>,
 }
 
 fn policy_of(options: &ReceiverOptions) -> Policy {
@@ -554,19 +558,19 @@ fn policy_of(options: &ReceiverOptions) -> Policy {
 }
 
 impl Told {
-    /// Asks the child for what comes next of a chart.
-    fn ask(&self, chart: &Chart, offer: Offer, after: i64, before: i64) {
-        let standing = {
-            let state = chart.lock();
-            Standing {
-                local_last: state.retention().map_or(0, |(_, last)| last.0),
-                has_dimensions: !state.dims.is_empty(),
-                after,
-                before,
-                now: self.streams.clock().now_seconds().0,
-            }
-        };
-        let ask = next_request(offer, standing, self.policy);
+    /// What decides about a chart's next request, after an answer for `after..before`.
+    fn standing(&self, chart: &Chart, after: i64, before: i64) -> Standing {
+        let state = chart.lock();
+        Standing {
+            local_last: state.retention().map_or(0, |(_, last)| last.0),
+            has_dimensions: !state.dims.is_empty(),
+            after,
+            before,
+            now: self.streams.clock().now_seconds().0,
+        }
+    }
+
+    fn post(&self, chart: &Chart, ask: Ask) {
         self.child.mailbox.post(|out| {
             pluginsd::replay_chart(out, chart.id(), ask.start, ask.after, ask.before);
         });
@@ -583,12 +587,28 @@ impl Hooks for Told {
     }
 
     fn defined(&mut self, _host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer) {
-        self.ask(chart, offer, 0, 0);
+        let standing = self.standing(chart, 0, 0);
+        let from = offer.first.max(standing.now - self.policy.period);
+        let until = standing.local_last.min(offer.last);
+        let missing = if self.policy.enabled && offer.first > 0 && until > from {
+            holes(&chart.lock(), from, until)
+        } else {
+            Vec::new()
+        };
+        let mut pull = Pull::new(missing);
+        let ask = pull.first(offer, standing, self.policy);
+        self.pulls.insert(Arc::clone(chart.id()), pull);
+        self.post(chart, ask);
     }
 
     fn replayed(&mut self, _host: &Arc<Host>, chart: &Arc<Chart>, block: Replayed) {
-        if !block.start {
-            self.ask(chart, block.offer, block.after, block.before);
+        let standing = self.standing(chart, block.after, block.before);
+        let Some(pull) = self.pulls.get_mut(chart.id()) else { return };
+        match pull.next(block, standing, self.policy) {
+            Some(ask) => self.post(chart, ask),
+            None => {
+                self.pulls.remove(chart.id());
+            }
         }
     }
 

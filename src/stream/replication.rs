@@ -2,11 +2,13 @@
 //! thread or clock.
 //!
 //! The rules are those of the streaming specification, section 5.2 for the parent and 5.3 for the child. A parent asks for
-//! what is newer than what it holds, in steps; a child answers any request, at any time.
+//! the holes in what it holds, then for what is newer, in steps; a child answers any request, at any time.
+
+use std::collections::VecDeque;
 
 use crate::base::number::Sample;
 use crate::base::time::UnixSeconds;
-use crate::ingest::executor::Offer;
+use crate::ingest::executor::{Offer, Replayed};
 use crate::metrics::{Chart, ChartState};
 use crate::wire::caps::Capabilities;
 use crate::wire::pluginsd::{self, Dialect, DimensionState, ReplayEnd};
@@ -56,9 +58,10 @@ pub fn next_request(offer: Offer, standing: Standing, policy: Policy) -> Ask {
         || !standing.has_dimensions
         || offer.last <= 0
         || offer.first <= 0
-        || offer.first > child_last
-        || local_last >= child_last;
-    if nothing {
+        || offer.first > child_last;
+    // A child that answered without starting is asked again for what it may have since.
+    let in_round = standing.after != 0 && standing.before != 0;
+    if nothing || (local_last >= child_last && !in_round) {
         return Ask::LIVE;
     }
     let from = match (standing.after, standing.before) {
@@ -73,6 +76,107 @@ pub fn next_request(offer: Offer, standing: Standing, policy: Policy) -> Ask {
         return Ask::LIVE;
     }
     Ask { start: now - after <= step || before >= child_last, after, before }
+}
+
+/// Answers in a row that neither start nor bring anything new, until a parent asks for live samples alone.
+const IDLE_MAX: u32 = 8;
+/// Holes of one chart that are asked for on one connection.
+const HOLES_MAX: usize = 1024;
+
+/// What is still to be asked for of one chart: the holes before its last sample first, oldest first, then the tail.
+#[derive(Debug, Default)]
+pub struct Pull {
+    holes: VecDeque<(i64, i64)>,
+    idle: u32,
+    started: bool,
+}
+
+impl Pull {
+    pub fn new(holes: Vec<(i64, i64)>) -> Pull {
+        Pull { holes: holes.into(), idle: 0, started: false }
+    }
+
+    /// The first request for a chart.
+    pub fn first(&mut self, offer: Offer, standing: Standing, policy: Policy) -> Ask {
+        self.hole(offer, policy).unwrap_or_else(|| next_request(offer, standing, policy))
+    }
+
+    /// The request after an answer; `None` when nothing is left to ask.
+    pub fn next(&mut self, answer: Replayed, standing: Standing, policy: Policy) -> Option<Ask> {
+        self.started |= answer.start;
+        let was_hole = !self.holes.is_empty();
+        // What was answered is not asked for again, whether it held samples or not.
+        while let Some(hole) = self.holes.front_mut() {
+            if answer.before == 0 || hole.0 >= answer.before {
+                break;
+            }
+            hole.0 = answer.before;
+            if hole.0 < hole.1 {
+                break;
+            }
+            self.holes.pop_front();
+        }
+        if let Some(ask) = self.hole(answer.offer, policy) {
+            return Some(ask);
+        }
+        if self.started {
+            return None;
+        }
+        self.idle = if standing.local_last >= answer.offer.last { self.idle + 1 } else { 0 };
+        if self.idle > IDLE_MAX {
+            return Some(Ask::LIVE);
+        }
+        // The tail begins where our own samples end, not where the last hole did.
+        let standing =
+            if was_hole { Standing { after: 0, before: 0, ..standing } } else { standing };
+        Some(next_request(answer.offer, standing, policy))
+    }
+
+    fn hole(&self, offer: Offer, policy: Policy) -> Option<Ask> {
+        let &(after, before) = self.holes.front()?;
+        let after = after.max(offer.first);
+        let before = before.min(after + policy.step.max(1)).min(offer.last);
+        (policy.enabled && after < before).then_some(Ask { start: false, after, before })
+    }
+}
+
+/// The holes of a chart between two times: spans of slots in which no dimension has a sample. At most [`HOLES_MAX`], the
+/// newest ones.
+pub fn holes(state: &ChartState, after: i64, until: i64) -> Vec<(i64, i64)> {
+    /// Dimensions looked at: a chart's dimensions are nearly always collected together.
+    const DIMENSIONS: usize = 3;
+    let every = state.meta.update_every.seconds();
+    let (first, last) = (after.div_euclid(every) + 1, until.div_euclid(every));
+    let Ok(count) = usize::try_from(last - first + 1) else { return Vec::new() };
+    let mut held = vec![false; count];
+    let mut missing = count;
+    for dim in state.dims.iter().take(DIMENSIONS) {
+        dim.reader.read(UnixSeconds(after), UnixSeconds(until), &mut |at, sample| {
+            let slot =
+                usize::try_from(at.0.div_euclid(every) - first).ok().and_then(|i| held.get_mut(i));
+            if let Some(slot) = slot.filter(|slot| !**slot)
+                && !sample.is_empty()
+            {
+                *slot = true;
+                missing -= 1;
+            }
+        });
+        if missing == 0 {
+            return Vec::new();
+        }
+    }
+    let mut spans: Vec<(i64, i64)> = Vec::new();
+    for (slot, ordinal) in held.iter().zip(first..) {
+        if *slot {
+            continue;
+        }
+        match spans.last_mut() {
+            Some(span) if span.1 == (ordinal - 1) * every => span.1 = ordinal * every,
+            _ => spans.push(((ordinal - 1) * every, ordinal * every)),
+        }
+    }
+    let surplus = spans.len().saturating_sub(HOLES_MAX);
+    spans.split_off(surplus)
 }
 
 /// What became of a request at the child.
@@ -277,13 +381,41 @@ mod tests {
 
     #[test]
     fn a_child_in_the_future_is_believed_up_to_its_own_clock() {
-        let ahead = Offer { first: 99_000, last: 200_000, wall: 100_010 };
-        check(ahead, standing(0), true, 99_000, 100_000);
+        let ahead = Offer { first: 99_500, last: 200_000, wall: 100_010 };
+        check(ahead, standing(0), true, 99_500, 100_000);
     }
 
     #[test]
     fn an_empty_stretch_is_stepped_over() {
         let next = Standing { after: 50_000, before: 50_600, ..standing(40_000) };
         check(offer(1_000, 99_999), next, false, 50_600, 51_200);
+    }
+
+    #[test]
+    fn holes_come_first_and_are_asked_for_once() {
+        let mut pull = Pull::new(vec![(10_000, 11_000), (20_000, 20_010)]);
+        let mut asked = vec![pull.first(offer(5_000, 99_999), standing(99_000), POLICY)];
+        let mut local_last = 99_000;
+        while let Some(ask) = asked.last().copied()
+            && asked.len() < 10
+        {
+            let start = ask.before >= 99_999;
+            local_last = local_last.max(ask.before);
+            let answer = Replayed {
+                offer: offer(5_000, 99_999),
+                start,
+                after: ask.after,
+                before: ask.before,
+            };
+            let standing =
+                Standing { after: ask.after, before: ask.before, ..standing(local_last) };
+            match pull.next(answer, standing, POLICY) {
+                Some(next) => asked.push(next),
+                None => break,
+            }
+        }
+        let spans: Vec<_> = asked.iter().map(|ask| (ask.after, ask.before)).collect();
+        assert_eq!(spans[..3], [(10_000, 10_600), (10_600, 11_000), (20_000, 20_010)]);
+        assert_eq!(*spans.last().unwrap(), (99_600, 99_999));
     }
 }
