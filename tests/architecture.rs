@@ -1,6 +1,10 @@
 //! The layers hold: imports run downwards only, and every module says what it is for.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot read the sources has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot read the sources has failed"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
