@@ -600,27 +600,41 @@ fn a_tick_on_this_machine_allocates_nothing() {
     assert!(quiet);
 }
 
-/// What a tick costs, module by module: `cargo test --profile quick --test collectors -- --ignored --nocapture cost`.
+/// What a tick costs, module by module, once a second as in real life and again and again with warm caches:
+/// `cargo test --profile quick --test collectors -- --ignored --nocapture cost`.
 #[test]
 #[ignore = "a measurement"]
 fn cost_of_a_tick() {
-    const ROUNDS: u32 = 2000;
     let mut machine = Machine::new(Path::new("/"), "", false);
     (0..10).for_each(|_| machine.tick());
-    let times = || netdata_rs::base::sys::process_times_us();
-    let mut all = (0, 0);
-    for index in 0..machine.tasks.len() {
-        let before = times();
-        for round in 0..ROUNDS {
-            let second = machine.second + i64::from(round);
-            let now = UnixMicros(second * 1_000_000 + 1_000);
-            machine.tasks[index].run(&mut Tick { now, buffer: &mut machine.buffer });
+    let modules = machine.tasks.len();
+    let spent = || {
+        let (user, system) = netdata_rs::base::sys::process_times_us();
+        user + system
+    };
+    let mut measure = |rounds: u32, pause: Duration| {
+        let mut costs = vec![0; modules];
+        for _ in 0..rounds {
+            StopToken::new().wait(pause);
+            machine.second += 1;
+            let now = UnixMicros(machine.second * 1_000_000 + 1_000);
+            for (task, cost) in machine.tasks.iter_mut().zip(&mut costs) {
+                let before = spent();
+                task.run(&mut Tick { now, buffer: &mut machine.buffer });
+                *cost += spent() - before;
+            }
         }
-        let after = times();
-        let per = |us: i64| us as f64 / f64::from(ROUNDS);
-        let (user, system) = (per(after.0 - before.0), per(after.1 - before.1));
-        all = (all.0 + after.0 - before.0, all.1 + after.1 - before.1);
-        println!("{:40} user {user:6.1} us, kernel {system:6.1} us", machine.tasks[index].name());
+        costs.into_iter().map(|us| us as f64 / f64::from(rounds)).collect::<Vec<_>>()
+    };
+    let cold = measure(30, Duration::from_secs(1));
+    let warm = measure(1000, Duration::ZERO);
+    let both = || cold.iter().zip(&warm);
+    for (task, (cold, warm)) in machine.tasks.iter().zip(both()) {
+        println!("{:40} {cold:6.1} us cold, {warm:6.1} us warm", task.name());
     }
-    println!("all: user {} us, kernel {} us", all.0 / i64::from(ROUNDS), all.1 / i64::from(ROUNDS));
+    println!(
+        "all {:.0} us cold, {:.0} us warm",
+        cold.iter().sum::<f64>(),
+        warm.iter().sum::<f64>()
+    );
 }

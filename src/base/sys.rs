@@ -542,6 +542,47 @@ pub fn is_kernel_file_system(path: &Path) -> bool {
     failed == 0 && [libc::PROC_SUPER_MAGIC, libc::SYSFS_MAGIC].contains(&about.f_type)
 }
 
+/// A doorbell the kernel rings when a network interface changes: comes, goes, or its link does.
+pub struct LinkEvents(OwnedFd);
+
+impl LinkEvents {
+    pub fn subscribe() -> io::Result<LinkEvents> {
+        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: takes numbers only; the result is checked before it is used.
+        let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_ROUTE) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the descriptor was just opened and nobody else owns it.
+        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: the C struct holds integers only, for which zero bytes are a valid value.
+        let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+        address.nl_family = libc::sa_family_t::try_from(libc::AF_NETLINK).unwrap_or_default();
+        address.nl_groups = libc::RTMGRP_LINK.cast_unsigned();
+        let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_nl>()).unwrap_or(0);
+        // SAFETY: the pointer is to a live address of `length` bytes, which the call only reads.
+        check(unsafe { libc::bind(fd, (&raw const address).cast(), length) })?;
+        Ok(LinkEvents(socket))
+    }
+
+    /// Whether it rang since the last call.
+    pub fn rang(&self) -> bool {
+        let mut rang = false;
+        loop {
+            let mut start = 0u8;
+            let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+            // SAFETY: the pointer is to one live byte; the rest of each message is thrown away.
+            let got = unsafe { libc::recv(self.0.as_raw_fd(), (&raw mut start).cast(), 1, flags) };
+            if got < 0 {
+                // Too many messages to keep is as good as a message.
+                let lost = io::Error::last_os_error().raw_os_error() == Some(libc::ENOBUFS);
+                return rang | lost;
+            }
+            rang = true;
+        }
+    }
+}
+
 /// Major and minor number of a device.
 pub fn device_numbers(device: u64) -> (u64, u64) {
     (u64::from(libc::major(device)), u64::from(libc::minor(device)))

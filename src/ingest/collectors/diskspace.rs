@@ -118,7 +118,8 @@ impl Task for Scan {
             return After::Again;
         }
         if self.file.is_none() {
-            self.file = ProcFile::open(PathBuf::from(self.setup.prefixed("/proc/self/mountinfo")));
+            let path = PathBuf::from(self.setup.prefixed("/proc/self/mountinfo"));
+            self.file = ProcFile::open(path).map(ProcFile::with_long_lines);
         }
         let Some(file) = &mut self.file else { return After::Never };
         let Some(text) = file.read(tick.buffer) else { return After::Again };

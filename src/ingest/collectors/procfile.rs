@@ -19,15 +19,24 @@ pub const BUFFER_BYTES: usize = 8 * 1024;
 /// Of a larger file only this much is read.
 const FILE_BYTES_MAX: usize = 4 << 20;
 
-/// The kernel cuts a file of many records into chunks of about a page. A first chunk this short is the whole file, as
-/// another record would have fitted in.
-const WHOLE_BELOW: usize = 1024;
+/// The kernel hands a file of many records out in chunks of whole records, at most this long unless a single record is.
+const CHUNK_BYTES: usize = 4096;
+
+/// How to tell that a file was read to its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// The kernel gives nothing more.
+    Nothing,
+    /// As most lines of most files are about as long as others: a chunk with room for a few more lines is the last one.
+    Room,
+}
 
 /// A file that is read once per tick.
 pub struct ProcFile {
     path: PathBuf,
     /// `None` after a failed read: opened again at the next one.
     file: Option<File>,
+    until: Until,
     complained: bool,
 }
 
@@ -35,7 +44,9 @@ impl ProcFile {
     /// A file that must be there now.
     pub fn open(path: PathBuf) -> Option<ProcFile> {
         match open(&path) {
-            Ok(file) => Some(ProcFile { path, file: Some(file), complained: false }),
+            Ok(file) => {
+                Some(ProcFile { path, file: Some(file), until: Until::Room, complained: false })
+            }
             Err(error) => {
                 log::error!("PROCFILE: Cannot open file '{}'{}", path.display(), errno(&error));
                 None
@@ -46,11 +57,12 @@ impl ProcFile {
     /// A file whose absence is not worth a line.
     pub fn open_if_there(path: PathBuf) -> Option<ProcFile> {
         let file = open(&path).ok()?;
-        Some(ProcFile { path, file: Some(file), complained: false })
+        Some(ProcFile { path, file: Some(file), until: Until::Room, complained: false })
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// For a file that may have lines of any length.
+    pub fn with_long_lines(self) -> ProcFile {
+        ProcFile { until: Until::Nothing, ..self }
     }
 
     /// The whole file as it is now; `None`, with one line in the log per failure in a row, when it cannot be read.
@@ -77,13 +89,13 @@ impl ProcFile {
             Some(file) => file,
             None => self.file.insert(open(&self.path)?),
         };
-        read_all(file, buffer)
+        read_all(file, buffer, self.until)
     }
 }
 
 /// Reads a small file once, for constants of the kernel.
 pub fn read_once(path: &Path, buffer: &mut Vec<u8>) -> io::Result<usize> {
-    read_all(&open(path)?, buffer)
+    read_all(&open(path)?, buffer, Until::Nothing)
 }
 
 /// Opens without ever waiting for a writer: the path may be a pipe somebody configured by mistake.
@@ -91,7 +103,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(sys::NONBLOCKING).open(path)
 }
 
-fn read_all(file: &File, buffer: &mut Vec<u8>) -> io::Result<usize> {
+fn read_all(file: &File, buffer: &mut Vec<u8>, until: Until) -> io::Result<usize> {
     if buffer.is_empty() {
         buffer.resize(BUFFER_BYTES, 0);
     }
@@ -107,7 +119,7 @@ fn read_all(file: &File, buffer: &mut Vec<u8>) -> io::Result<usize> {
             Ok(0) => return Ok(length),
             Ok(read) => {
                 length += read;
-                if length < WHOLE_BELOW {
+                if until == Until::Room && has_room(&buffer[..length]) {
                     return Ok(length);
                 }
             }
@@ -115,6 +127,15 @@ fn read_all(file: &File, buffer: &mut Vec<u8>) -> io::Result<usize> {
             Err(error) => return Err(error),
         }
     }
+}
+
+/// Whether the kernel would have added another line, had there been one.
+fn has_room(chunk: &[u8]) -> bool {
+    /// Lines vary; this much and twice the last line should hold the next one.
+    const SPARE: usize = 256;
+    let last = chunk.strip_suffix(b"\n").unwrap_or(chunk);
+    let last = last.len() - memchr::memrchr(b'\n', last).map_or(0, |end| end + 1);
+    chunk.len() + 2 * last + SPARE <= CHUNK_BYTES
 }
 
 /// ` (errno 2, No such file or directory)`, as operators know it from the original.
@@ -283,9 +304,11 @@ mod tests {
     #[test]
     fn a_file_is_read_whole_whatever_its_length() {
         let dir = tempfile::tempdir().unwrap();
-        for length in [0, 1, 1023, 1024, BUFFER_BYTES, BUFFER_BYTES * 5 + 1] {
+        for length in [0, 1, 100, CHUNK_BYTES - 1, CHUNK_BYTES, BUFFER_BYTES, BUFFER_BYTES * 5 + 1]
+        {
             let path = dir.path().join("f");
-            let text: Vec<u8> = (0..length).map(|i| b'a' + (i % 26) as u8).collect();
+            let text: Vec<u8> =
+                (0..length).map(|i| if i % 27 == 26 { b'\n' } else { b'a' }).collect();
             std::fs::write(&path, &text).unwrap();
             let mut file = ProcFile::open(path).unwrap();
             let mut buffer = Vec::new();

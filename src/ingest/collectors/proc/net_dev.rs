@@ -1,4 +1,7 @@
 //! /proc/net/dev: traffic of network interfaces, and the state of their links below /sys/class/net.
+//!
+//! Asking for a link takes the lock that all of the kernel's network configuration shares, and a driver may take long
+//! to answer. So the kernel is asked to ring when a link changes, and links are asked then, and now and then anyway.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -6,6 +9,7 @@ use std::path::Path;
 
 use super::Source;
 use crate::base::pattern::SimplePattern;
+use crate::base::sys::LinkEvents;
 use crate::config::OnDemand;
 use crate::ingest::collectors::chart::{
     At, CHART, ChartDef, DimDef, Instance, Row, Site, When, absolute, incremental,
@@ -21,7 +25,7 @@ const SECTION: &str = "plugin:proc:/proc/net/dev";
 /// Interfaces followed; more are not looked at.
 const INTERFACES_MAX: usize = 16_384;
 
-/// Speed, duplex and MTU are asked for this often, as drivers may take long to answer, or when the link changed.
+/// What is told of a link is read again after this many ticks, whether it changed or not.
 const LINK_EVERY_TICKS: u32 = 10;
 
 static TOTAL: ChartDef = ChartDef {
@@ -186,6 +190,9 @@ static CHARTS: [(&str, &str, &ChartDef); 12] = [
 
 struct NetDev {
     setup: Setup,
+    /// `None` when the files of the links are not those of this machine, or it may not listen: then state and carrier
+    /// are read at every tick.
+    bell: Option<LinkEvents>,
     site: Site,
     file: ProcFile,
     options: Options,
@@ -293,9 +300,13 @@ pub fn make(setup: &Setup) -> Option<Box<dyn Source>> {
             "lo fireqos* *-ifb fwpr* fwbr* fwln*",
         )),
     };
+    let attributes = [&options.operstate_path, &options.carrier_path, &options.mtu_path];
+    let ours = attributes.iter().all(|path| path.starts_with("/sys/class/net/"));
+    let bell = ours.then(LinkEvents::subscribe).and_then(Result::ok);
     let bandwidth = When::of(options.charts[0], setup.zero_metrics);
     Some(Box::new(NetDev {
         setup: setup.clone(),
+        bell,
         site: setup.proc_site(NAME),
         file: ProcFile::open(file)?,
         options,
@@ -308,6 +319,7 @@ impl Source for NetDev {
     fn collect(&mut self, tick: &mut Tick<'_>) -> After {
         let Some(text) = self.file.read(tick.buffer) else { return After::Again };
         let at = At::new(&self.site, tick.now);
+        let rang = self.bell.as_ref().map(LinkEvents::rang);
         let (mut received, mut sent) = (0i64, 0i64);
         for interface in &mut self.interfaces {
             interface.seen = false;
@@ -339,6 +351,7 @@ impl Source for NetDev {
                 received = received.wrapping_add(values[0]);
                 sent = sent.wrapping_add(values[8]);
             }
+            live.read_link(rang);
             live.collect(at, &values, interface.is_virtual);
         }
         self.interfaces.retain(|interface| {
@@ -404,7 +417,6 @@ impl Live {
         #[rustfmt::skip]
         let [received, in_packets, in_errors, in_drops, in_fifo, frames, in_compressed, multicast,
             sent, out_packets, out_errors, out_drops, out_fifo, collisions, carrier, out_compressed] = *values;
-        self.read_link();
         let at = at.of(&self.instance);
         #[rustfmt::skip]
         let [bandwidth, packets, errors, drops, fifo, compressed, events, speed, duplex, operstate,
@@ -437,21 +449,27 @@ impl Live {
         events.collect(at, &[frames, collisions, carrier]);
     }
 
-    fn read_link(&mut self) {
+    /// `rang`: whether any link changed, if we would have been told.
+    fn read_link(&mut self, rang: Option<bool>) {
+        let due = self.ticks == 0;
+        self.ticks = self.ticks.saturating_sub(1);
+        if rang == Some(false) && !due {
+            return;
+        }
         let mut buffer = [0; 32];
         let before = self.link;
         self.link.operstate = self.operstate.read(&mut buffer).map(|word| {
             let state = OPERSTATE.dims.iter().position(|dim| dim.id.as_bytes() == word);
             state.unwrap_or(OPERSTATE.dims.len() - 1)
         });
-        let mut all = self.ticks == 0 || before.operstate != self.link.operstate;
+        let mut all = due || rang == Some(true) || before.operstate != self.link.operstate;
         // An interface that is switched off does not tell, and says so slowly.
         if all || before.carrier.is_some() {
             self.link.carrier = self.carrier.read(&mut buffer).map(|word| number(word) == 1);
             all |= before.carrier != self.link.carrier;
         }
         if all {
-            self.ticks = LINK_EVERY_TICKS;
+            self.ticks = LINK_EVERY_TICKS - 1;
             self.link.mtu = self.mtu.read(&mut buffer).map(number);
             let megabits = self.speed.read(&mut buffer).map_or(0, number);
             self.link.speed = megabits.max(0).saturating_mul(1000);
@@ -461,7 +479,6 @@ impl Live {
                 _ => DUPLEX_UNKNOWN,
             };
         }
-        self.ticks -= 1;
     }
 }
 
