@@ -1,6 +1,7 @@
 //! Our release binary and the real netdata 1.37.1 on the same work, in one run. See README.md.
 
 mod agent;
+mod client;
 mod load;
 mod sink;
 
@@ -11,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use agent::{Agent, Setup};
+use client::Client;
 use load::{FakeChild, Form, Shape, now};
 use sink::Sink;
 
@@ -83,6 +85,7 @@ const ROWS: &[(&str, Row)] = &[
     ("proxy", proxy),
     ("dimension", dimension),
     ("scaling", scaling),
+    ("query", query),
 ];
 
 impl Programs {
@@ -388,6 +391,49 @@ fn scaling(programs: &Programs) -> io::Result<Vec<Figure>> {
         goal: Goal::AtMost(1.5),
     });
     Ok(figures)
+}
+
+/// Processor milliseconds of one `/api/v1/data` over a kept connection: 6,000 values (half a minute of 200 dimensions).
+fn query(programs: &Programs) -> io::Result<Vec<Figure>> {
+    const SHAPE: Shape = Shape { charts: 1, dimensions: 200 };
+    const SECONDS: u64 = 32;
+    const QUERIES: u32 = 2_000;
+    const KINDS: [(&str, &str); 3] = [
+        ("every sample", "after=-30&options=unaligned"),
+        ("3 rows, average", "after=-30&points=3&options=unaligned"),
+        ("1 row, percentile", "after=-30&points=1&group=percentile&options=unaligned"),
+    ];
+    let (ours, real) = programs.both(|program, _| {
+        let parent = Agent::start(program, "parent", &Setup::default().takes_children("ram"))?;
+        let mut child = FakeChild::connect(parent.address(), 1, Form::V1, SHAPE, now())?;
+        let started = Instant::now();
+        for tick in 0..SECONDS {
+            child.tick()?;
+            let due = started + Duration::from_secs(tick + 1);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        let mut costs = Vec::new();
+        for (_, asked) in KINDS {
+            let mut client = Client::connect(parent.address())?;
+            let path = format!("/host/load1/api/v1/data?chart=load.chart1&{asked}");
+            client.get(&path)?;
+            let cpu = parent.cpu();
+            for _ in 0..QUERIES {
+                client.get(&path)?;
+            }
+            costs.push((parent.cpu() - cpu) * 1000.0 / f64::from(QUERIES));
+        }
+        Ok(costs)
+    })?;
+    let figure = |n: usize| Figure {
+        row: "query",
+        what: format!("data, json, 6,000 samples: {}", KINDS[n].0),
+        unit: "CPU ms per query",
+        real: real.as_ref().map(|costs| costs[n]),
+        ours: ours[n],
+        goal: Goal::AtMostOfReal(1.0),
+    };
+    Ok((0..KINDS.len()).map(figure).collect())
 }
 
 // --- the run ----------------------------------------------------------------------------------------------------------

@@ -242,11 +242,13 @@ pub fn number_before(buffer: &mut [u8], end: usize, value: f64, zeros: Zeros) ->
         buffer[at..end].copy_from_slice(b"null");
         return at;
     }
-    let mut whole = magnitude as u64;
+    // by way of signed integers, which processors convert in one step
+    let trunk = magnitude as i64;
+    let mut whole = trunk.unsigned_abs();
     // Adding and taking away 2^52 rounds to an integer, ties to even, without a call.
-    let scaled = (magnitude - whole as f64) * SCALE;
+    let scaled = (magnitude - trunk as f64) * SCALE;
     let rounded = (scaled + ROUNDING) - ROUNDING;
-    let mut fraction = rounded as u32;
+    let mut fraction = (rounded as i64) as u32;
     if fraction == 10_000_000 {
         whole += 1;
         fraction = 0;
@@ -254,11 +256,15 @@ pub fn number_before(buffer: &mut [u8], end: usize, value: f64, zeros: Zeros) ->
     if fraction > 0 || zeros == Zeros::Kept {
         let mut left = DECIMALS;
         if zeros == Zeros::Trimmed {
-            for (zeros, power) in [(4, 10_000), (2, 100), (1, 10)] {
-                if fraction.is_multiple_of(power) {
-                    fraction /= power;
-                    left -= zeros;
-                }
+            // written out: division by a constant is a multiplication
+            if fraction.is_multiple_of(10_000) {
+                (fraction, left) = (fraction / 10_000, left - 4);
+            }
+            if fraction.is_multiple_of(100) {
+                (fraction, left) = (fraction / 100, left - 2);
+            }
+            if fraction.is_multiple_of(10) {
+                (fraction, left) = (fraction / 10, left - 1);
             }
         }
         while left > 1 {

@@ -218,7 +218,7 @@ impl Grouping {
     }
 
     /// Adds a value, which must be a number.
-    #[inline]
+    #[inline(always)]
     pub fn add(&mut self, value: f64) {
         self.count += 1;
         let first_of_row = self.count == 1;

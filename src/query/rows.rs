@@ -6,30 +6,8 @@
 
 use super::group::{Grouping, Method};
 use super::window::Window;
-
-/// A stored point of any tier; on tier 0 sum, min and max are the sample.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Point {
-    pub start: i64,
-    pub end: i64,
-    pub sum: f64,
-    pub min: f64,
-    pub max: f64,
-    /// Samples within; 0 is a gap.
-    pub count: u32,
-    pub anomalous: u32,
-    pub reset: bool,
-}
-
-impl Point {
-    fn anomaly_rate(&self) -> f64 {
-        if self.count == 0 {
-            0.0
-        } else {
-            f64::from(self.anomalous) * 100.0 / f64::from(self.count)
-        }
-    }
-}
+use crate::base::number::Sample;
+use crate::storage::TierPoint;
 
 /// Which of a point's numbers a query is about.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,19 +30,23 @@ impl Facet {
     }
 
     /// NaN for a gap.
-    fn value(self, point: &Point) -> f64 {
+    fn value(self, point: &TierPoint) -> f64 {
         if point.count == 0 {
             return f64::NAN;
         }
         match self {
-            Facet::Average if point.count == 1 => point.sum,
             Facet::Average => point.sum / f64::from(point.count),
             Facet::Sum => point.sum,
             Facet::Min => point.min,
             Facet::Max => point.max,
-            Facet::AnomalyRate => point.anomaly_rate(),
+            Facet::AnomalyRate => rate(point.anomalous, point.count),
         }
     }
+}
+
+/// Percent of anomalous samples.
+fn rate(anomalous: u32, count: u32) -> f64 {
+    if count == 0 { 0.0 } else { f64::from(anomalous) * 100.0 / f64::from(count) }
 }
 
 /// The rows of one dimension, oldest first.
@@ -147,50 +129,66 @@ impl<'a> Walk<'a> {
         self.column.values.len() == self.rows
     }
 
-    /// The next point; it ends after the one before.
+    /// The next sample, of the slot that ends at `end`, after the one before.
     #[inline]
-    pub fn feed(&mut self, point: &Point) {
+    pub fn feed_sample(&mut self, end: i64, every: i64, sample: Sample) {
+        let anomaly_rate = if sample.is_anomalous() { 100.0 } else { 0.0 };
+        let value = match self.facet {
+            Facet::AnomalyRate if !sample.is_empty() => anomaly_rate,
+            _ => sample.reading(),
+        };
+        self.step(end - every, end, value, anomaly_rate, sample.is_reset());
+    }
+
+    /// The next point of a higher tier, which covers `every` seconds and ends after the one before.
+    #[inline]
+    pub fn feed(&mut self, point: &TierPoint, every: i64) {
+        let (value, rate) = (self.facet.value(point), rate(point.anomalous, point.count));
+        self.step(point.end.0 - every, point.end.0, value, rate, false);
+    }
+
+    #[inline(always)]
+    fn step(&mut self, start: i64, end: i64, value: f64, anomaly_rate: f64, reset: bool) {
         self.column.points_read += 1;
-        let value = self.facet.value(point);
-        if point.end < self.row_end {
-            if point.end >= self.row_start {
-                self.add(point, value);
+        if end < self.row_end {
+            if end >= self.row_start {
+                self.add(value, anomaly_rate, reset);
             }
         } else {
-            while self.row_end <= point.end && !self.is_complete() {
-                if self.row_end > point.start {
-                    let value = self.value_at(self.row_end, point, value);
-                    self.add(point, value);
+            while self.row_end <= end && !self.is_complete() {
+                if self.row_end > start {
+                    let value = self.value_at(self.row_end, (start, end), value);
+                    self.add(value, anomaly_rate, reset);
                 }
                 self.close_row();
             }
         }
-        self.last_end = point.end;
+        self.last_end = end;
         self.last_value = value;
     }
 
     /// The value at `now` within a point: on the line from the one before, where that is adjacent and both are known.
-    #[inline]
-    fn value_at(&self, now: i64, point: &Point, value: f64) -> f64 {
-        if now == point.end || self.last_end != point.start {
+    #[inline(always)]
+    fn value_at(&self, now: i64, (start, end): (i64, i64), value: f64) -> f64 {
+        if now == end || self.last_end != start {
             return value;
         }
         if value.is_nan() || self.last_value.is_nan() {
             return value;
         }
-        let passed = 1.0 - (point.end - now) as f64 / (point.end - point.start) as f64;
+        let passed = 1.0 - (end - now) as f64 / (end - start) as f64;
         self.last_value + (value - self.last_value) * passed
     }
 
-    #[inline]
-    fn add(&mut self, point: &Point, value: f64) {
+    #[inline(always)]
+    fn add(&mut self, value: f64, anomaly_rate: f64, reset: bool) {
         if self.notes.anomaly_rates {
             self.points += 1;
-            self.rates += point.anomaly_rate();
+            self.rates += anomaly_rate;
         }
         if !value.is_nan() {
             self.column.nonzero |= value != 0.0;
-            self.reset |= point.reset;
+            self.reset |= reset;
             self.grouping.add(value);
         }
     }
@@ -227,34 +225,19 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::base::number::Sample;
     use crate::query::options::Options;
     use crate::query::window::{self, Asked, Held};
 
-    /// Points as storage gives them: from the last one that ends by `after` to the first that ends at `before` or later.
-    fn points(series: &[(i64, Option<f64>)], every: i64, window: &Window) -> Vec<Point> {
+    /// Samples as storage gives them: from the last one that ends by `after` to the first that ends at `before` or later.
+    fn feed(series: &[(i64, Option<f64>)], every: i64, window: &Window, walk: &mut Walk<'_>) {
         let first = series.first().unwrap().0;
         let from = (window.after - window.after.rem_euclid(every)).max(first);
-        let mut out = Vec::new();
         for (end, value) in series.iter().filter(|(end, _)| *end >= from) {
-            let value = value.map_or(f64::NAN, |v| Sample::normal(v).reading());
-            let count = u32::from(!value.is_nan());
-            let point = Point {
-                start: end - every,
-                end: *end,
-                sum: value,
-                min: value,
-                max: value,
-                count,
-                anomalous: 0,
-                reset: false,
-            };
-            out.push(point);
+            walk.feed_sample(*end, every, Sample::normal(value.unwrap_or(f64::NAN)));
             if *end >= window.before {
                 break;
             }
         }
-        out
     }
 
     fn parameter(query: &str, name: &str) -> String {
@@ -312,9 +295,7 @@ mod tests {
             let option = parameter(query, "group_options");
             let mut grouping = Grouping::new(method, &option, &w);
             let mut walk = Walk::new(&w, Facet::of(method), Notes::default(), &mut grouping);
-            for point in points(&series, every, &w) {
-                walk.feed(&point);
-            }
+            feed(&series, every, &w, &mut walk);
             let column = walk.finish();
             let rows = expect["data"].as_array().unwrap();
             assert_eq!(rows.len(), column.values.len(), "{query}");
@@ -352,9 +333,7 @@ mod tests {
         let mut grouping = Grouping::new(Method::Sum, "", &w);
         let mut walk =
             Walk::new(&w, Facet::Sum, Notes { anomaly_rates: true, resets: true }, &mut grouping);
-        for point in points(&series, 1, &w) {
-            walk.feed(&point);
-        }
+        feed(&series, 1, &w, &mut walk);
         assert!(walk.is_complete());
         let column = walk.finish();
         assert_eq!(column.values[0], 55.0);

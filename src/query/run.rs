@@ -7,14 +7,14 @@ use std::sync::Arc;
 use super::answer::{Answer, ChartRef, Series};
 use super::group::{Grouping, Method};
 use super::options::Options;
-use super::rows::{Column, Facet, Notes, Point, Walk};
+use super::rows::{Column, Facet, Notes, Walk};
 use super::select::{self, Metric, Wanted};
-use super::tiers;
-use super::window::{self, Asked, Held, Window};
-use crate::base::number::Sample;
+use super::tiers::{self, Stretch};
+use super::window::{self, Asked, Held};
 use crate::base::stats::{QueryBy, STATS};
 use crate::base::time::UnixSeconds;
 use crate::metrics::Host;
+use crate::storage::Reader;
 
 /// Values one answer may hold; a query that would need more gets fewer rows, each over a longer time.
 pub const VALUES_MAX: i64 = 16 << 20;
@@ -120,12 +120,15 @@ pub fn run(
     let mut grouping = Grouping::new(method, query.group_options, &window);
     let mut series = Vec::with_capacity(selection.metrics.len());
     let mut points_per_tier = vec![0; tiers];
+    let mut stretches = Vec::new();
     for metric in selection.metrics {
         if expired() {
             return Err(QueryError::TimedOut);
         }
-        let column =
-            column(&metric, &window, (facet, notes), tier, &mut grouping, &mut points_per_tier);
+        let rows = i64::try_from(window.rows).unwrap_or(i64::MAX);
+        tiers::plan(&metric.tiers, tier, (window.after, window.before, rows), &mut stretches);
+        let walk = Walk::new(&window, facet, notes, &mut grouping);
+        let column = column(&*metric.reader, &stretches, walk, &mut points_per_tier);
         series.push(Series {
             chart: metric.chart,
             id: metric.id,
@@ -169,58 +172,25 @@ fn held(metrics: &[Metric]) -> Option<Held> {
 
 /// Walks one metric through the tiers that answer best.
 fn column(
-    metric: &Metric,
-    window: &Window,
-    (facet, notes): (Facet, Notes),
-    forced: Option<usize>,
-    grouping: &mut Grouping,
+    reader: &dyn Reader,
+    stretches: &[Stretch],
+    mut walk: Walk<'_>,
     points_per_tier: &mut [u64],
 ) -> Column {
-    let mut walk = Walk::new(window, facet, notes, grouping);
-    let rows = i64::try_from(window.rows).unwrap_or(i64::MAX);
-    for stretch in tiers::plan(&metric.tiers, forced, (window.after, window.before, rows)) {
+    for stretch in stretches {
         let before = walk.points_read();
-        let (from, to, every) =
-            (UnixSeconds(stretch.after), UnixSeconds(stretch.before), stretch.every);
+        let (from, to) = (UnixSeconds(stretch.after), UnixSeconds(stretch.before));
+        let every = stretch.every;
         if stretch.tier == 0 {
-            metric.reader.read(from, to, &mut |end, sample| {
-                walk.feed(&point_of(end.0, every, sample));
-            });
+            reader.read(from, to, &mut |end, sample| walk.feed_sample(end.0, every, sample));
         } else {
-            metric.reader.read_tier(stretch.tier, from, to, &mut |point| {
-                walk.feed(&Point {
-                    start: point.end.0 - every,
-                    end: point.end.0,
-                    sum: point.sum,
-                    min: point.min,
-                    max: point.max,
-                    count: point.count,
-                    anomalous: point.anomalous,
-                    reset: false,
-                });
-            });
+            reader.read_tier(stretch.tier, from, to, &mut |point| walk.feed(&point, every));
         }
         if let Some(points) = points_per_tier.get_mut(stretch.tier) {
             *points += walk.points_read() - before;
         }
     }
     walk.finish()
-}
-
-/// A sample as a point of tier 0.
-#[inline]
-fn point_of(end: i64, every: i64, sample: Sample) -> Point {
-    let value = sample.reading();
-    Point {
-        start: end - every,
-        end,
-        sum: value,
-        min: value,
-        max: value,
-        count: u32::from(!sample.is_empty()),
-        anomalous: u32::from(sample.is_anomalous()),
-        reset: sample.is_reset(),
-    }
 }
 
 /// Hides dimensions whose samples are all zero or missing, unless that hides everything.

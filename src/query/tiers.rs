@@ -55,18 +55,22 @@ fn choose(tiers: &Tiers, after: i64, before: i64, points: i64) -> Option<usize> 
     best.map(|(tier, _)| tier).or_else(|| tiers.iter().position(Option::is_some))
 }
 
-/// What to read for the rows between `after` and `before`, in time order. The first stretch begins with the last point
+/// Puts into `out` what to read for the rows between `after` and `before`, in time order. The first stretch begins with the last point
 /// that ends by `after`, the last one ends with the first point at `before` or later.
 pub fn plan(
     tiers: &Tiers,
     forced: Option<usize>,
     (after, before, points): (i64, i64, i64),
-) -> Vec<Stretch> {
+    out: &mut Vec<Stretch>,
+) {
+    out.clear();
     let forced = forced.filter(|tier| tiers.get(*tier).is_some_and(Option::is_some));
-    let Some(chosen) = forced.or_else(|| choose(tiers, after, before, points)) else {
-        return Vec::new();
-    };
-    let Some(held) = tiers[chosen] else { return Vec::new() };
+    let Some(chosen) = forced.or_else(|| choose(tiers, after, before, points)) else { return };
+    let Some(held) = tiers[chosen] else { return };
+    if tiers.iter().flatten().count() == 1 {
+        out.push(stretch(chosen, held, after, before));
+        return;
+    }
     // Pieces in time order, and where one ends and the next begins.
     let mut pieces = vec![(chosen, held)];
     let mut cuts = Vec::new();
@@ -96,22 +100,25 @@ pub fn plan(
             }
         }
     }
-    let stretch = |(n, (tier, held)): (usize, &(usize, TierHeld))| {
-        let every = held.every;
-        let from = after - after.rem_euclid(every) - every;
-        let mut to = before + (every - before.rem_euclid(every)) % every;
-        if *tier > 0 {
-            // what may stand behind it is not complete
-            to = to.min(held.last);
-        }
+    out.extend(pieces.iter().enumerate().map(|(n, (tier, held))| {
+        let whole = stretch(*tier, *held, after, before);
         Stretch {
-            tier: *tier,
-            every,
-            after: n.checked_sub(1).map_or(from, |n| cuts[n]),
-            before: cuts.get(n).copied().unwrap_or(to),
+            after: n.checked_sub(1).map_or(whole.after, |n| cuts[n]),
+            before: cuts.get(n).copied().unwrap_or(whole.before),
+            ..whole
         }
-    };
-    pieces.iter().enumerate().map(stretch).collect()
+    }));
+}
+
+/// All of one tier that the rows between `after` and `before` can use.
+fn stretch(tier: usize, held: TierHeld, after: i64, before: i64) -> Stretch {
+    let every = held.every;
+    let mut to = before + (every - before.rem_euclid(every)) % every;
+    if tier > 0 {
+        // what may stand behind it is not complete
+        to = to.min(held.last);
+    }
+    Stretch { tier, every, after: after - after.rem_euclid(every) - every, before: to }
 }
 
 #[cfg(test)]
@@ -126,6 +133,12 @@ mod tests {
             }
         }
         tiers
+    }
+
+    fn plan(tiers: &Tiers, forced: Option<usize>, rows: (i64, i64, i64)) -> Vec<Stretch> {
+        let mut out = Vec::new();
+        super::plan(tiers, forced, rows, &mut out);
+        out
     }
 
     const ALL: &[(i64, i64, i64)] = &[(1, 1, 900), (10, 10, 900), (60, 60, 900)];

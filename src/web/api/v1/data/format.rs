@@ -147,22 +147,28 @@ fn json_of(answer: &Answer, out: &mut String, fill: &mut dyn FnMut(usize, &mut V
     let objects = answer.options.contains(Options::OBJECT_ROWS);
     let google = answer.options.contains(Options::GOOGLE_JSON);
     let ms = answer.options.contains(Options::MILLISECONDS);
-    // what stands before each value: a comma, and with object rows its key
-    let mut before = Vec::new();
+    // what stands before each value of an object row
+    let mut keys: Vec<String> = Vec::new();
+    let mut columns = 0;
     out.push_str("{\"labels\":[\"time\"");
     for label in labels(answer) {
         out.push(',');
         let start = out.len();
         push_string(out, label);
-        before.push(if objects { format!(",{}:", &out[start..]) } else { ",".to_owned() });
+        columns += 1;
+        if objects {
+            keys.push(format!(",{}:", &out[start..]));
+        }
     }
     out.push_str("],\"data\":[");
     // a number takes about ten bytes
-    out.reserve(answer.rows().saturating_mul(before.len() + 2).saturating_mul(10));
+    out.reserve(answer.rows().saturating_mul(columns + 2).saturating_mul(10));
     let (open, close) = if objects { ("{\"time\":", b'}') } else { ("[", b']') };
-    let mut values = Vec::with_capacity(before.len());
+    let key = |column: usize| keys.get(column).map_or(",", String::as_str);
+    let mut values = Vec::with_capacity(columns);
     // A row is put together as bytes from its end, and checked once.
-    let mut line = vec![0; before.iter().map(|b| b.len() + NUMBER_BYTES).sum::<usize>() + 1];
+    let room = keys.iter().map(String::len).sum::<usize>() + columns * (NUMBER_BYTES + 1) + 1;
+    let mut line = vec![0; room];
     let end = line.len() - 1;
     line[end] = close;
     let mut first = true;
@@ -178,20 +184,23 @@ fn json_of(answer: &Answer, out: &mut String, fill: &mut dyn FnMut(usize, &mut V
         }
         fill(n, &mut values);
         if values.iter().any(|value| value.abs() >= WHOLE_MAX) {
-            for (before, value) in before.iter().zip(&values) {
-                out.push_str(before);
+            for (column, value) in values.iter().enumerate() {
+                out.push_str(key(column));
                 push_number(out, *value);
             }
             out.push(char::from(close));
             continue;
         }
         let mut at = end;
-        for (before, value) in before.iter().zip(&values).rev() {
+        for (column, value) in values.iter().enumerate().rev() {
             at = number_before(&mut line, at, *value, Zeros::Trimmed);
-            at -= before.len();
-            match before.as_bytes() {
-                [one] => line[at] = *one,
-                more => line[at..at + more.len()].copy_from_slice(more),
+            if objects {
+                let key = key(column).as_bytes();
+                at -= key.len();
+                line[at..at + key.len()].copy_from_slice(key);
+            } else {
+                at -= 1;
+                line[at] = b',';
             }
         }
         out.push_str(std::str::from_utf8(&line[at..]).unwrap_or_default());
