@@ -210,12 +210,13 @@ impl Chart {
         }
         let end_us = end.micros();
         let newer = end > state.last_updated;
+        let newest = end >= state.last_updated;
         if newer {
             state.dims.iter_mut().for_each(|dim| dim.latest = f64::NAN);
         }
         for set in point.values {
             let Some(dim) = state.dims.get_mut(set.dim as usize) else { continue };
-            if newer {
+            if newest {
                 dim.latest = set.value;
             }
             dim.current = dim.packed(set.value, set.flags);

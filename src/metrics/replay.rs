@@ -32,6 +32,9 @@ impl Chart {
             if !sample.is_empty() {
                 dim.writer.store(end, sample);
             }
+            if end >= state.last_updated {
+                dim.latest = set.value;
+            }
         }
         state.counter += 1;
         state.counter_done += 1;

@@ -410,7 +410,9 @@ impl Tap for Uplink {
                     anomalous: sample.is_anomalous(),
                     reset: sample.is_reset(),
                 };
-                let value = sample.unpack();
+                // The newest slot's value goes out as it came in; what is stored of it comes to the same at every hop.
+                let newest = end == state.last_updated && !dim.latest.is_nan();
+                let value = if newest { dim.latest } else { sample.unpack() };
                 pluginsd::set2(out, dialect, number, &dim.id, dim.collected, value, flags);
             }
             put_changed_variables(out, state);

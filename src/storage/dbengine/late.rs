@@ -22,6 +22,9 @@ const RECORD: usize = 16;
 const BATCH_MAX: usize = 4096;
 /// Samples that ask for a flush.
 pub(super) const FLUSH_AT: usize = 1 << 20;
+/// A burst of at least so many that is over is flushed at once, so that higher tiers have it soon.
+const BURST: usize = 1000;
+const BURST_OVER_US: i64 = 1_000_000;
 /// Samples kept while no flush succeeds; later ones are dropped and counted.
 const SAMPLES_MAX: usize = 4 << 20;
 
@@ -45,8 +48,9 @@ struct State {
     log: Option<File>,
     dirty: bool,
     dropped: u64,
-    /// Monotonic microseconds of the oldest sample.
+    /// Monotonic microseconds of the oldest sample, and of the newest.
     since: Option<i64>,
+    newest_us: i64,
 }
 
 impl Late {
@@ -97,6 +101,7 @@ impl Late {
         put_record(metric, every, time, sample, &mut state.pending);
         state.insert((metric, every), time, sample);
         state.since.get_or_insert(now_us);
+        state.newest_us = now_us;
     }
 
     /// Calls `visit` for the late samples of a series, in order of arrival.
@@ -147,7 +152,7 @@ impl Late {
         std::mem::take(&mut self.state.lock().dropped)
     }
 
-    /// Many, or waiting for `age_us`.
+    /// Many, or a burst that is over, or waiting for `age_us`.
     pub(super) fn wants_flush(&self, now_us: i64, age_us: i64) -> bool {
         let state = self.state.lock();
         state.count >= FLUSH_AT
