@@ -127,9 +127,10 @@ impl Connection {
         SockRef::from(socket).set_tcp_keepalive(&keepalive)
     }
 
-    /// Asks for a send buffer of that many bytes; the kernel gives what it allows.
-    pub fn set_send_buffer(&self, bytes: usize) -> io::Result<()> {
-        SockRef::from(self).set_send_buffer_size(bytes)
+    /// The kernel gives the connection up when the other machine confirms nothing for so long. Unix sockets need none.
+    pub fn set_user_timeout(&self, time: Duration) -> io::Result<()> {
+        let Socket::Tcp(socket) = &*self.socket else { return Ok(()) };
+        SockRef::from(socket).set_tcp_user_timeout(Some(time))
     }
 
     /// Looks at what has arrived and leaves it there; 0 = the other end has closed.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -44,6 +44,11 @@ const REQUESTS_MAX: usize = 1 << 20;
 const LOOK_EVERY_US: i64 = MICROS;
 /// A link that was lost sooner than this after it stood is not made anew at once.
 const FLAP: Duration = Duration::from_secs(1);
+
+/// When the kernel asks a silent parent's machine whether it is there.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
 
 /// How a host is sent, as configuration has it.
 #[derive(Clone, Debug)]
@@ -93,12 +98,15 @@ pub struct Sender {
     stop: StopToken,
     status: Mutex<SenderStatus>,
     sent: AtomicU64,
+    /// Something slow changed: the parent should not have to wait for it.
+    changed: AtomicBool,
 }
 
 impl Sender {
     pub(super) fn new(uplink: Arc<Uplink>, plan: SenderPlan, stop: StopToken) -> Arc<Sender> {
         let status = Mutex::default();
-        Arc::new(Sender { uplink, plan, stop, status, sent: AtomicU64::new(0) })
+        let (sent, changed) = (AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Sender { uplink, plan, stop, status, sent, changed })
     }
 
     pub fn host(&self) -> &Arc<Host> {
@@ -111,8 +119,9 @@ impl Sender {
         status
     }
 
-    /// The streaming path of the host changed: the parent should hear of it soon.
+    /// Labels, the claim id or the streaming path of the host changed: the parent hears of it now.
     pub(super) fn nudge(&self) {
+        self.changed.store(true, Ordering::Release);
         self.uplink.wake();
     }
 
@@ -345,6 +354,10 @@ impl Thread<'_> {
         match Response::parse(&response[..length], offered) {
             Response::Prompt(agreed) => {
                 connection.set_nonblocking(true).map_err(|_| Failure::NoResponse)?;
+                // Without these a parent whose machine is gone is only noticed when the buffers are full.
+                let _ = connection.set_user_timeout(timeout);
+                let _ =
+                    connection.set_keepalive(KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES);
                 Ok((connection, agreed))
             }
             Response::Refused(refusal) => Err(refusal.into()),
@@ -458,7 +471,7 @@ impl Thread<'_> {
                 return End::Stop;
             }
             let now_us = self.clock.monotonic_us();
-            if now_us >= look_us {
+            if now_us >= look_us || self.sender.changed.swap(false, Ordering::AcqRel) {
                 look_us = now_us + LOOK_EVERY_US;
                 let agreed = link.agreed;
                 self.touch_charts_with_new_functions(agreed);
