@@ -74,6 +74,8 @@ pub struct Child {
     closer: Closer,
     rhythm: Mutex<Rhythm>,
     received: AtomicU64,
+    /// Bytes written to the child after its first response.
+    written: AtomicU64,
     updates: AtomicU64,
     over: Mutex<bool>,
     left: Condvar,
@@ -226,6 +228,7 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
         closer: connection.closer(),
         rhythm: Mutex::new(Rhythm::new(clock.monotonic_us())),
         received: AtomicU64::new(0),
+        written: AtomicU64::new(0),
         updates: AtomicU64::new(0),
         over: Mutex::new(false),
         left: Condvar::new(),
@@ -257,19 +260,24 @@ fn judge(streams: &Streams, rival: &Child) -> Rival {
     // An empty line means nothing to a child, but its machine confirms it or it does not. A child that has not spoken
     // yet may still wait for its first response, to which nothing may be added.
     if rival.received_bytes() > 0 {
-        let before = rival.received_bytes();
+        let received = rival.received_bytes();
+        let written = rival.written.load(Ordering::Acquire);
         rival.mailbox.post(|out| out.push(b'\n'));
         let deadline = clock.monotonic_us() + PROBE_TIME.as_micros() as i64;
-        // The first look must not come before the line has left.
         while !streams.stop_token().wait(PROBE_STEP) {
             if rival.closer.health() == Health::Gone {
                 return Rival::Dead { seconds };
             }
-            if rival.received_bytes() != before || rival.closer.is_confirmed() {
+            let asked = rival.written.load(Ordering::Acquire) != written;
+            if rival.received_bytes() != received || (asked && rival.closer.is_confirmed()) {
                 break;
             }
             if clock.monotonic_us() > deadline {
-                return Rival::Dead { seconds };
+                // A line that never left says something about our own thread only.
+                if asked {
+                    return Rival::Dead { seconds };
+                }
+                break;
             }
         }
     }
@@ -490,16 +498,17 @@ impl Session {
                 if !child.mailbox.collect(&mut letters) {
                     return End::Deaf;
                 }
-                if let Err(error) = write_some(connection, &mut letters) {
-                    return End::Broken(error);
-                }
+                match write_some(connection, &mut letters) {
+                    Ok(count) => child.written.fetch_add(count as u64, Ordering::Release),
+                    Err(error) => return End::Broken(error),
+                };
             }
         }
     }
 }
 
-/// Sends what the socket takes now.
-fn write_some(connection: &mut Connection, letters: &mut Vec<u8>) -> io::Result<()> {
+/// Sends what the socket takes now; gives how much that was.
+fn write_some(connection: &mut Connection, letters: &mut Vec<u8>) -> io::Result<usize> {
     let mut done = 0;
     while done < letters.len() {
         match connection.write(&letters[done..]) {
@@ -515,7 +524,7 @@ fn write_some(connection: &mut Connection, letters: &mut Vec<u8>) -> io::Result<
     } else {
         letters.drain(..done);
     }
-    Ok(())
+    Ok(done)
 }
 
 /// Sends function calls to the child.
