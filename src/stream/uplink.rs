@@ -25,8 +25,8 @@ use crate::wire::pluginsd::{
 /// A message that is this many times as big as the outbox may be raises the limit, or it could never be sent.
 const MESSAGES_PER_OUTBOX: usize = 3;
 
-/// An idle outbox gives back what it grew beyond this.
-const IDLE_BYTES: usize = 64 * 1024;
+/// What an outbox keeps of the room it grew to; more goes back to the system once it was sent.
+const IDLE_BYTES: usize = 128 * 1024;
 
 /// Numbers connections of all hosts, so that what a chart remembers of one is never taken for another's. 0 is none.
 static CONNECTIONS: AtomicU32 = AtomicU32::new(0);

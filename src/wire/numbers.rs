@@ -328,6 +328,17 @@ pub fn put_signed_decimal(out: &mut Vec<u8>, n: i64) {
 
 #[inline]
 fn put_base64(out: &mut Vec<u8>, prefix: u8, mut n: u64) {
+    // Slots and most collected values are short, and a copy of a few bytes costs more than their digits.
+    if n < 1 << 24 {
+        let mut bits = (24 - (n | 1).leading_zeros().saturating_sub(40)).div_ceil(6) * 6;
+        out.reserve(5);
+        out.push(prefix);
+        while bits > 0 {
+            bits -= 6;
+            out.push(DIGITS64[(n >> bits & 63) as usize]);
+        }
+        return;
+    }
     let mut text = [b'A'; DIGITS_MAX];
     let mut at = DIGITS_MAX;
     loop {
