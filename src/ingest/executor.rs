@@ -115,13 +115,16 @@ pub struct NoHooks;
 
 impl Hooks for NoHooks {}
 
+/// Makes the engine that keeps a new node's samples.
+type NewEngine = Box<dyn Fn(MachineGuid) -> Arc<dyn StorageEngine> + Send + Sync>;
+type Told = Box<dyn Fn(&Arc<Host>) + Send + Sync>;
+
 /// What it takes to make virtual nodes.
 pub struct Nodes {
     pub hosts: Arc<Hosts>,
-    /// The engine of a new node's samples.
-    pub engine: Box<dyn Fn(MachineGuid) -> Arc<dyn StorageEngine> + Send + Sync>,
+    pub engine: NewEngine,
     /// Called for every new node, on the plugin's thread.
-    pub created: Box<dyn Fn(&Arc<Host>) + Send + Sync>,
+    pub created: Told,
 }
 
 /// What an executor is made of.
