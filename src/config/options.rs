@@ -285,6 +285,24 @@ pub const NETDATA_CONF: &[Known] = &[
     later("plugins", "statsd", Some("no"), &[("statsd", "enabled")]),
     later("plugins", "cgroups", Some("no"), &[]),
     later("plugins", "tc", Some("no"), &[]),
+    // [plugin:proc]: modules of rarer hardware and file systems
+    later("plugin:proc", "/proc/pagetypeinfo", Some("no"), &[]),
+    later("plugin:proc", "/sys/kernel/mm/ksm", Some("no"), &[]),
+    later("plugin:proc", "/sys/block/zram", Some("no"), &[]),
+    later("plugin:proc", "/sys/devices/system/edac/mc", Some("no"), &[]),
+    later("plugin:proc", "/sys/devices/system/node", Some("no"), &[]),
+    later("plugin:proc", "/proc/net/wireless", Some("no"), &[]),
+    later("plugin:proc", "/proc/net/sctp/snmp", Some("no"), &[]),
+    later("plugin:proc", "/proc/net/ip_vs/stats", Some("no"), &[]),
+    later("plugin:proc", "/sys/class/infiniband", Some("no"), &[]),
+    later("plugin:proc", "/proc/net/stat/synproxy", Some("no"), &[]),
+    later("plugin:proc", "/proc/mdstat", Some("no"), &[]),
+    later("plugin:proc", "/proc/net/rpc/nfsd", Some("no"), &[]),
+    later("plugin:proc", "/proc/net/rpc/nfs", Some("no"), &[]),
+    later("plugin:proc", "/proc/spl/kstat/zfs/arcstats", Some("no"), &[]),
+    later("plugin:proc", "/proc/spl/kstat/zfs/pool/state", Some("no"), &[]),
+    later("plugin:proc", "/sys/fs/btrfs", Some("no"), &[]),
+    later("plugin:proc", "/sys/class/power_supply", Some("no"), &[]),
 ];
 
 /// stream.conf, `[stream]`: other names of the sender's options.
