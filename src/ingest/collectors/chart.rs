@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::base::sys;
 use crate::base::time::{UnixMicros, UpdateEvery};
 use crate::config::OnDemand;
+use crate::metrics::host::clean_chart_name;
 use crate::metrics::{
     Algorithm, ChartOptions, ChartSpec, ChartType, Collected, DimensionOptions, DimensionSpec,
     Host, LabelSource,
@@ -208,11 +209,12 @@ impl ChartDef {
         let Some(instance) = at.instance else {
             return Collected::new(&at.site.host, &spec);
         };
-        let id = format!("{}.{}", self.id, instance.id);
+        let id = format!("{}.{}", self.id, clean_id(&instance.id));
+        let family = presentable(&instance.family);
         spec.id = &id;
         spec.name = if instance.name == instance.id { "" } else { &instance.name };
-        if !instance.family.is_empty() {
-            spec.family = &instance.family;
+        if !family.is_empty() {
+            spec.family = &family;
         }
         spec.priority += instance.shift;
         let collected = Collected::new(&at.site.host, &spec)?;
@@ -227,6 +229,22 @@ impl ChartDef {
         drop(state);
         Some(collected)
     }
+}
+
+/// What a chart id may hold, of a name that may hold anything.
+fn clean_id(name: &str) -> String {
+    clean_chart_name(&name.replace(',', "."))
+}
+
+/// Text that reads the same on every hop, quotes and line ends being what separates it there.
+fn presentable(text: &str) -> String {
+    let safe = |c: char| match c {
+        '"' => '\'',
+        '\\' => '/',
+        c if c.is_control() => ' ',
+        c => c,
+    };
+    text.chars().map(safe).collect()
 }
 
 /// A chart with declared dimensions.
@@ -312,5 +330,18 @@ impl Row {
         if let Some(chart) = &self.live {
             chart.obsolete();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_things_become_ids_as_the_original_makes_them() {
+        assert_eq!(clean_id("_mnt_a:b@c+d"), "_mnt_a_b_c_d");
+        assert_eq!(clean_id("_mnt_e=f,g;h"), "_mnt_e_f.g_h");
+        assert_eq!(clean_id("x-y.z"), "x-y.z");
+        assert_eq!(presentable("/mnt/k\"l\\m\nn"), "/mnt/k'l/m n");
     }
 }

@@ -166,7 +166,7 @@ impl Options {
         if mount.read_only || (space, inodes) == (never, never) {
             return None;
         }
-        let id = if point == "/" { "_".to_owned() } else { point.replace(['/', ' '], "_") };
+        let id = point.clone();
         Some(MountTask {
             site: site.clone(),
             point: mount.point.clone(),

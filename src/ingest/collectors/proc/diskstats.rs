@@ -516,7 +516,7 @@ impl Options {
                     ("device_type", kind.name().to_owned()),
                 ],
                 family: point.unwrap_or_else(|| name.clone()),
-                id: device.replace('/', "_"),
+                id: device.clone(),
                 name,
                 shift: 0,
             };
