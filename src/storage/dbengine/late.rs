@@ -155,8 +155,9 @@ impl Late {
     /// Many, or a burst that is over, or waiting for `age_us`.
     pub(super) fn wants_flush(&self, now_us: i64, age_us: i64) -> bool {
         let state = self.state.lock();
-        state.count >= FLUSH_AT
-            || state.since.is_some_and(|since| now_us.saturating_sub(since) >= age_us)
+        let burst_over = state.count >= BURST && now_us - state.newest_us >= BURST_OVER_US;
+        let waited = |since: i64| now_us.saturating_sub(since) >= age_us;
+        state.count >= FLUSH_AT || burst_over || state.since.is_some_and(waited)
     }
 
     /// Hands everything to the flush thread, which answers with [`Late::flushed`] or [`Late::failed`].
