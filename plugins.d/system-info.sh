@@ -182,7 +182,7 @@ if [ "$disk_detection" = sysfs ]; then
     total=$((sectors * 512))
 elif command -v df >/dev/null 2>&1; then
     total=$(df -P -k -l -x tmpfs -x devtmpfs -x overlay 2>/dev/null | awk 'NR > 1 { kib += $2 } END { printf "%.0f", kib * 1024 }')
-    disk_detection=df
+    disk_detection='df'
 fi
 printf '%s\n' "NETDATA_SYSTEM_TOTAL_DISK_SIZE=$total" "NETDATA_SYSTEM_DISK_DETECTION=$disk_detection"
 
