@@ -7,6 +7,7 @@ use bitflags::bitflags;
 use parking_lot::{Mutex, MutexGuard};
 use rustc_hash::FxHashMap;
 
+use super::collect::Point;
 use super::dimension::{Algorithm, Dimension, DimensionOptions, DimensionSpec};
 use super::host::HostLink;
 use super::labels::{LabelSource, Labels};
@@ -14,6 +15,7 @@ use crate::base::intern::intern;
 use crate::base::number::Sample;
 use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
 use crate::storage::{MetricKey, StorageError};
+use crate::wire::pluginsd::ReplayEnd;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ChartType {
@@ -138,8 +140,26 @@ pub trait Tap: Send + Sync {
     /// The definition of a chart changed outside a collection (obsolete, labels). Called without data following.
     fn redefined(&self, chart: &Chart, state: &mut ChartState);
 
+    /// The chart's own past is complete here: the parent may hear of it. Called without data following.
+    fn caught_up(&self, chart: &Chart, state: &mut ChartState) {
+        let _ = (chart, state);
+    }
+
+    /// A part of the child's answer to what the parent asked for; only while [`Upstream::relaying`] is set, or, for its
+    /// end, just was.
+    fn relayed(&self, chart: &Chart, state: &mut ChartState, part: Relayed<'_>) {
+        let _ = (chart, state, part);
+    }
+
     /// A batch of collections is through: now is the time to wake whoever sends. Called without any chart lock.
     fn flush(&self);
+}
+
+/// Of a block of replicated samples that is passed on as it comes.
+#[derive(Clone, Copy, Debug)]
+pub enum Relayed<'a> {
+    Slot(&'a Point<'a>),
+    End(&'a ReplayEnd),
 }
 
 /// What the sender keeps per chart; its meaning is the sender's own (`stream::sender`).
@@ -159,6 +179,8 @@ pub struct Upstream {
     pub wanted: Option<bool>,
     /// The parent has what was stored before; live samples may follow.
     pub streaming: bool,
+    /// The parent's request was passed on to the child; what the child answers goes up.
+    pub relaying: bool,
 }
 
 pub struct Chart {
@@ -186,6 +208,8 @@ pub struct ChartState {
     pub upstream: Upstream,
     /// Its past is still arriving from the child: nothing of it goes upstream yet.
     pub replicating: bool,
+    /// What the child holds of it (see [`ChartState::offered`]), where this agent keeps nothing itself.
+    pub downstream: Option<(UnixSeconds, UnixSeconds)>,
 
     /// Slots stored, ever.
     pub counter: u64,
@@ -234,6 +258,7 @@ impl Chart {
             version: 1,
             upstream: Upstream::default(),
             replicating: false,
+            downstream: None,
             counter: 0,
             counter_done: 0,
             last_collected: UnixMicros(0),

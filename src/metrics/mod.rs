@@ -17,7 +17,7 @@ pub mod host;
 pub mod hosts;
 
 pub use self::chart::{
-    Chart, ChartMeta, ChartOptions, ChartSpec, ChartState, ChartType, Tap, Upstream,
+    Chart, ChartMeta, ChartOptions, ChartSpec, ChartState, ChartType, Relayed, Tap, Upstream,
 };
 pub use self::collect::{Point, PointValue, SinceLast, Staged};
 pub use self::collected::{Collected, Dim};

@@ -1,12 +1,14 @@
 //! Replicated samples: slots that a peer stored earlier, put into the past of a chart.
 //!
-//! They go to the dimensions' writers alone, never to the host's [`super::Tap`]: a chart is passed on upstream only after its
-//! own past is complete here, and then from what is stored. Runs on the caller's thread under the chart's lock.
+//! They go to the dimensions' writers alone: a chart is passed on upstream only after its own past is complete here, and then
+//! from what is stored. Where nothing is stored the parent's requests are passed on to the child, and the answers go up
+//! through the host's [`super::Tap`]. Runs on the caller's thread under the chart's lock.
 
-use super::chart::{Chart, ChartState};
+use super::chart::{Chart, ChartState, Relayed};
 use super::collect::Point;
 use crate::base::number::Sample;
 use crate::base::time::{UnixMicros, UnixSeconds};
+use crate::wire::pluginsd::ReplayEnd;
 
 /// How a dimension stood at the child after the last replicated slot, so that raw values may go on from there.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,6 +44,28 @@ impl Chart {
             state.last_updated = end;
             state.last_collected = end.micros();
         }
+        if state.upstream.relaying
+            && let Some(tap) = self.host.tap()
+        {
+            tap.relayed(self, state, Relayed::Slot(point));
+        }
+    }
+
+    /// A block of replicated slots is complete.
+    pub fn end_replication(&self, end: &ReplayEnd) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let caught_up = end.start && std::mem::replace(&mut state.replicating, false);
+        if state.downstream.is_some() {
+            state.downstream = Some((UnixSeconds(end.first), UnixSeconds(end.last)));
+        }
+        let Some(tap) = self.host.tap() else { return };
+        if std::mem::replace(&mut state.upstream.relaying, false) {
+            tap.relayed(self, state, Relayed::End(end));
+        }
+        if caught_up {
+            tap.caught_up(self, state);
+        }
     }
 
     /// Takes over how a dimension stood, if that is newer than what is known.
@@ -75,19 +99,22 @@ impl Chart {
 }
 
 impl ChartState {
-    /// First and last slot a parent may ask for, `(0, 0)` if there is none. `now` bounds the last.
+    /// Where what a parent may ask for begins and ends, `(0, 0)` if there is none. `now` bounds the end. The beginning is
+    /// that of the first slot, not its end: a parent asks for what comes after it.
     pub fn offered(&self, now: UnixSeconds) -> (UnixSeconds, UnixSeconds) {
         let never = UnixSeconds(0);
-        let (first, last) = self.retention().unwrap_or((never, self.last_updated));
+        let every = self.meta.update_every.seconds();
+        let (first, last) = match self.downstream {
+            Some((first, last)) if first != never => (first, last),
+            _ => match self.retention() {
+                Some((first, last)) => (first - every, last),
+                None => (never, never),
+            },
+        };
         let last = last.max(self.last_updated).min(now);
         if last == never {
             return (never, never);
         }
-        let first = if first == never || first >= last {
-            last - self.meta.update_every.seconds()
-        } else {
-            first
-        };
-        (first, last)
+        if first == never || first >= last { (last - every, last) } else { (first, last) }
     }
 }

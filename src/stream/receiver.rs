@@ -26,7 +26,7 @@ use crate::base::log::Errno;
 use crate::base::stats::{STATS, count};
 use crate::base::sys::{self, Interest, Watched};
 use crate::base::threads::{self, StopToken};
-use crate::base::time::{MICROS, UpdateEvery};
+use crate::base::time::{MICROS, UnixSeconds, UpdateEvery};
 use crate::config::ReceiverOptions;
 use crate::ingest::executor::{Executor, Hooks, Offer, Origin, Replayed, Setup, Violation};
 use crate::ingest::functions::{CallWriter, Calls};
@@ -595,7 +595,14 @@ impl Hooks for Told {
         self.streams.nudge_sender(host.guid());
     }
 
-    fn defined(&mut self, _host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer) {
+    fn defined(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer) {
+        if host.settings().mode == Mode::None {
+            // Nothing is kept here: live samples are wanted at once, the past when a parent asks for it.
+            let held = (UnixSeconds(offer.first), UnixSeconds(offer.last));
+            chart.lock().downstream = Some(held);
+            self.post(chart, Ask::LIVE);
+            return;
+        }
         let standing = self.standing(chart, 0, 0);
         let from = offer.first.max(standing.now - self.policy.period);
         let until = standing.local_last.min(offer.last);
@@ -610,7 +617,14 @@ impl Hooks for Told {
         self.post(chart, ask);
     }
 
-    fn replayed(&mut self, _host: &Arc<Host>, chart: &Arc<Chart>, block: Replayed) {
+    fn replayed(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, block: Replayed) {
+        if host.settings().mode == Mode::None {
+            // The answer to a parent's request, given instead of the one to ours.
+            if chart.lock().replicating {
+                self.post(chart, Ask::LIVE);
+            }
+            return;
+        }
         let standing = self.standing(chart, block.after, block.before);
         let Some(pull) = self.pulls.get_mut(chart.id()) else { return };
         match pull.next(block, standing, self.policy) {

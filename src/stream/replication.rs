@@ -6,10 +6,10 @@
 
 use std::collections::VecDeque;
 
-use crate::base::number::Sample;
+use crate::base::number::{Sample, SampleFlags};
 use crate::base::time::UnixSeconds;
 use crate::ingest::executor::{Offer, Replayed};
-use crate::metrics::{Chart, ChartState};
+use crate::metrics::{Chart, ChartState, Relayed};
 use crate::wire::caps::Capabilities;
 use crate::wire::pluginsd::{self, Dialect, DimensionState, ReplayEnd};
 
@@ -33,7 +33,7 @@ pub struct Ask {
 
 impl Ask {
     /// Nothing is wanted but what comes next.
-    const LIVE: Ask = Ask { start: true, after: 0, before: 0 };
+    pub const LIVE: Ask = Ask { start: true, after: 0, before: 0 };
 }
 
 /// What a parent knows of a chart when it decides.
@@ -210,7 +210,7 @@ pub fn answer(
     ask: Ask,
     how: &Answering,
 ) -> Answered {
-    let Answering { agreed, dialect, slot, now, .. } = *how;
+    let Answering { dialect, slot, now, .. } = *how;
     let (first, last) = state.offered(now);
     let every = state.meta.update_every.seconds();
     pluginsd::replay_begin(out, dialect, slot, chart.id());
@@ -232,7 +232,7 @@ pub fn answer(
         }
     } else {
         let (mut after, mut before) = (ask.after.min(ask.before), ask.after.max(ask.before));
-        after = after.max(first.0 - every);
+        after = after.max(first.0);
         before = before.min(last.0);
         if ask.start {
             before = last.0;
@@ -249,7 +249,6 @@ pub fn answer(
         put_state(out, state, dialect);
     }
     pluginsd::replay_end(out, dialect, &end);
-    let _ = agreed;
     Answered { start: end.start }
 }
 
@@ -303,16 +302,55 @@ fn put_slots(
             if sample.is_empty() {
                 continue;
             }
-            let flags = match (sample.is_anomalous(), sample.is_reset()) {
-                (false, false) if interpolated => "A",
-                (false, true) if interpolated => "AR",
-                (_, true) => "R",
-                _ => "",
-            };
+            let flags = SampleFlags { anomalous: sample.is_anomalous(), reset: sample.is_reset() };
+            let flags = flag_word(flags, interpolated);
             pluginsd::replay_set(out, how.dialect, number, &dim.id, sample.unpack(), flags);
         }
     }
     before
+}
+
+fn flag_word(flags: SampleFlags, interpolated: bool) -> &'static str {
+    match (flags.anomalous, flags.reset) {
+        (false, false) if interpolated => "A",
+        (false, true) if interpolated => "AR",
+        (_, true) => "R",
+        _ => "",
+    }
+}
+
+/// Appends a part of a child's answer as it came, its head first when `out` is empty.
+pub fn relay(
+    out: &mut Vec<u8>,
+    chart: &Chart,
+    state: &ChartState,
+    part: Relayed<'_>,
+    how: &Answering,
+) {
+    let Answering { dialect, slot, now, .. } = *how;
+    let interpolated = how.agreed.contains(Capabilities::INTERPOLATED);
+    if out.is_empty() {
+        pluginsd::replay_begin(out, dialect, slot, chart.id());
+    }
+    match part {
+        Relayed::Slot(point) => {
+            let end = point.end.0;
+            let start = end - point.every.seconds();
+            pluginsd::replay_point(out, dialect, slot, start, end, now.0.max(end));
+            for set in point.values.iter().filter(|set| set.value.is_finite()) {
+                if let Some(dim) = state.dims.get(set.dim as usize) {
+                    let flags = flag_word(set.flags, interpolated);
+                    pluginsd::replay_set(out, dialect, set.dim + 1, &dim.id, set.value, flags);
+                }
+            }
+        }
+        Relayed::End(end) => {
+            if end.start {
+                put_state(out, state, dialect);
+            }
+            pluginsd::replay_end(out, dialect, end);
+        }
+    }
 }
 
 /// Where raw values go on from.

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use super::Streams;
 use super::parents::{Failure, Parent, Parents};
 use super::path;
+use super::receiver::Child;
 use super::replication::Ask;
 use super::uplink::{Taken, Uplink, announce};
 use crate::access_log;
@@ -24,8 +25,9 @@ use crate::base::stats::{STATS, count};
 use crate::base::sys::{self, Interest, Watched};
 use crate::base::threads::StopToken;
 use crate::base::time::{Clock, MICROS};
-use crate::metrics::{Function, FunctionAnswer, FunctionCall, Host, HostInfo};
+use crate::metrics::{Function, FunctionAnswer, FunctionCall, Host, HostInfo, HostKind};
 use crate::net::{Connection, Destination, dial};
+use crate::storage::Mode;
 use crate::wire::caps::Capabilities;
 use crate::wire::handshake::{FACTS, Request, Response};
 use crate::wire::numbers;
@@ -317,7 +319,15 @@ impl Thread<'_> {
         to: &str,
     ) -> Result<(Connection, Capabilities), Failure> {
         let timeout = self.sender.plan.timeout;
-        let offered = Capabilities::OFFERED;
+        let mut offered = Capabilities::OFFERED;
+        let host = self.host();
+        if host.settings().mode == Mode::None
+            && host.kind() == HostKind::Child
+            && past_is_with(self.streams, host).is_none()
+        {
+            // Nobody could answer.
+            offered.remove(Capabilities::REPLICATION);
+        }
         let mut head = Vec::new();
         self.request(offered).put(&mut head);
         let sent = connection.set_write_timeout(timeout).and_then(|()| connection.write_all(&head));
@@ -434,7 +444,7 @@ impl Thread<'_> {
         let mut read = vec![0; COMMANDS_READ];
         let timeout_us = i64::try_from(self.sender.plan.timeout.as_micros()).unwrap_or(i64::MAX);
         loop {
-            commands.answer(&uplink);
+            commands.answer(self.streams, &uplink);
             // Everything there is, as far as the socket takes it.
             loop {
                 while done < unsent.len() {
@@ -463,7 +473,7 @@ impl Thread<'_> {
                 };
                 match taken {
                     Taken::Overflow { allocated } => return End::Overflow { allocated, sent },
-                    Taken::Bytes => commands.answer(&uplink),
+                    Taken::Bytes => commands.answer(self.streams, &uplink),
                     Taken::Nothing => break,
                 }
             }
@@ -585,6 +595,14 @@ impl Thread<'_> {
     }
 }
 
+/// The child that is asked for the past of a host, where this agent keeps none itself.
+fn past_is_with(streams: &Streams, host: &Host) -> Option<Arc<Child>> {
+    if host.settings().mode != Mode::None {
+        return None;
+    }
+    streams.child(host.guid()).filter(|child| child.agreed.contains(Capabilities::REPLICATION))
+}
+
 /// How much of what there is to tell a parent has not heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Moment {
@@ -677,9 +695,14 @@ impl Commands {
     }
 
     /// Answers what was asked for, as long as the outbox has room.
-    fn answer(&mut self, uplink: &Uplink) {
+    fn answer(&mut self, streams: &Streams, uplink: &Uplink) {
+        if self.requests.is_empty() {
+            return;
+        }
+        let child = past_is_with(streams, &self.host);
+        let mailbox = child.as_ref().map(|child| &child.mailbox);
         while let Some((id, ask)) = self.requests.front() {
-            if !uplink.replay(self.number, id, *ask) {
+            if !uplink.replay(self.number, id, *ask, mailbox) {
                 return;
             }
             self.requests.pop_front();

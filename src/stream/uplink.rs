@@ -10,12 +10,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use parking_lot::Mutex;
 
+use super::mailbox::Mailbox;
 use super::replication::{self, Answering, Ask};
 use crate::base::pattern::SimplePattern;
 use crate::base::sys::EventFd;
 use crate::base::time::{Clock, UnixSeconds};
 use crate::metrics::{
-    Chart, ChartOptions, ChartState, DimensionOptions, Function, Host, Tap, Upstream,
+    Chart, ChartOptions, ChartState, DimensionOptions, Function, Host, Relayed, Tap, Upstream,
 };
 use crate::wire::caps::Capabilities;
 use crate::wire::pluginsd::{
@@ -27,6 +28,9 @@ const MESSAGES_PER_OUTBOX: usize = 3;
 
 /// What an outbox keeps of the room it grew to; more goes back to the system once it was sent.
 const IDLE_BYTES: usize = 128 * 1024;
+
+/// Requests of a parent that are with the child at once, so that they do not fill its mailbox.
+const RELAYS_MAX: usize = 64;
 
 /// Numbers connections of all hosts, so that what a chart remembers of one is never taken for another's. 0 is none.
 static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
@@ -65,6 +69,10 @@ struct Outbox {
     overflowed: bool,
     /// The sender was told and has not looked yet.
     woken: bool,
+    /// A child's answer that is being passed on, until it is complete: nothing may come in between.
+    relay: Vec<u8>,
+    /// Requests passed on to the child that were not answered yet.
+    relays: usize,
     next_slot: u32,
     /// Slots of charts that went obsolete.
     free_slots: Vec<u32>,
@@ -185,8 +193,8 @@ impl Uplink {
     }
 
     /// Answers a parent's request for samples of a chart, unless the outbox is more than half full: then false, and the
-    /// request has to wait.
-    pub fn replay(&self, connection: u32, id: &str, ask: Ask) -> bool {
+    /// request has to wait. Where nothing is kept here `child` is asked, and its answer passed on when it comes.
+    pub fn replay(&self, connection: u32, id: &str, ask: Ask, child: Option<&Mailbox>) -> bool {
         let chart = self.host.chart(id);
         // Order: the chart, then the outbox.
         let mut state = chart.as_ref().map(|chart| chart.lock());
@@ -203,6 +211,18 @@ impl Uplink {
         let start = outbox.bytes.len();
         match (&chart, &mut state) {
             (Some(chart), Some(state)) if state.upstream.connection == connection => {
+                if let Some(child) = child {
+                    // A child that is asked twice for a chart forgets one of the questions.
+                    if state.replicating || outbox.relays >= RELAYS_MAX {
+                        return false;
+                    }
+                    outbox.relays += 1;
+                    state.upstream.relaying = true;
+                    drop(guard);
+                    return child.post(|out| {
+                        pluginsd::replay_chart(out, chart.id(), ask.start, ask.after, ask.before);
+                    });
+                }
                 let how = Answering {
                     agreed: outbox.agreed,
                     dialect,
@@ -465,6 +485,43 @@ impl Tap for Uplink {
             self.is_known(&mut outbox, chart, state);
             self.bound(&mut outbox, start);
         }
+    }
+
+    fn caught_up(&self, chart: &Chart, state: &mut ChartState) {
+        if !self.live.load(Ordering::Acquire) {
+            return;
+        }
+        let mut outbox = self.outbox.lock();
+        // A parent that asks should do so before there is more to ask for.
+        if !outbox.overflowed && outbox.agreed.contains(Capabilities::REPLICATION) {
+            let start = outbox.bytes.len();
+            self.is_known(&mut outbox, chart, state);
+            self.bound(&mut outbox, start);
+        }
+    }
+
+    fn relayed(&self, chart: &Chart, state: &mut ChartState, part: Relayed<'_>) {
+        let mut guard = self.outbox.lock();
+        let outbox = &mut *guard;
+        let Some(dialect) = outbox.dialect else { return };
+        if outbox.overflowed || outbox.connection != state.upstream.connection {
+            return;
+        }
+        let how = Answering {
+            agreed: outbox.agreed,
+            dialect,
+            slot: state.upstream.slot,
+            now: self.clock.now_seconds(),
+            bytes_max: usize::MAX,
+        };
+        replication::relay(&mut outbox.relay, chart, state, part, &how);
+        let Relayed::End(end) = part else { return };
+        state.upstream.streaming |= end.start;
+        outbox.relays = outbox.relays.saturating_sub(1);
+        let start = outbox.bytes.len();
+        let block = std::mem::take(&mut outbox.relay);
+        outbox.bytes.extend_from_slice(&block);
+        self.bound(outbox, start);
     }
 
     fn flush(&self) {

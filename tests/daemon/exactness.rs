@@ -5,6 +5,11 @@ use crate::harness::*;
 /// A child that collects this machine, so many proxies, and a parent; compares ten seconds of everything.
 #[track_caller]
 fn check(proxies: usize, proxy_mode: &str) {
+    check_with(COUNTING, proxies, proxy_mode);
+}
+
+#[track_caller]
+fn check_with(plugin: &str, proxies: usize, proxy_mode: &str) {
     let parent = Agent::new("parent").takes_children().start();
     let mut chain = vec![parent];
     for n in 0..proxies {
@@ -16,7 +21,7 @@ fn check(proxies: usize, proxy_mode: &str) {
     }
     let next = chain.last().unwrap().port;
     let child =
-        Agent::new("child").collecting().plugin("counting", COUNTING).streams_to(&[next]).start();
+        Agent::new("child").collecting().plugin("counting", plugin).streams_to(&[next]).start();
     let parent = &chain[0];
     parent.wait_live("child", "own.load", 60);
     parent.wait_live("child", "system.cpu", 60);
@@ -55,4 +60,14 @@ fn every_sample_passes_two_proxies_unchanged() {
 #[test]
 fn every_sample_passes_a_proxy_without_database_unchanged() {
     check(1, "none");
+}
+
+#[test]
+fn charts_born_in_mid_stream_pass_two_proxies_from_their_first_sample_on() {
+    check_with(BEARING, 2, "ram");
+}
+
+#[test]
+fn charts_born_in_mid_stream_pass_proxies_without_database_from_their_first_sample_on() {
+    check_with(BEARING, 2, "none");
 }

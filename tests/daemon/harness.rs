@@ -878,3 +878,20 @@ for i in {1..3600}; do
     sleep 1
 done
 "#;
+
+/// As [`COUNTING`], but every second a chart is born that is collected from then on.
+pub const BEARING: &str = r#"#!/bin/bash
+echo "CHART own.load '' 'Own load' units own own.load line 1000 1"
+echo "DIMENSION a '' absolute 1 1"
+echo "DIMENSION b '' incremental 1 1"
+for i in {1..3600}; do
+    printf 'BEGIN own.load\nSET a = %d\nSET b = %d\nEND\n' $i $((i * 10))
+    if [ $i -le 40 ]; then
+        printf 'CHART born.c%d "" "Born later" units born born.c line 1002 1\nDIMENSION n "" absolute 1 1\n' $i
+    fi
+    for ((c = 1; c <= i && c <= 40; c++)); do
+        printf 'BEGIN born.c%d\nSET n = %d\nEND\n' $c $((i * c))
+    done
+    sleep 1
+done
+"#;

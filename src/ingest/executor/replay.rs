@@ -10,6 +10,7 @@ use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
 use crate::metrics::{DimensionReplay, Point, PointValue};
 use crate::wire::caps::Capabilities;
 use crate::wire::numbers;
+use crate::wire::pluginsd::ReplayEnd;
 use crate::wire::words::Words;
 
 /// The slot being filled.
@@ -143,22 +144,28 @@ impl Executor {
         self.store_slot();
         let chart = self.scope("REND", "RBEGIN")?;
         let [every, first, last, start, after, before, wall] = words.take_words();
-        let (Some(_every), Some(first), Some(last), Some(start), Some(after), Some(before)) =
+        let (Some(every), Some(first), Some(last), Some(start), Some(after), Some(before)) =
             (every, first, last, start, after, before)
         else {
             return Err(self.malformed("REND", "with words missing"));
         };
         let number = |word: &[u8]| numbers::integer(word).unwrap_or(0);
-        let wall = wall.map_or(now.seconds().0, number);
-        let block = Replayed {
-            offer: Offer { first: number(first), last: number(last), wall },
+        let end = ReplayEnd {
+            every: number(every),
+            first: number(first),
+            last: number(last),
             start: start == b"true",
             after: number(after),
             before: number(before),
+            wall: wall.map_or(now.seconds().0, number),
         };
-        if block.start {
-            chart.lock().replicating = false;
-        }
+        chart.end_replication(&end);
+        let block = Replayed {
+            offer: Offer { first: end.first, last: end.last, wall: end.wall },
+            start: end.start,
+            after: end.after,
+            before: end.before,
+        };
         let host = self.session.host.clone();
         self.hooks.replayed(&host, &chart, block);
         self.leave();
