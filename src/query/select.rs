@@ -216,6 +216,8 @@ impl Collector<'_> {
             let tiers = held(&*dim.reader, every);
             let Some((first, last)) = span_of(&tiers) else { continue };
             let (after, before) = self.span;
+            // One that has nothing to say just now is there all the same.
+            let last = if dim.is_obsolete() { last } else { last.max(state.last_updated.0) };
             if first - 2 * every > before || last + 2 * every < after {
                 continue;
             }
