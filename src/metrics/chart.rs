@@ -140,6 +140,11 @@ pub trait Tap: Send + Sync {
 
     /// A batch of collections is through: now is the time to wake whoever sends. Called without any chart lock.
     fn flush(&self);
+
+    /// What leaves here is compressed, on the connection that stands now.
+    fn is_compressed(&self) -> bool {
+        false
+    }
 }
 
 /// What the sender keeps per chart; its meaning is the sender's own (`stream::sender`).

@@ -467,6 +467,11 @@ impl Tap for Uplink {
         }
     }
 
+    fn is_compressed(&self) -> bool {
+        self.live.load(Ordering::Acquire)
+            && self.outbox.lock().agreed.intersects(Capabilities::COMPRESSIONS)
+    }
+
     fn flush(&self) {
         if !self.live.load(Ordering::Acquire) {
             return;
