@@ -160,6 +160,7 @@ impl Executor {
             chart.lock().replicating = false;
         }
         let host = self.session.host.clone();
+        self.replayed += 1;
         self.hooks.replayed(&host, &chart, block);
         self.leave();
         Ok(())
