@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 pub mod admission;
 pub mod liveness;
 pub mod mailbox;
+mod outgoing;
 pub mod receiver;
 pub mod uplink;
 pub mod parents;
@@ -38,8 +39,10 @@ use crate::base::time::{Clock, MICROS, UpdateEvery};
 use crate::config::{OnDemand, ReceiverDefaults, ReceiverOptions, StreamConf};
 use crate::metrics::{Host, HostKind, Hosts, LabelSource, Tap};
 use crate::net::parse_destinations;
+use crate::net::tls::ClientOptions;
 use crate::storage::{Mode, StorageEngine};
 use crate::wire::caps::Capabilities;
+use crate::wire::compression::Levels;
 
 /// Makes the engine of a host by its mode, its number of entries and its identity.
 pub type EngineMaker = Box<dyn Fn(Mode, i64, MachineGuid) -> Arc<dyn StorageEngine> + Send + Sync>;
@@ -361,6 +364,25 @@ impl Streams {
             timeout: options.timeout,
             reconnect_delay: options.reconnect_delay,
             update_every: self.settings.update_every.seconds(),
+            offered: if options.compression {
+                Capabilities::OFFERED
+            } else {
+                Capabilities::OFFERED - Capabilities::COMPRESSIONS
+            },
+            levels: Levels::clamped(
+                options.zstd_level,
+                options.lz4_acceleration,
+                options.gzip_level,
+            ),
+            tls: ClientOptions {
+                skip_verification: options.ssl_skip_certificate_verification,
+                ca_path: options.ca_path.map(PathBuf::from),
+                ca_file: options.ca_file.map(PathBuf::from),
+                identity: options
+                    .ssl_key
+                    .zip(options.ssl_certificate)
+                    .map(|(key, certificate)| (key.into(), certificate.into())),
+            },
         };
         let started =
             Uplink::new(Arc::clone(host), uplink, self.clock.clone()).and_then(|uplink| {
