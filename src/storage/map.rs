@@ -40,6 +40,19 @@ impl Cells {
         Ok(Cells { map: MmapOptions::new().len(bytes).map_raw(file)?, count })
     }
 
+    /// As [`Cells::map`], but what is stored stays in this process: the file never changes, so that it may lie on a full
+    /// disk with holes in it.
+    pub(super) fn private(file: &File, count: usize) -> io::Result<Cells> {
+        let bytes = count * size_of::<AtomicU32>();
+        if file.metadata()?.len() < bytes as u64 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        // SAFETY: the store's directory lock keeps other agents away, and no code of ours truncates or writes a file that
+        // an earlier run left; access goes through atomics.
+        let map = unsafe { MmapOptions::new().len(bytes).map_copy(file)? };
+        Ok(Cells { map: map.into(), count })
+    }
+
     /// Cells in memory alone, for when the disk is full.
     pub(super) fn anonymous(count: usize) -> io::Result<Cells> {
         let map = MmapOptions::new().len(count * size_of::<AtomicU32>()).map_anon()?;

@@ -3,7 +3,10 @@
 //! `catalog.log` is the truth: records, each with its length and checksum, only ever appended. Beside it lies
 //! `catalog.index`, a hash table over the log in mapped memory, so that opening a catalog of any size costs nothing;
 //! it is made anew from the log whenever it might not match (another boot without a clean stop, a wrong size, a wrong
-//! header). Numbers are dense, start at 1 and are never given twice.
+//! header), and compared with it once before the first new number is given. Numbers start at 1 and are never given
+//! twice, not even when their record is lost: those that samples are stored under are kept out of use.
+//!
+//! While the disk takes nothing, new records wait in memory and have their numbers already.
 //!
 //! One lock, taken when a dimension is defined, never per sample. Layout: `docs/formats/dbengine.md`.
 
@@ -14,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 use super::codec::Input;
 use super::files;
@@ -29,6 +33,8 @@ const RECORD_HEADER: usize = 8;
 const ALIGN: u64 = 8;
 /// Longest record; names beyond it are refused.
 const RECORD_MAX: usize = 16 * 1024;
+/// Records that wait for the disk at most; beyond, new metrics are refused.
+const UNWRITTEN_MAX: usize = 100_000;
 
 // Words of the index's head.
 const HEAD_WORDS: usize = 16;
@@ -73,6 +79,11 @@ struct State {
     index: Index,
     next_number: u32,
     dirty: bool,
+    /// The index was compared with the log, or made from it, in this run.
+    index_checked: bool,
+    /// Records the disk did not take yet, and the numbers given in them.
+    unwritten: Vec<(Option<u64>, Vec<u8>)>,
+    unwritten_numbers: FxHashMap<MetricKey, u32>,
 }
 
 impl Catalog {
@@ -91,6 +102,12 @@ impl Catalog {
         if let Some(number) = state.find(hash, key) {
             return Ok(number);
         }
+        let failed = |source| CatalogError::Io { path: self.path.clone(), source };
+        if state.check_index().map_err(failed)?
+            && let Some(number) = state.find(hash, key)
+        {
+            return Ok(number);
+        }
         let number = state.next_number;
         let record = Record::Metric {
             number,
@@ -103,12 +120,20 @@ impl Catalog {
             dimension: key.dimension.to_string(),
         };
         let bytes = encode(&record).ok_or_else(too_long)?;
-        let failed = |source| CatalogError::Io { path: self.path.clone(), source };
-        let place = state.append(&bytes).map_err(failed)?;
+        state.write(Some(hash), bytes).map_err(failed)?;
         state.next_number += 1;
         state.index.word(W_NEXT).store(state.next_number, Ordering::Release);
-        state.insert(hash, place).map_err(failed)?;
+        if !state.unwritten.is_empty() {
+            state.unwritten_numbers.insert(key.clone(), number);
+        }
         Ok(number)
+    }
+
+    /// Numbers up to this one are in use, whatever the log says.
+    pub fn reserve(&self, number: u32) {
+        let mut state = self.state.lock();
+        state.next_number = state.next_number.max(number.saturating_add(1));
+        state.index.word(W_NEXT).store(state.next_number, Ordering::Release);
     }
 
     /// The number of a metric that has one.
@@ -121,8 +146,7 @@ impl Catalog {
         let Some(bytes) = encode(record) else { return Ok(()) };
         let mut state = self.state.lock();
         state
-            .append(&bytes)
-            .map(drop)
+            .write(None, bytes)
             .map_err(|source| CatalogError::Io { path: self.path.clone(), source })
     }
 
@@ -146,12 +170,17 @@ impl Catalog {
     pub fn sync(&self) -> io::Result<()> {
         let log = {
             let mut state = self.state.lock();
+            state.write_unwritten()?;
             if !std::mem::take(&mut state.dirty) {
                 return Ok(());
             }
             state.log.try_clone()?
         };
-        log.sync_data()
+        let synced = log.sync_data();
+        if synced.is_err() {
+            self.state.lock().dirty = true;
+        }
+        synced
     }
 
     /// A clean stop: the index may be trusted at the next start.
@@ -175,53 +204,130 @@ impl State {
             .open(path)?;
         let mut length = log.metadata()?.len();
         let mut magic = [0u8; 8];
-        if length < LOG_HEADER || log.read_exact_at(&mut magic, 0).is_err() || &magic != LOG_MAGIC {
-            if length > 0 {
-                files::set_aside(path, &"its head is not a catalog's");
-                return State::open(path, directory);
-            }
+        if length < LOG_HEADER {
             log.write_all_at(LOG_MAGIC, 0)?;
             length = LOG_HEADER;
+        } else {
+            log.read_exact_at(&mut magic, 0)?;
         }
-        let index_path = directory.join("catalog.index");
-        let (index, mut covered) = match Index::open(&index_path, length)? {
+        if length > LOG_HEADER && &magic != LOG_MAGIC {
+            // Eight bytes are no reason to forget all names.
+            let mut records = 0;
+            scan(&log, LOG_HEADER, length, &mut |_, _| records += 1)?;
+            if records == 0 {
+                files::set_aside(path, &"it has no whole record");
+                return State::open(path, directory);
+            }
+            log::error!(
+                "DBENGINE: '{}' has a damaged head: written anew, {records} records found",
+                path.display()
+            );
+            let _ = fs::remove_file(directory.join(files::CATALOG_INDEX));
+            log.write_all_at(LOG_MAGIC, 0)?;
+        }
+        let index_path = directory.join(files::CATALOG_INDEX);
+        let (index, covered) = match Index::open(&index_path, length)? {
             Some((index, covered)) => (index, covered),
             None => {
                 // As many slots as the log could need at the least a metric's record takes.
                 let wanted = usize::try_from(length / 48).unwrap_or(usize::MAX).saturating_mul(2);
-                (Index::create(&index_path, wanted)?, LOG_HEADER)
+                (Index::create_or_memory(&index_path, wanted)?, LOG_HEADER)
             }
         };
         index.word(W_CLEAN).store(0, Ordering::Release);
         let next_number = index.word(W_NEXT).load(Ordering::Acquire).max(1);
-        let mut state = State { log, end: length, index, next_number, dirty: true };
+        let mut state = State {
+            log,
+            end: length,
+            index,
+            next_number,
+            dirty: true,
+            index_checked: covered == LOG_HEADER,
+            unwritten: Vec::new(),
+            unwritten_numbers: FxHashMap::default(),
+        };
         let mut found = Vec::new();
         let log = state.log.try_clone()?;
         let mut highest = next_number - 1;
-        let good_end = scan(&log, covered, length, &mut |place, record| {
+        let read = scan(&log, covered, length, &mut |place, record| {
             if let Record::Metric { number, host, chart, dimension } = record {
                 highest = highest.max(number);
                 found.push((hash_of(host, &chart, &dimension), place));
             }
         })?;
-        if good_end < length {
+        if read.damaged > 0 {
             log::error!(
-                "DBENGINE: '{}' is damaged after byte {good_end} of {length}: {} bytes are cut off and kept as .damaged",
+                "DBENGINE: '{}' is damaged: {} of its {length} bytes belong to no whole record, the names that stood there are lost",
                 path.display(),
-                length - good_end
+                read.damaged
             );
-            keep_tail(path, &log, good_end, length)?;
-            log.set_len(good_end)?;
         }
-        state.end = good_end;
-        covered = covered.max(good_end);
+        // The next record goes over what follows the last good one. Shorter first, lest its rest be taken for one.
+        if read.good_end < length {
+            let _ = log.set_len(read.good_end);
+        }
+        state.end = read.good_end;
         state.next_number = highest + 1;
         for (hash, place) in found {
             state.insert(hash, place)?;
         }
         state.index.word(W_NEXT).store(state.next_number, Ordering::Release);
-        state.index.set_covered(covered);
+        state.index.set_covered(state.end);
         Ok(state)
+    }
+
+    /// Compares an index that was found on the disk with the log, once; true when it had to be made anew.
+    fn check_index(&mut self) -> io::Result<bool> {
+        if std::mem::replace(&mut self.index_checked, true) {
+            return Ok(false);
+        }
+        let (mut missing, mut highest) = (0, 0);
+        let index = &self.index;
+        scan(&self.log, LOG_HEADER, self.end, &mut |place, record| {
+            if let Record::Metric { number, host, chart, dimension } = record {
+                highest = highest.max(number);
+                let hash = hash_of(host, &chart, &dimension);
+                missing += usize::from(!index.places(hash).any(|known| known == place));
+            }
+        })?;
+        self.next_number = self.next_number.max(highest.saturating_add(1));
+        if missing > 0 {
+            log::error!(
+                "DBENGINE: '{}' is damaged ({missing} metrics are missing in it): made anew",
+                self.index.path.display()
+            );
+            self.rebuild(self.index.capacity)?;
+        }
+        Ok(missing > 0)
+    }
+
+    /// Appends a record, or keeps it until the disk takes it. `hash` is that of a metric's.
+    fn write(&mut self, hash: Option<u64>, bytes: Vec<u8>) -> io::Result<()> {
+        if self.unwritten.len() >= UNWRITTEN_MAX {
+            self.write_unwritten()?;
+        }
+        self.unwritten.push((hash, bytes));
+        // What fails now is tried again with every sync, which says so.
+        let _ = self.write_unwritten();
+        Ok(())
+    }
+
+    fn write_unwritten(&mut self) -> io::Result<()> {
+        let waiting = std::mem::take(&mut self.unwritten);
+        for (number, (hash, bytes)) in waiting.iter().enumerate() {
+            let written = self.append(bytes).and_then(|place| match hash {
+                Some(hash) => self.insert(*hash, place),
+                None => Ok(()),
+            });
+            if let Err(error) = written {
+                self.unwritten = waiting[number..].to_vec();
+                return Err(error);
+            }
+        }
+        if !self.unwritten_numbers.is_empty() {
+            self.unwritten_numbers = FxHashMap::default();
+        }
+        Ok(())
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<u32> {
@@ -242,11 +348,15 @@ impl State {
         Ok(())
     }
 
-    /// Twice the table, filled from the log.
+    /// Twice the table.
     fn grow(&mut self) -> io::Result<()> {
+        self.rebuild(self.index.capacity * 2)
+    }
+
+    /// A table of `capacity`, filled from the log.
+    fn rebuild(&mut self, capacity: usize) -> io::Result<()> {
         let path = self.index.path.clone();
-        let capacity = self.index.capacity * 2;
-        self.index = Index::create(&path, capacity)?;
+        self.index = Index::create_or_memory(&path, capacity)?;
         let index = &self.index;
         index.word(W_NEXT).store(self.next_number, Ordering::Release);
         scan(&self.log, LOG_HEADER, self.end, &mut |place, record| {
@@ -254,10 +364,14 @@ impl State {
                 index.put(hash_of(host, &chart, &dimension), place);
             }
         })?;
+        index.set_covered(self.end);
         Ok(())
     }
 
     fn find(&self, hash: u64, key: &MetricKey) -> Option<u32> {
+        if let Some(&number) = self.unwritten_numbers.get(key) {
+            return Some(number);
+        }
         self.index.places(hash).find_map(|place| {
             match read_at(&self.log, u64::from(place) * ALIGN, self.end) {
                 Ok(Some((Record::Metric { number, host, chart, dimension }, _)))
@@ -365,52 +479,64 @@ fn read_at(log: &File, at: u64, end: u64) -> io::Result<Option<(Record, u64)>> {
     Ok(decode(&body).map(|record| (record, after)))
 }
 
-/// Visits the records from byte `from` on; gives the byte after the last good one. Single damaged records are skipped
-/// when the next one is where it should be.
-fn scan(log: &File, from: u64, end: u64, visit: &mut dyn FnMut(u32, Record)) -> io::Result<u64> {
+/// What reading the log came to.
+struct Scanned {
+    /// The byte after the last whole record.
+    good_end: u64,
+    /// Bytes that belong to none.
+    damaged: u64,
+}
+
+/// Visits the records from byte `from` on. What is no whole record is passed over until the next that is.
+fn scan(
+    log: &File,
+    from: u64,
+    end: u64,
+    visit: &mut dyn FnMut(u32, Record),
+) -> io::Result<Scanned> {
     const CHUNK: usize = 1 << 20;
     let mut buffer = vec![0u8; CHUNK];
     let mut start = from;
-    let mut good_end = from;
+    let (mut good_end, mut damaged) = (from, 0);
     while start < end {
         let wanted = usize::try_from(end - start).unwrap_or(CHUNK).min(CHUNK);
         log.read_exact_at(&mut buffer[..wanted], start)?;
+        let is_last = start + wanted as u64 >= end;
         let mut at = 0usize;
-        let mut moved = false;
-        while let Some(head) = buffer[..wanted].get(at..at + RECORD_HEADER) {
-            let length = u32::from_le_bytes([head[0], head[1], head[2], head[3]]) as usize;
-            let crc = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-            if length == 0 || length > RECORD_MAX {
-                return Ok(good_end);
+        // Where a record of the greatest length would not fit any more, the next chunk begins.
+        while at < wanted && (is_last || wanted - at >= RECORD_HEADER + RECORD_MAX) {
+            match record_at(&buffer[at..wanted]) {
+                Some((length, record)) => {
+                    let place =
+                        u32::try_from((start + at as u64) / ALIGN).map_err(io::Error::other)?;
+                    visit(place, record);
+                    at += length;
+                    good_end = start + at as u64;
+                }
+                None => {
+                    at += 8;
+                    damaged += 8;
+                }
             }
-            let Some(body) = buffer[..wanted].get(at + RECORD_HEADER..at + RECORD_HEADER + length)
-            else {
-                break;
-            };
-            let place = u32::try_from((start + at as u64) / ALIGN).map_err(io::Error::other)?;
-            at = (at + RECORD_HEADER + length).next_multiple_of(8);
-            moved = true;
-            if crc32fast::hash(body) == crc
-                && let Some(record) = decode(body)
-            {
-                visit(place, record);
-                good_end = start + at as u64;
-            }
-        }
-        if !moved {
-            return Ok(good_end);
         }
         start += at as u64;
     }
-    Ok(good_end.min(end))
+    // The last record may have lost its padding.
+    Ok(Scanned { good_end: good_end.next_multiple_of(ALIGN), damaged: damaged.min(end - from) })
 }
 
-fn keep_tail(path: &Path, log: &File, from: u64, to: u64) -> io::Result<()> {
-    let mut tail = vec![0u8; usize::try_from(to - from).unwrap_or(0).min(64 << 20)];
-    log.read_exact_at(&mut tail, from)?;
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".damaged");
-    fs::write(aside, tail)
+/// The record that begins these bytes and how many it takes with its padding, if its checksum holds.
+fn record_at(bytes: &[u8]) -> Option<(usize, Record)> {
+    let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+    let length = word(0)? as usize;
+    if length == 0 || length > RECORD_MAX {
+        return None;
+    }
+    let body = bytes.get(RECORD_HEADER..RECORD_HEADER + length)?;
+    if crc32fast::hash(body) != word(4)? {
+        return None;
+    }
+    Some(((RECORD_HEADER + length).next_multiple_of(8), decode(body)?))
 }
 
 // --- the index ------------------------------------------------------------------------------------
@@ -424,6 +550,21 @@ struct Index {
 }
 
 impl Index {
+    /// A new table in a file, or in memory alone where the disk has no room: it can be made again.
+    fn create_or_memory(path: &Path, wanted: usize) -> io::Result<Index> {
+        Index::create(path, wanted).or_else(|error| {
+            log::error!(
+                "DBENGINE: cannot write '{}': {error}. It is kept in memory.",
+                path.display()
+            );
+            let capacity = wanted.clamp(4096, 1 << 28).next_power_of_two();
+            let cells = Cells::anonymous(HEAD_WORDS + capacity * 2)?;
+            // One on the disk would be behind.
+            let _ = fs::remove_file(path);
+            Ok(Index { path: path.to_owned(), cells, capacity })
+        })
+    }
+
     fn create(path: &Path, wanted: usize) -> io::Result<Index> {
         let capacity = wanted.clamp(4096, 1 << 28).next_power_of_two();
         let count = HEAD_WORDS + capacity * 2;
@@ -630,5 +771,101 @@ mod tests {
         let catalog = Catalog::open(dir.path()).unwrap();
         assert_eq!(catalog.number(&key(5)).unwrap(), 6);
         assert_eq!(catalog.number(&key(0)).unwrap(), 11, "a number is never given twice");
+    }
+
+    /// A catalog of ten metrics whose log, and then its index, were spoiled while nobody looked.
+    fn spoiled(
+        clean: bool,
+        spoil: impl Fn(&mut Vec<u8>),
+        spoil_index: Option<fn(&mut Vec<u8>)>,
+    ) -> (tempfile::TempDir, Catalog) {
+        let dir = tempfile::tempdir().unwrap();
+        {
+            let catalog = Catalog::open(dir.path()).unwrap();
+            (0..10).for_each(|n| assert_eq!(catalog.number(&key(n)).unwrap(), n as u32 + 1));
+            if clean {
+                catalog.close().unwrap();
+            }
+        }
+        let rewrite = |name: &str, spoil: &dyn Fn(&mut Vec<u8>)| {
+            let path = dir.path().join(name);
+            let mut bytes = fs::read(&path).unwrap();
+            spoil(&mut bytes);
+            fs::write(&path, bytes).unwrap();
+        };
+        rewrite(files::CATALOG, &spoil);
+        match spoil_index {
+            Some(spoil) => rewrite(files::CATALOG_INDEX, &spoil),
+            None => fs::remove_file(dir.path().join(files::CATALOG_INDEX)).unwrap(),
+        }
+        let catalog = Catalog::open(dir.path()).unwrap();
+        (dir, catalog)
+    }
+
+    #[test]
+    fn any_flipped_bit_costs_at_most_one_name_and_no_number_is_given_twice() {
+        let length = {
+            let (dir, _catalog) = spoiled(true, |_| {}, None);
+            fs::metadata(dir.path().join(files::CATALOG)).unwrap().len() as usize
+        };
+        for byte in 0..length {
+            let (_dir, catalog) = spoiled(true, |bytes| bytes[byte] ^= 0x11, None);
+            let kept = (0..10).filter(|&n| catalog.find(&key(n)) == Some(n as u32 + 1)).count();
+            assert!(kept >= 9, "byte {byte}: {kept} kept");
+            // What the samples say, which the store passes on.
+            catalog.reserve(10);
+            for n in 0..10 {
+                let number = catalog.number(&key(n)).unwrap();
+                assert!(number == n as u32 + 1 || number > 10, "byte {byte}: {number}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_that_lost_something_is_made_anew_before_a_number_is_given() {
+        let spoils: [fn(&mut Vec<u8>); 3] = [
+            |bytes| bytes[HEAD_WORDS * 4..].fill(0),
+            |bytes| bytes[W_NEXT * 4] = 2,
+            |bytes| bytes[HEAD_WORDS * 4..].iter_mut().for_each(|byte| *byte ^= 1),
+        ];
+        for clean in [true, false] {
+            for spoil in spoils {
+                let (_dir, catalog) = spoiled(clean, |_| {}, Some(spoil));
+                for n in (0..10).rev() {
+                    assert_eq!(catalog.number(&key(n)).unwrap(), n as u32 + 1);
+                }
+                assert_eq!(catalog.number(&key(10)).unwrap(), 11);
+            }
+        }
+    }
+
+    #[test]
+    fn zeros_and_a_lost_head_cost_what_they_cover() {
+        let (_dir, catalog) = spoiled(true, |bytes| bytes[..8].fill(0), None);
+        assert_eq!((catalog.find(&key(0)), catalog.find(&key(9))), (Some(1), Some(10)));
+        let (dir, catalog) = spoiled(true, |bytes| bytes.fill(0), None);
+        assert_eq!(catalog.metrics(), 0);
+        assert!(dir.path().join("catalog.log.damaged").exists());
+        let (_dir, catalog) = spoiled(true, |bytes| bytes[100..200].fill(0), None);
+        assert_eq!((catalog.find(&key(0)), catalog.find(&key(9))), (Some(1), Some(10)));
+    }
+
+    #[test]
+    fn a_full_disk_delays_records_and_refuses_no_metric() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open(dir.path()).unwrap();
+        catalog.number(&key(0)).unwrap();
+        // A log that cannot be written is as good as a full disk.
+        let path = dir.path().join(files::CATALOG);
+        let good = std::mem::replace(&mut catalog.state.lock().log, File::open(&path).unwrap());
+        assert_eq!(catalog.number(&key(1)).unwrap(), 2);
+        assert_eq!(catalog.number(&key(1)).unwrap(), 2);
+        assert_eq!(catalog.find(&key(1)), Some(2));
+        assert!(catalog.sync().is_err());
+        catalog.state.lock().log = good;
+        catalog.sync().unwrap();
+        assert_eq!(catalog.number(&key(1)).unwrap(), 2);
+        drop(catalog);
+        assert_eq!(Catalog::open(dir.path()).unwrap().find(&key(1)), Some(2));
     }
 }

@@ -6,7 +6,8 @@
 //! | `store.lock` | held by the agent that has the store open |
 //! | `catalog.log` | names of hosts, charts and metrics |
 //! | `hot-EVERY-GROUP-BLOCK.cells` | samples of the last minutes, one row a slot |
-//! | `late.log` | samples that came too late for their row |
+//! | `catalog.index` | a hash table over it, made anew when in doubt |
+//! | `late-NUMBER.log` | samples that came too late for their row |
 //! | `EVERY-FROM-SEQUENCE-LEVEL.segment` | finished, immutable pages |
 //! | `*.tmp` | being written; removed at start |
 //! | `*.damaged` | set aside: could not be read |
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 pub(super) const LOCK: &str = "store.lock";
 pub(super) const CATALOG: &str = "catalog.log";
-pub(super) const LATE: &str = "late.log";
+pub(super) const CATALOG_INDEX: &str = "catalog.index";
 
 /// The directory of a tier below the cache directory, as operators know it.
 pub fn tier_directory(cache: &Path, tier: usize) -> PathBuf {
@@ -75,6 +76,14 @@ impl HotName {
         };
         parts.next().is_none().then_some(parsed)
     }
+}
+
+pub(super) fn late_name(number: u64) -> String {
+    format!("late-{number}.log")
+}
+
+pub(super) fn late_number(name: &str) -> Option<u64> {
+    name.strip_prefix("late-")?.strip_suffix(".log")?.parse().ok()
 }
 
 /// Creates a new file nobody else may read.

@@ -1,13 +1,17 @@
 //! Samples that come too late for their row: replicated spans, bursts after a stalled link, clocks gone back.
 //!
-//! They are kept in memory, by metric, and in `late.log`, from which a restart reads them again; once there are many,
-//! or the oldest has waited long enough, the flush thread turns them into segments. One lock, taken per late sample;
-//! samples on time never come here. Layout: `docs/formats/dbengine.md`.
+//! They are kept in memory, by metric, and in logs (`late-NUMBER.log`), from which a restart reads them again; once there
+//! are many, or the oldest has waited long enough, the flush thread turns them into segments. Each flush closes the log
+//! it takes over, and the logs whose samples are in segments are removed: no log is ever copied or written in place, so
+//! there is nothing a crash could leave half done but the last batch.
+//!
+//! Two locks: one over the samples, taken per late sample and never held during a disk write (samples on time never come
+//! here), and one over the files, taken by the service threads alone. Layout: `docs/formats/dbengine.md`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
@@ -33,7 +37,7 @@ pub(super) type Series = (u32, u32);
 pub(super) type Samples = FxHashMap<Series, Vec<(u32, Sample)>>;
 
 pub(super) struct Late {
-    path: PathBuf,
+    files: Mutex<Files>,
     state: Mutex<State>,
 }
 
@@ -42,54 +46,75 @@ struct State {
     samples: Samples,
     count: usize,
     /// Handed to the flush thread, still to be seen by readers.
-    flushing: std::sync::Arc<Samples>,
+    flushing: Arc<Samples>,
     /// Records not in the log yet.
     pending: Vec<u8>,
-    log: Option<File>,
-    dirty: bool,
     dropped: u64,
     /// Monotonic microseconds of the oldest sample, and of the newest.
     since: Option<i64>,
     newest_us: i64,
 }
 
+struct Files {
+    directory: PathBuf,
+    /// The log being written and how long it is; made with the first batch.
+    log: Option<(File, u64)>,
+    /// Number of that log, or of the next.
+    number: u64,
+    /// Something was written since the last sync.
+    dirty: bool,
+    /// Closed before they were synced.
+    unsynced: Vec<File>,
+    /// Closed logs, and whether all of their samples are in segments.
+    closed: Vec<(PathBuf, bool)>,
+}
+
 impl Late {
     /// Reads again what an earlier run logged and did not flush.
     pub(super) fn open(directory: &Path) -> io::Result<Late> {
-        let path = directory.join(files::LATE);
+        let mut logs = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            if let Some(number) = name.and_then(files::late_number) {
+                logs.push((number, path));
+            }
+        }
+        logs.sort_unstable();
         let mut state = State::default();
-        for path in [old(&path), path.clone()] {
-            match fs::read(&path) {
+        for (_, path) in &logs {
+            match fs::read(path) {
                 Ok(bytes) => {
-                    let good = state.read(&bytes);
-                    if good < bytes.len() && !bytes[good..].iter().all(|&byte| byte == 0) {
+                    let damaged = state.read(&bytes);
+                    if damaged > 0 {
                         log::error!(
-                            "DBENGINE: '{}' is damaged after byte {good} of {}: late samples after it are lost",
+                            "DBENGINE: '{}' is damaged: {damaged} of its {} bytes do not hold, their late samples are lost",
                             path.display(),
                             bytes.len()
                         );
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => log::error!("DBENGINE: cannot read '{}': {error}", path.display()),
             }
         }
-        // Whatever was read is flushed soon; until then it stays logged under the old name.
         if state.count > 0 {
+            // Flushed at the first opportunity.
             state.since = Some(i64::MIN / 2);
-            let mut bytes = Vec::new();
-            for (&(metric, every), samples) in &state.samples {
-                for &(time, sample) in samples {
-                    put_record(metric, every, time, sample, &mut bytes);
-                }
-            }
-            let temporary = path.with_extension("tmp");
-            let mut file = files::create(&temporary)?;
-            write_batches(&mut file, &bytes)?;
-            files::publish(&file, &temporary, &old(&path))?;
-            let _ = fs::remove_file(&path);
         }
-        Ok(Late { path, state: Mutex::new(state) })
+        let files = Files {
+            directory: directory.to_owned(),
+            log: None,
+            number: logs.last().map_or(0, |(number, _)| number + 1),
+            dirty: false,
+            unsynced: Vec::new(),
+            closed: logs.into_iter().map(|(_, path)| (path, false)).collect(),
+        };
+        Ok(Late { files: Mutex::new(files), state: Mutex::new(state) })
+    }
+
+    /// The highest metric number among the samples held.
+    pub(super) fn highest_metric(&self) -> u32 {
+        self.state.lock().samples.keys().map(|&(metric, _)| metric).max().unwrap_or(0)
     }
 
     pub(super) fn add(&self, (metric, every): Series, time: u32, sample: Sample, now_us: i64) {
@@ -118,33 +143,41 @@ impl Late {
 
     /// Puts what came since the last time into the log.
     pub(super) fn write(&self) -> io::Result<()> {
-        let mut state = self.state.lock();
-        if state.pending.is_empty() {
+        let mut files = self.files.lock();
+        let pending = std::mem::take(&mut self.state.lock().pending);
+        if pending.is_empty() {
             return Ok(());
         }
-        if state.log.is_none() {
-            let opened =
-                OpenOptions::new().create(true).append(true).mode(0o600).open(&self.path)?;
-            state.log = Some(opened);
+        let written = files.append(&pending);
+        if written.is_err() {
+            // Tried again next time, in the order of arrival.
+            let mut state = self.state.lock();
+            let newer = std::mem::replace(&mut state.pending, pending);
+            state.pending.extend_from_slice(&newer);
         }
-        let State { log, pending, .. } = &mut *state;
-        if let Some(log) = log {
-            write_batches(log, pending)?;
-        }
-        state.pending.clear();
-        state.dirty = true;
-        Ok(())
+        written
     }
 
+    /// Puts the logs on the disk. Their names are the caller's business.
     pub(super) fn sync(&self) -> io::Result<()> {
-        let log = {
-            let mut state = self.state.lock();
-            if !std::mem::take(&mut state.dirty) {
-                return Ok(());
+        let mut due = {
+            let mut files = self.files.lock();
+            let mut due = std::mem::take(&mut files.unsynced);
+            if std::mem::take(&mut files.dirty)
+                && let Some((log, _)) = &files.log
+            {
+                due.push(log.try_clone()?);
             }
-            state.log.as_ref().map(File::try_clone).transpose()?
+            due
         };
-        log.map_or(Ok(()), |log| log.sync_data())
+        while let Some(log) = due.last() {
+            if let Err(error) = log.sync_data() {
+                self.files.lock().unsynced.append(&mut due);
+                return Err(error);
+            }
+            due.pop();
+        }
+        Ok(())
     }
 
     /// Samples dropped since last asked.
@@ -160,50 +193,94 @@ impl Late {
         state.count >= FLUSH_AT || burst_over || state.since.is_some_and(waited)
     }
 
-    /// Hands everything to the flush thread, which answers with [`Late::flushed`] or [`Late::failed`].
-    pub(super) fn take(&self) -> io::Result<std::sync::Arc<Samples>> {
-        self.write()?;
+    /// Hands everything to the flush thread, which answers with [`Late::flushed`] or [`Late::failed`]. The log is closed;
+    /// one that takes no writes is no obstacle, since what is taken is on its way to a segment.
+    pub(super) fn take(&self) -> Arc<Samples> {
+        let _ = self.write();
+        self.files.lock().close_log();
         let mut state = self.state.lock();
-        if state.log.take().is_some() {
-            // A log of an earlier failed flush may still be there: its samples are in memory and go with these.
-            if old(&self.path).exists() {
-                let rest = fs::read(&self.path)?;
-                let mut file = OpenOptions::new().append(true).open(old(&self.path))?;
-                let before = file.metadata()?.len();
-                if let Err(error) = file.write_all(&rest) {
-                    // Half a batch would hide what is appended after it.
-                    let _ = file.set_len(before);
-                    return Err(error);
-                }
-                fs::remove_file(&self.path)?;
-            } else {
-                fs::rename(&self.path, old(&self.path))?;
-            }
-        }
-        state.flushing = std::sync::Arc::new(std::mem::take(&mut state.samples));
+        state.flushing = Arc::new(std::mem::take(&mut state.samples));
         state.count = 0;
         state.since = None;
-        Ok(std::sync::Arc::clone(&state.flushing))
+        Arc::clone(&state.flushing)
     }
 
+    /// All that was taken is in segments.
     pub(super) fn flushed(&self) {
-        self.state.lock().flushing = std::sync::Arc::default();
-        let _ = fs::remove_file(old(&self.path));
+        for (_, flushed) in &mut self.files.lock().closed {
+            *flushed = true;
+        }
+        self.state.lock().flushing = Arc::default();
     }
 
-    pub(super) fn failed(&self, now_us: i64) {
+    /// What `is_done` does not say to be in a segment is taken back.
+    pub(super) fn failed(&self, now_us: i64, is_done: &dyn Fn(Series, u32) -> bool) {
         let mut state = self.state.lock();
         let back = std::mem::take(&mut state.flushing);
         let newer = std::mem::take(&mut state.samples);
         state.count = 0;
-        for samples in [&*back, &newer] {
-            for (&series, samples) in samples {
-                for &(time, sample) in samples {
+        for (&series, samples) in &*back {
+            for &(time, sample) in samples {
+                if !is_done(series, time) {
                     state.insert(series, time, sample);
                 }
             }
         }
+        for (series, samples) in newer {
+            for (time, sample) in samples {
+                state.insert(series, time, sample);
+            }
+        }
         state.since = Some(now_us);
+    }
+
+    /// Removes the logs whose samples are in segments, and the tiers above brought up to them.
+    pub(super) fn drop_flushed(&self) {
+        let gone: Vec<PathBuf> = {
+            let mut files = self.files.lock();
+            let closed = std::mem::take(&mut files.closed);
+            let (gone, kept) = closed.into_iter().partition(|&(_, flushed)| flushed);
+            files.closed = kept;
+            gone
+        }
+        .into_iter()
+        .map(|(path, _): (PathBuf, bool)| path)
+        .collect();
+        for path in gone {
+            if let Err(error) = fs::remove_file(&path) {
+                log::error!("DBENGINE: cannot remove '{}': {error}", path.display());
+            }
+        }
+    }
+}
+
+impl Files {
+    fn append(&mut self, records: &[u8]) -> io::Result<()> {
+        if self.log.is_none() {
+            let path = self.directory.join(files::late_name(self.number));
+            self.log = Some((files::create(&path)?, 0));
+        }
+        let Some((log, length)) = &mut self.log else { return Ok(()) };
+        let batches = batches(records);
+        if let Err(error) = log.write_all(&batches) {
+            // Half a batch costs nothing where it stays (reading goes on after it), but what is written again is there.
+            let _ = log.set_len(*length);
+            *length = io::Seek::seek(log, io::SeekFrom::End(0)).unwrap_or(*length);
+            return Err(error);
+        }
+        *length += batches.len() as u64;
+        self.dirty = true;
+        Ok(())
+    }
+
+    fn close_log(&mut self) {
+        if let Some((log, _)) = self.log.take() {
+            self.closed.push((self.directory.join(files::late_name(self.number)), false));
+            self.number += 1;
+            if std::mem::take(&mut self.dirty) {
+                self.unsynced.push(log);
+            }
+        }
     }
 }
 
@@ -213,32 +290,41 @@ impl State {
         self.count += 1;
     }
 
-    /// Takes in a log; gives the byte up to which it was whole.
+    /// Takes in a log; gives how many of its bytes belong to no whole batch. Reading goes on after them.
     fn read(&mut self, bytes: &[u8]) -> usize {
-        let mut at = 0;
-        let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-        while let (Some(MAGIC), Some(length), Some(crc)) = (word(at), word(at + 4), word(at + 8)) {
-            let from = at + BATCH_HEADER;
-            let Some(records) = bytes.get(from..from + length as usize) else { break };
-            if length as usize > BATCH_MAX * RECORD || crc32fast::hash(records) != crc {
-                break;
-            }
-            for record in records.chunks_exact(RECORD) {
-                let field = |i: usize| {
-                    u32::from_le_bytes([record[i], record[i + 1], record[i + 2], record[i + 3]])
-                };
-                if self.count < SAMPLES_MAX && field(4) > 0 {
-                    self.insert((field(0), field(4)), field(8), Sample(field(12)));
+        let (mut at, mut damaged) = (0, 0);
+        while at < bytes.len() {
+            if let Some(records) = batch_at(bytes, at) {
+                for record in records.chunks_exact(RECORD) {
+                    let field = |i: usize| {
+                        u32::from_le_bytes([record[i], record[i + 1], record[i + 2], record[i + 3]])
+                    };
+                    if field(4) > 0 {
+                        self.insert((field(0), field(4)), field(8), Sample(field(12)));
+                    }
                 }
+                at += BATCH_HEADER + records.len();
+                continue;
             }
-            at = from + length as usize;
+            let rest = &bytes[at + 1..];
+            let next = memchr::memmem::find(rest, &MAGIC.to_le_bytes());
+            let skipped = next.map_or(bytes.len() - at, |next| next + 1);
+            damaged += skipped;
+            at += skipped;
         }
-        at
+        damaged
     }
 }
 
-fn old(path: &Path) -> PathBuf {
-    path.with_extension("old")
+/// The records of the batch that begins at a byte, if there is one and it is whole.
+fn batch_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
+    let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
+    let length = word(at + 4)? as usize;
+    if word(at)? != MAGIC || length > BATCH_MAX * RECORD {
+        return None;
+    }
+    let records = bytes.get(at + BATCH_HEADER..at + BATCH_HEADER + length)?;
+    (crc32fast::hash(records) == word(at + 8)?).then_some(records)
 }
 
 fn put_record(metric: u32, every: u32, time: u32, sample: Sample, out: &mut Vec<u8>) {
@@ -247,7 +333,7 @@ fn put_record(metric: u32, every: u32, time: u32, sample: Sample, out: &mut Vec<
     }
 }
 
-fn write_batches(file: &mut File, records: &[u8]) -> io::Result<()> {
+fn batches(records: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(records.len() + 64);
     for batch in records.chunks(BATCH_MAX * RECORD) {
         out.extend_from_slice(&MAGIC.to_le_bytes());
@@ -255,7 +341,7 @@ fn write_batches(file: &mut File, records: &[u8]) -> io::Result<()> {
         out.extend_from_slice(&crc32fast::hash(batch).to_le_bytes());
         out.extend_from_slice(batch);
     }
-    file.write_all(&out)
+    out
 }
 
 #[cfg(test)]
@@ -269,6 +355,10 @@ mod tests {
         seen
     }
 
+    fn logs(directory: &Path) -> usize {
+        fs::read_dir(directory).unwrap().count()
+    }
+
     #[test]
     fn logged_samples_are_there_after_a_restart_until_flushed() {
         let dir = tempfile::tempdir().unwrap();
@@ -277,7 +367,7 @@ mod tests {
             let late = Late::open(dir.path()).unwrap();
             late.add((1, 1), 100, sample, 0);
             late.write().unwrap();
-            late.take().unwrap();
+            late.take();
             late.add((1, 1), 101, sample, 0);
             late.write().unwrap();
             assert_eq!(seen(&late), [(100, sample), (101, sample)]);
@@ -286,11 +376,15 @@ mod tests {
             let late = Late::open(dir.path()).unwrap();
             assert_eq!(seen(&late), [(100, sample), (101, sample)]);
             assert!(late.wants_flush(0, 1_000_000));
+            assert_eq!(late.highest_metric(), 1);
         }
         let late = Late::open(dir.path()).unwrap();
-        late.take().unwrap();
+        late.take();
         late.flushed();
+        assert_eq!(logs(dir.path()), 2, "kept until the tiers above are up to date");
+        late.drop_flushed();
         drop(late);
+        assert_eq!(logs(dir.path()), 0);
         assert_eq!(seen(&Late::open(dir.path()).unwrap()), []);
     }
 
@@ -298,29 +392,43 @@ mod tests {
     fn a_failed_flush_loses_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let late = Late::open(dir.path()).unwrap();
+        late.add((1, 1), 99, Sample::normal(0.0), 0);
         late.add((1, 1), 100, Sample::normal(1.0), 0);
-        late.take().unwrap();
+        late.take();
         late.add((1, 1), 101, Sample::normal(2.0), 0);
-        late.failed(0);
-        assert_eq!(seen(&late).len(), 2);
-        late.take().unwrap();
+        late.failed(0, &|_, time| time == 99);
+        late.drop_flushed();
+        assert_eq!(seen(&late), [(100, Sample::normal(1.0)), (101, Sample::normal(2.0))]);
+        late.take();
         drop(late);
-        assert_eq!(seen(&Late::open(dir.path()).unwrap()).len(), 2);
+        assert_eq!(seen(&Late::open(dir.path()).unwrap()).len(), 3);
     }
 
     #[test]
-    fn a_torn_end_costs_the_last_batch() {
-        let dir = tempfile::tempdir().unwrap();
-        {
+    fn a_torn_end_costs_the_last_batch_and_a_flipped_bit_its_own() {
+        let one = BATCH_HEADER + RECORD;
+        for (spoil, left) in [
+            (
+                (|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 3)) as fn(&mut Vec<u8>),
+                [100, 101],
+            ),
+            (|bytes| bytes[BATCH_HEADER + RECORD + 20] ^= 4, [100, 102]),
+            (|bytes| bytes[..5].fill(0), [101, 102]),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
             let late = Late::open(dir.path()).unwrap();
-            late.add((1, 1), 100, Sample::normal(1.0), 0);
-            late.write().unwrap();
-            late.add((1, 1), 101, Sample::normal(1.0), 0);
-            late.write().unwrap();
+            for time in 100..103 {
+                late.add((1, 1), time, Sample::normal(1.0), 0);
+                late.write().unwrap();
+            }
+            let path = dir.path().join(files::late_name(0));
+            let mut bytes = fs::read(&path).unwrap();
+            assert_eq!(bytes.len(), 3 * one);
+            spoil(&mut bytes);
+            fs::write(&path, &bytes).unwrap();
+            let times: Vec<u32> =
+                seen(&Late::open(dir.path()).unwrap()).into_iter().map(|(time, _)| time).collect();
+            assert_eq!(times, left);
         }
-        let path = dir.path().join(files::LATE);
-        let bytes = fs::read(&path).unwrap();
-        fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
-        assert_eq!(seen(&Late::open(dir.path()).unwrap()), [(100, Sample::normal(1.0))]);
     }
 }

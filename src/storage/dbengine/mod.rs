@@ -9,8 +9,8 @@
 //!
 //! Every file is described byte by byte in `docs/formats/dbengine.md`, with its recovery rule.
 //!
-//! Threads: `DBENGINE[sync]` seals rows, writes the late log and puts what is written on the disk; `DBENGINE[flush]` makes,
-//! merges and deletes segments. Writers and readers run on their callers' threads and wait for neither.
+//! Threads: `DBENGINE[seal]` seals rows and hands late samples to the kernel; `DBENGINE[sync]` puts what is written on the
+//! disk, however long that takes; `DBENGINE[flush]` makes, merges and deletes segments. Writers and readers run on their callers' threads and wait for neither.
 
 pub mod codec;
 pub mod catalog;

@@ -102,7 +102,11 @@ impl SegmentWriter {
         let mut trailer = [0u8; TRAILER];
         trailer[..8].copy_from_slice(END_MAGIC);
         trailer[8..16].copy_from_slice(&self.at.to_le_bytes());
-        trailer[16..24].copy_from_slice(&(self.index.len() as u64).to_le_bytes());
+        let entries = u32::try_from(self.index.len()).map_err(io::Error::other)?;
+        trailer[16..20].copy_from_slice(&entries.to_le_bytes());
+        // Sorted by metric, so the last one's is the highest.
+        let highest = self.index.last().map_or(0, |entry| entry[0]);
+        trailer[20..24].copy_from_slice(&highest.to_le_bytes());
         trailer[24..28].copy_from_slice(&crc.finalize().to_le_bytes());
         let own = crc32fast::hash(&trailer[..28]);
         trailer[28..].copy_from_slice(&own.to_le_bytes());
@@ -204,20 +208,35 @@ impl Segment {
         })
     }
 
-    /// The index's place, if trailer and index are whole.
-    fn mapped_index(&self) -> Option<(usize, usize)> {
+    /// The end of the file, if it is as it was written: where the index begins, its entries, its checksum, and the
+    /// highest metric number in it.
+    fn trailer(&self) -> Option<(usize, usize, u32, u32)> {
         let at = self.map.len().checked_sub(TRAILER)?;
         let trailer = self.map.get(at..)?;
         if &trailer[..8] != END_MAGIC || u32_at(trailer, 28)? != crc32fast::hash(&trailer[..28]) {
             return None;
         }
         let offset = usize::try_from(u64_at(trailer, 8)?).ok()?;
-        let entries = usize::try_from(u64_at(trailer, 16)?).ok()?;
-        if offset.checked_add(entries.checked_mul(ENTRY)?)? != at {
-            return None;
+        let entries = u32_at(trailer, 16)? as usize;
+        let fits = offset.checked_add(entries.checked_mul(ENTRY)?)? == at;
+        fits.then_some((offset, entries, u32_at(trailer, 24)?, u32_at(trailer, 20)?))
+    }
+
+    /// The index's place, if trailer and index are whole.
+    fn mapped_index(&self) -> Option<(usize, usize)> {
+        let (offset, entries, checksum, _) = self.trailer()?;
+        let index = self.map.get(offset..offset + entries * ENTRY)?;
+        (crc32fast::hash(index) == checksum).then_some((offset, entries))
+    }
+
+    /// The highest metric number among its pages. Costs a look at the end of the file, unless that is damaged.
+    pub(super) fn highest_metric(&self) -> u32 {
+        match self.trailer() {
+            Some((.., highest)) => highest,
+            None => {
+                self.entries().checked_sub(1).and_then(|last| self.entry(last)).map_or(0, |e| e[0])
+            }
         }
-        let whole = crc32fast::hash(self.map.get(offset..at)?) == u32_at(trailer, 24)?;
-        whole.then_some((offset, entries))
     }
 
     /// All pages whose checksum holds, found without the index.

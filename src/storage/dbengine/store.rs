@@ -5,14 +5,15 @@
 //! crashing in between are all harmless.
 //!
 //! Locks: the list of segments of a tier (taken by readers to copy it, by the flush thread to change it), then those of
-//! `hot`, `late` and `catalog`. None is held during disk writes.
+//! `hot`, `late` and `catalog`. None that a writer or reader takes is held during disk writes, the catalog's excepted.
+//! Readers look at late samples, then at hot rows, then at segments: samples move in that direction only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -22,7 +23,7 @@ use super::codec::{self, Effort};
 use super::files::{self, SegmentName, tier_directory};
 use super::hot::{Block, COLUMNS, Hot, Place, ROWS, block_of};
 use super::late::Late;
-use super::segment::{PageKey, Segment, SegmentWriter};
+use super::segment::{OpenError, PageKey, Segment, SegmentWriter};
 use super::tiers::{self, Sum};
 use crate::base::ids::MachineGuid;
 use crate::base::number::Sample;
@@ -39,6 +40,8 @@ const WINDOW: i64 = 12 * ROWS as i64;
 const MERGE_AT: usize = 12;
 /// Merging stops below the largest size a segment's offsets reach.
 const MERGE_BYTES_MAX: u64 = 3 << 30;
+/// A merge that failed is tried again after this.
+const MERGE_AGAIN_US: i64 = 60 * 1_000_000;
 /// Late samples are flushed when the oldest is this old.
 const LATE_AGE_US: i64 = 60 * 1_000_000;
 /// Files deleted for retention in one round: a store that was just copied loses nothing at once.
@@ -74,6 +77,37 @@ pub enum StoreError {
     Catalog(#[from] CatalogError),
 }
 
+/// What higher tiers are to be brought up to.
+#[derive(Clone, Debug)]
+struct Span {
+    every: u32,
+    metrics: Vec<u32>,
+    after: i64,
+    until: i64,
+}
+
+/// What the service threads do that a disk can refuse.
+#[derive(Clone, Copy, Debug)]
+enum Chore {
+    Open = 1,
+    Write = 2,
+    Sync = 4,
+    Flush = 8,
+    Merge = 16,
+}
+
+impl Chore {
+    fn verb(self) -> &'static str {
+        match self {
+            Chore::Open => "make hot blocks",
+            Chore::Write => "write late samples",
+            Chore::Sync => "sync",
+            Chore::Flush => "flush",
+            Chore::Merge => "merge",
+        }
+    }
+}
+
 struct Tier {
     directory: PathBuf,
     settings: TierSettings,
@@ -93,11 +127,14 @@ pub struct Store {
     next_sequence: AtomicU64,
     /// Raised with every change of a segment list.
     generation: AtomicU64,
-    /// A flush has succeeded in this run: retention may begin.
+    /// A block of this run was flushed: retention may begin.
     settled: AtomicBool,
-    /// The disk refused the last write: said once, until it works again.
-    failing: AtomicBool,
-    last_sync_us: Mutex<i64>,
+    /// The chores that failed the last time, a bit each: said once, until all of them work again.
+    failing: AtomicU32,
+    /// Monotonic microseconds before which no merge is tried.
+    merge_after_us: AtomicI64,
+    /// Spans whose points could not be written to the higher tiers.
+    underived: Mutex<Vec<Span>>,
     _lock: File,
 }
 
@@ -107,6 +144,14 @@ impl Store {
             let path = path.to_owned();
             move |source| StoreError::Directory { path, source }
         };
+        let first = tier_directory(&settings.cache, 0);
+        fs::create_dir_all(&first).map_err(failed(&first))?;
+        // Before anything is touched: another agent may be at work in there.
+        let lock_path = first.join(files::LOCK);
+        let lock = files::create(&lock_path).map_err(failed(&lock_path))?;
+        if !sys::try_lock(&lock).map_err(failed(&lock_path))? {
+            return Err(StoreError::Locked(first));
+        }
         let mut tiers = Vec::new();
         let mut grouping = 1u32;
         let mut highest = 0;
@@ -123,24 +168,29 @@ impl Store {
                 segments: RwLock::new(segments),
             });
         }
-        let first = tier_directory(&settings.cache, 0);
-        let lock_path = first.join(files::LOCK);
-        let lock = files::create(&lock_path).map_err(failed(&lock_path))?;
-        if !sys::try_lock(&lock).map_err(failed(&lock_path))? {
-            return Err(StoreError::Locked(first));
-        }
+        let catalog = Catalog::open(&first)?;
+        let hot = Hot::open(&first).map_err(failed(&first))?;
+        let late = Late::open(&first).map_err(failed(&first))?;
+        // The catalog may have lost what the samples were stored under: those numbers stay unused.
+        let in_segments = tiers.iter().flat_map(|tier| {
+            let segments = tier.segments.read();
+            segments.iter().map(|segment| segment.highest_metric()).max()
+        });
+        let used = in_segments.chain([hot.highest_metric(), late.highest_metric()]).max();
+        catalog.reserve(used.unwrap_or(0));
         Ok(Arc::new(Store {
             tiers,
-            catalog: Catalog::open(&first)?,
-            hot: Hot::open(&first).map_err(failed(&first))?,
-            late: Late::open(&first).map_err(failed(&first))?,
+            catalog,
+            hot,
+            late,
             clock,
             sync_every_us: settings.sync_every.max(1) * 1_000_000,
             next_sequence: AtomicU64::new(highest + 1),
             generation: AtomicU64::new(1),
             settled: AtomicBool::new(false),
-            failing: AtomicBool::new(false),
-            last_sync_us: Mutex::new(0),
+            failing: AtomicU32::new(0),
+            merge_after_us: AtomicI64::new(i64::MIN),
+            underived: Mutex::default(),
             _lock: lock,
         }))
     }
@@ -185,17 +235,25 @@ impl Store {
 
     // --- threads ---------------------------------------------------------------------------------
 
-    /// Starts both service threads; they end with `stop`. Afterwards call [`Store::close`].
+    /// Starts the service threads; they end with `stop`. Afterwards call [`Store::close`].
     pub fn start(
         self: &Arc<Self>,
         stop: &StopToken,
     ) -> io::Result<Vec<std::thread::JoinHandle<()>>> {
+        let (seal, seal_stop) = (Arc::clone(self), stop.child());
         let (sync, sync_stop) = (Arc::clone(self), stop.child());
         let (flush, flush_stop) = (Arc::clone(self), stop.child());
+        let sync_every = Duration::from_micros(self.sync_every_us.unsigned_abs());
         Ok(vec![
+            threads::spawn("DBENGINE[seal]", move || {
+                while !seal_stop.wait(Duration::from_millis(250)) {
+                    seal.keep_safe();
+                }
+            })?,
             threads::spawn("DBENGINE[sync]", move || {
-                while !sync_stop.wait(Duration::from_millis(250)) {
-                    sync.keep_safe();
+                // Early enough for what takes time.
+                while !sync_stop.wait(sync_every * 3 / 4) {
+                    sync.sync();
                 }
             })?,
             threads::spawn("DBENGINE[flush]", move || {
@@ -206,43 +264,44 @@ impl Store {
         ])
     }
 
-    /// Seals rows, writes the late log, and every `sync every` seconds puts all of it on the disk.
+    /// Seals and checks rows, and hands late samples to the kernel: after this a kill costs nothing.
     pub fn keep_safe(&self) {
         self.hot.seal(self.clock.now_seconds().0);
-        let mut result = self.late.write();
-        let now = self.clock.monotonic_us();
-        let due = {
-            let mut last = self.last_sync_us.lock();
-            let due = now - *last >= self.sync_every_us;
-            if due {
-                *last = now;
-            }
-            due
-        };
-        if due {
-            result = result.and_then(|()| self.sync());
-        }
-        self.report("write", result);
+        self.report(Chore::Write, self.late.write());
+        self.report(Chore::Open, self.hot.refused());
     }
 
-    fn sync(&self) -> io::Result<()> {
-        self.catalog.sync()?;
+    /// Puts everything on the disk: after this a power cut costs nothing. A part that fails does not hold up the others.
+    pub fn sync(&self) {
+        let _ = self.hot.rescue();
+        self.report(Chore::Open, self.hot.refused());
+        // Numbers first, then what is stored under them, then the names of new files.
+        let mut result = self.catalog.sync();
         for block in self.hot.all_blocks() {
-            block.sync()?;
+            result = result.and(block.sync());
         }
-        self.late.sync()
+        result = result.and(self.late.sync());
+        for tier in &self.tiers {
+            result = result.and(files::sync_directory(&tier.directory.join(files::LOCK)));
+        }
+        self.report(Chore::Sync, result);
     }
 
     /// One round of flushing, merging and deleting.
     pub fn chores(&self, stop: &StopToken) {
-        let flushed = self.flush_due(false);
-        self.report("flush", flushed);
-        while !stop.is_stopped() {
+        self.report(Chore::Flush, self.flush_due(false));
+        let now = self.clock.monotonic_us();
+        while !stop.is_stopped() && now >= self.merge_after_us.load(Ordering::Relaxed) {
             match self.merge_one() {
                 Ok(true) => {}
-                Ok(false) => break,
+                Ok(false) => {
+                    self.report(Chore::Merge, Ok(()));
+                    break;
+                }
                 Err(error) => {
-                    self.report("merge", Err(error));
+                    // A merge needs room: trying all the time would take it from those that need less.
+                    self.merge_after_us.store(now + MERGE_AGAIN_US, Ordering::Relaxed);
+                    self.report(Chore::Merge, Err(error));
                     break;
                 }
             }
@@ -250,32 +309,35 @@ impl Store {
         if self.settled.load(Ordering::Acquire) {
             self.delete_old();
         }
-        let dropped = self.late.take_dropped();
-        if dropped > 0 {
-            log::error!("DBENGINE: {dropped} late samples were dropped: the disk takes none");
+        let (late, blocks) = (self.late.take_dropped(), self.hot.take_dropped());
+        if late > 0 || blocks > 0 {
+            log::error!(
+                "DBENGINE: the disk takes none for too long: {late} late samples and {blocks} blocks in memory were dropped"
+            );
         }
     }
 
     /// Flushes everything, for a clean stop. The store must not be written afterwards.
     pub fn close(&self) -> io::Result<()> {
         self.hot.seal_all();
-        let flushed = self.flush_due(true);
-        self.report("flush", flushed);
-        self.sync()?;
+        self.report(Chore::Flush, self.flush_due(true));
+        self.sync();
         self.catalog.close()
     }
 
-    fn report(&self, what: &str, result: io::Result<()>) {
+    fn report(&self, chore: Chore, result: io::Result<()>) {
+        let bit = chore as u32;
         match result {
             Ok(()) => {
-                if self.failing.swap(false, Ordering::AcqRel) {
+                if self.failing.fetch_and(!bit, Ordering::AcqRel) == bit {
                     log::info!("DBENGINE: the disk takes writes again");
                 }
             }
             Err(error) => {
-                if !self.failing.swap(true, Ordering::AcqRel) {
+                if self.failing.fetch_or(bit, Ordering::AcqRel) == 0 {
                     log::error!(
-                        "DBENGINE: cannot {what} in '{}': {error}. Collecting goes on; it will be tried again.",
+                        "DBENGINE: cannot {} in '{}': {error}. Collecting goes on; it will be tried again.",
+                        chore.verb(),
                         self.hot.directory.display()
                     );
                 }
@@ -289,21 +351,40 @@ impl Store {
     pub fn flush_due(&self, everything: bool) -> io::Result<()> {
         let mut due: BTreeMap<(u32, u32), Vec<Arc<Block>>> = BTreeMap::new();
         for block in self.hot.all_blocks() {
-            if block.is_sealed() && !block.flushed.load(Ordering::Acquire) {
+            if block.is_sealed() && !block.derived.load(Ordering::Acquire) {
                 due.entry((block.name.every, block.name.block)).or_default().push(block);
             }
         }
+        let age = if everything { i64::MIN } else { LATE_AGE_US };
+        let late_is_due = self.late.wants_flush(self.clock.monotonic_us(), age);
+        if due.is_empty() && !late_is_due && self.underived.lock().is_empty() {
+            return Ok(());
+        }
+        // A segment outlives everything, so the numbers in it must.
+        self.catalog.sync()?;
+        self.derive_again()?;
         for ((every, number), blocks) in due {
+            let regular = blocks.iter().any(|block| !block.recovered);
             self.flush_blocks(every, number, &blocks)?;
-            self.settled.store(true, Ordering::Release);
+            self.settled.fetch_or(regular, Ordering::AcqRel);
         }
         self.hot.drop_flushed();
-        if self
-            .late
-            .wants_flush(self.clock.monotonic_us(), if everything { i64::MIN } else { LATE_AGE_US })
-        {
+        if late_is_due {
             self.flush_late()?;
-            self.settled.store(true, Ordering::Release);
+        }
+        self.late.drop_flushed();
+        Ok(())
+    }
+
+    /// Brings the higher tiers up to what they could not be brought up to before. While there is something left, the
+    /// logs of late samples stay, so that a restart does it too.
+    fn derive_again(&self) -> io::Result<()> {
+        let spans = std::mem::take(&mut *self.underived.lock());
+        for (number, span) in spans.iter().enumerate() {
+            if let Err(error) = self.derive(span) {
+                self.underived.lock().extend_from_slice(&spans[number..]);
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -311,6 +392,23 @@ impl Store {
     /// All blocks of one span become one segment.
     fn flush_blocks(&self, every: u32, number: u32, blocks: &[Arc<Block>]) -> io::Result<()> {
         let first_ordinal = i64::from(number) * i64::from(ROWS) + 1;
+        let metrics = self.write_blocks(every, first_ordinal, blocks)?;
+        let after = (first_ordinal - 1) * i64::from(every);
+        let until = (first_ordinal + i64::from(ROWS) - 1) * i64::from(every);
+        self.derive(&Span { every, metrics, after, until })?;
+        for block in blocks {
+            block.derived.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Writes the segment, unless that was done and only the rest failed; gives the metrics in it.
+    fn write_blocks(
+        &self,
+        every: u32,
+        first_ordinal: i64,
+        blocks: &[Arc<Block>],
+    ) -> io::Result<Vec<u32>> {
         let window = window_of(first_ordinal);
         let name = SegmentName { every, window, sequence: self.sequence(), level: 0 };
         let known = self.segments_in(0, every, window);
@@ -319,6 +417,7 @@ impl Store {
         let mut columns: [Vec<Sample>; 16] = Default::default();
         let mut payload = Vec::new();
         for block in blocks {
+            let written = block.flushed.load(Ordering::Acquire);
             for first_column in (0..COLUMNS).step_by(16) {
                 if (first_column..first_column + 16).all(|column| block.metric(column).is_none()) {
                     continue;
@@ -327,6 +426,10 @@ impl Store {
                 for (offset, slots) in columns.iter_mut().enumerate() {
                     let Some(metric) = block.metric(first_column + offset) else { continue };
                     if slots.iter().all(|sample| sample.is_empty()) {
+                        continue;
+                    }
+                    metrics.push(metric);
+                    if written {
                         continue;
                     }
                     // Late samples of these slots, flushed already, came after the row was sealed.
@@ -338,32 +441,42 @@ impl Store {
                         page_key(metric, first_ordinal + from as i64, every, slots.len()),
                         &payload,
                     )?;
-                    metrics.push(metric);
                 }
             }
         }
-        let until = (first_ordinal + i64::from(ROWS) - 1) * i64::from(every);
         self.publish(0, writer, name)?;
         for block in blocks {
             block.flushed.store(true, Ordering::Release);
         }
         metrics.sort_unstable();
         metrics.dedup();
-        let after = (first_ordinal - 1) * i64::from(every);
-        self.derive(every, &metrics, after, until)
+        Ok(metrics)
     }
 
     fn flush_late(&self) -> io::Result<()> {
-        let taken = self.late.take()?;
-        let result = self.write_late(&taken);
+        let taken = self.late.take();
+        let mut done = BTreeSet::new();
+        let result = self.write_late(&taken, &mut done);
         match result {
             Ok(()) => self.late.flushed(),
-            Err(_) => self.late.failed(self.clock.monotonic_us()),
+            Err(_) => {
+                let is_done = |(_, every): super::late::Series, time: u32| {
+                    let window = window_of(i64::from(time) / i64::from(every.max(1)));
+                    done.contains(&(every, window))
+                };
+                self.late.failed(self.clock.monotonic_us(), &is_done);
+            }
         }
-        result
+        result?;
+        self.derive_again()
     }
 
-    fn write_late(&self, samples: &super::late::Samples) -> io::Result<()> {
+    /// One segment per interval and window, each of which is noted in `done` and is to be derived from then.
+    fn write_late(
+        &self,
+        samples: &super::late::Samples,
+        done: &mut BTreeSet<(u32, u32)>,
+    ) -> io::Result<()> {
         // By interval and window, then by metric, then by time.
         let mut sorted: BTreeMap<(u32, u32), BTreeMap<u32, BTreeMap<i64, Sample>>> =
             BTreeMap::new();
@@ -396,15 +509,17 @@ impl Store {
             self.publish(0, writer, name)?;
             let metrics: Vec<u32> = metrics.into_keys().collect();
             let every_s = i64::from(every);
-            self.derive(every, &metrics, (first - 1) * every_s, last * every_s)?;
+            let (after, until) = ((first - 1) * every_s, last * every_s);
+            self.underived.lock().push(Span { every, metrics, after, until });
+            done.insert((every, window));
         }
         Ok(())
     }
 
     /// Derives the points of all higher tiers that touch the span `after..=until` (seconds). One that reaches beyond it
     /// comes out as far as there are samples, and again when there are more: nobody knows whether there will be.
-    fn derive(&self, every: u32, metrics: &[u32], after: i64, until: i64) -> io::Result<()> {
-        let (mut after, mut until) = (after, until);
+    fn derive(&self, span: &Span) -> io::Result<()> {
+        let Span { every, ref metrics, mut after, mut until } = *span;
         for tier in 1..self.tiers.len() {
             let point_every = i64::from(every) * i64::from(self.tiers[tier].grouping);
             let Ok(tier_every) = u32::try_from(point_every) else { return Ok(()) };
@@ -452,7 +567,7 @@ impl Store {
                 self.samples(
                     metric,
                     every,
-                    None,
+                    Sources::Segments,
                     after,
                     until,
                     &mut scratch,
@@ -470,11 +585,19 @@ impl Store {
                     }
                 });
             }
-            let points: Vec<TierPoint> = sums
+            let mut points: Vec<TierPoint> = sums
                 .iter()
                 .zip(from..)
                 .map(|(sum, ordinal)| sum.point(UnixSeconds(ordinal * point_every)))
                 .collect();
+            // The tier below may have been trimmed meanwhile: what is known of more samples stays.
+            self.points(metric, tier, tier_every, after, until, &mut |known| {
+                if let Some(point) = points.get_mut(index(known.end.0))
+                    && known.count > point.count
+                {
+                    *point = known;
+                }
+            });
             let held = |point: &TierPoint| point.count > 0;
             let (Some(start), Some(end)) =
                 (points.iter().position(held), points.iter().rposition(held))
@@ -601,7 +724,7 @@ impl Store {
         }
         self.generation.fetch_add(1, Ordering::AcqRel);
         for input in inputs {
-            fs::remove_file(input.path())?;
+            remove(input.path());
         }
         Ok(())
     }
@@ -655,7 +778,7 @@ impl Store {
         &self,
         metric: u32,
         every: u32,
-        place: Option<&Place>,
+        sources: Sources<'_>,
         after: i64,
         until: i64,
         scratch: &mut Scratch,
@@ -667,29 +790,32 @@ impl Store {
         if last < first {
             return;
         }
-        let all = self.tiers[0].segments.read().clone();
         scratch.late.clear();
-        self.late.read((metric, every), &mut |time, sample| {
-            let ordinal = i64::from(time) / every_s;
-            if (first..=last).contains(&ordinal) {
-                scratch.late.push((ordinal, sample));
-            }
-        });
         scratch.hot.clear();
-        self.hot.blocks_of(metric, place, &mut |block, column| {
-            if block.name.every != every
-                || block.first() > last
-                || block.first() + i64::from(ROWS) <= first
-            {
-                return;
-            }
-            for row in 0..ROWS {
-                let sample = block.get(row, column);
-                if !sample.is_empty() {
-                    scratch.hot.push((block.first() + i64::from(row), sample));
+        if let Sources::All(place) = sources {
+            self.late.read((metric, every), &mut |time, sample| {
+                let ordinal = i64::from(time) / every_s;
+                if (first..=last).contains(&ordinal) {
+                    scratch.late.push((ordinal, sample));
                 }
-            }
-        });
+            });
+            self.hot.blocks_of(metric, place, &mut |block, column| {
+                if block.name.every != every
+                    || block.first() > last
+                    || block.first() + i64::from(ROWS) <= first
+                {
+                    return;
+                }
+                for row in 0..ROWS {
+                    let sample = block.get(row, column);
+                    if !sample.is_empty() {
+                        scratch.hot.push((block.first() + i64::from(row), sample));
+                    }
+                }
+            });
+        }
+        // Last of all: what leaves the others meanwhile is in a segment by then.
+        let all = self.tiers[0].segments.read().clone();
         let mut base = first;
         while base <= last {
             let window = window_of(base);
@@ -770,15 +896,10 @@ impl Store {
         every: u32,
         place: Option<&Place>,
     ) -> Option<(i64, i64)> {
-        let segments = self.tiers[0].segments.read().clone();
-        let spans = || segments.iter().filter_map(|segment| segment.span(metric));
         let mut span: Option<(i64, i64)> = None;
         let mut widen = |from: i64, to: i64| {
             span = Some(span.map_or((from, to), |(a, b)| (a.min(from), b.max(to))))
         };
-        for (from, to) in spans() {
-            widen(i64::from(from), i64::from(to));
-        }
         self.late.read((metric, every), &mut |time, _| widen(i64::from(time), i64::from(time)));
         self.hot.blocks_of(metric, place, &mut |block, column| {
             let every = i64::from(block.name.every);
@@ -790,8 +911,22 @@ impl Store {
                 );
             }
         });
+        // Last of all, as when reading.
+        let segments = self.tiers[0].segments.read().clone();
+        for (from, to) in segments.iter().filter_map(|segment| segment.span(metric)) {
+            widen(i64::from(from), i64::from(to));
+        }
         span
     }
+}
+
+/// Where samples are looked for.
+#[derive(Clone, Copy)]
+enum Sources<'a> {
+    /// Everywhere; in the hot blocks first where the metric is being written.
+    All(Option<&'a Place>),
+    /// In segments alone: what is elsewhere is derived when it becomes one.
+    Segments,
 }
 
 /// Kept between windows so that a long read allocates once.
@@ -917,6 +1052,13 @@ fn other_interval(
     });
 }
 
+/// Removes what is of no use; it does no harm where it stays.
+fn remove(path: &Path) {
+    if let Err(error) = fs::remove_file(path) {
+        log::error!("DBENGINE: cannot remove '{}': {error}", path.display());
+    }
+}
+
 /// All segments of a directory. What an interrupted merge left behind is removed, what cannot be read set aside.
 fn open_segments(directory: &Path) -> io::Result<Vec<Arc<Segment>>> {
     let mut names = Vec::new();
@@ -924,7 +1066,7 @@ fn open_segments(directory: &Path) -> io::Result<Vec<Arc<Segment>>> {
         let path = entry?.path();
         let Some(file_name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         if file_name.ends_with(".tmp") {
-            fs::remove_file(&path)?;
+            remove(&path);
         } else if let Some(name) = SegmentName::parse(file_name) {
             names.push((name, path));
         }
@@ -940,12 +1082,15 @@ fn open_segments(directory: &Path) -> io::Result<Vec<Arc<Segment>>> {
             && Segment::open(&directory.join(into.file_name()), *into)
                 .is_ok_and(|segment| segment.is_whole())
         {
-            fs::remove_file(path)?;
+            remove(path);
             continue;
         }
         match Segment::open(path, *name) {
             Ok(segment) => segments.push(Arc::new(segment)),
-            Err(error) => files::set_aside(path, &error),
+            Err(OpenError::NotASegment) => files::set_aside(path, &OpenError::NotASegment),
+            Err(OpenError::Io(error)) => {
+                log::error!("DBENGINE: cannot read '{}': {error}", path.display());
+            }
         }
     }
     segments.sort_by_key(|segment| order(&segment.name));
@@ -1016,7 +1161,7 @@ impl StoreWriter {
             return;
         }
         let now = self.store.clock.now_seconds().0 / self.every;
-        self.block = self.place.group.block_for(&self.store.hot.directory, ordinal, now);
+        self.block = self.place.group.block_for(&self.store.hot, ordinal, now);
         if let Some(block) = &self.block
             && block.put(ordinal, usize::from(self.place.column), sample)
         {
@@ -1033,7 +1178,7 @@ impl StoreWriter {
 
 impl Drop for StoreWriter {
     fn drop(&mut self) {
-        self.place.group.give_back(self.place.column);
+        self.store.hot.give_back(self.metric, &self.place);
     }
 }
 
@@ -1074,7 +1219,7 @@ impl Reader for StoreReader {
         self.store.samples(
             self.metric,
             self.every,
-            self.place.as_ref(),
+            Sources::All(self.place.as_ref()),
             after,
             until,
             &mut Scratch::default(),
