@@ -148,6 +148,8 @@ pub(super) struct Segment {
     pub(super) name: SegmentName,
     path: PathBuf,
     map: Mmap,
+    /// When its newest samples were flushed, in unix seconds, if that was in this run; else 0.
+    flushed_s: i64,
     /// Found and checked at the first question, so that opening a store costs nothing per metric.
     index: OnceLock<Index>,
     /// A page was damaged: said once per segment.
@@ -181,7 +183,16 @@ impl Segment {
             return Err(OpenError::NotASegment);
         }
         let complained = AtomicBool::new(false);
-        Ok(Segment { name, path: path.to_owned(), map, index: OnceLock::new(), complained })
+        let (path, index) = (path.to_owned(), OnceLock::new());
+        Ok(Segment { name, path, map, flushed_s: 0, index, complained })
+    }
+
+    pub(super) fn flushed_at(self, flushed_s: i64) -> Segment {
+        Segment { flushed_s, ..self }
+    }
+
+    pub(super) fn flushed_s(&self) -> i64 {
+        self.flushed_s
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -44,6 +44,9 @@ const MERGE_BYTES_MAX: u64 = 3 << 30;
 const MERGE_AGAIN_US: i64 = 60 * 1_000_000;
 /// Late samples are flushed when the oldest is this old.
 const LATE_AGE_US: i64 = 60 * 1_000_000;
+/// Samples that arrive older than the retention allows are kept so long all the same: somebody has just brought them, to look
+/// at them or to pass them on. The limit of size holds for them too.
+const LATE_KEPT_S: i64 = 3600;
 /// Files deleted for retention in one round: a store that was just copied loses nothing at once.
 const DELETE_PER_ROUND: usize = 1;
 
@@ -620,6 +623,7 @@ impl Store {
         }
         let path = writer.finish()?;
         let segment = Segment::open(&path, name).map_err(io::Error::other)?;
+        let segment = segment.flushed_at(self.clock.now_seconds().0);
         let mut segments = self.tiers[tier].segments.write();
         segments.push(Arc::new(segment));
         segments.sort_by_key(|segment| order(&segment.name));
@@ -715,7 +719,9 @@ impl Store {
             }
         }
         let path = writer.finish()?;
-        let merged = Arc::new(Segment::open(&path, name).map_err(io::Error::other)?);
+        let merged = Segment::open(&path, name).map_err(io::Error::other)?;
+        let newest = inputs.iter().map(|segment| segment.flushed_s()).max().unwrap_or(0);
+        let merged = Arc::new(merged.flushed_at(newest));
         {
             let mut segments = self.tiers[tier].segments.write();
             segments.retain(|segment| !inputs.iter().any(|input| Arc::ptr_eq(input, segment)));
@@ -746,10 +752,11 @@ impl Store {
                         .iter()
                         .min_by_key(|segment| window_end(&segment.name))
                         .filter(|segment| {
-                            let age = now - window_end(&segment.name);
-                            too_large
-                                || (tier.settings.seconds_max > 0
-                                    && age > tier.settings.seconds_max)
+                            let seconds_max = tier.settings.seconds_max;
+                            let too_old = seconds_max > 0
+                                && now - window_end(&segment.name) > seconds_max
+                                && now - segment.flushed_s() > LATE_KEPT_S;
+                            too_large || too_old
                         })
                         .cloned()
                 };
@@ -1525,6 +1532,37 @@ mod tests {
         }
         assert!(store.disk_bytes()[0] <= 40_000);
         assert!(metric.reader.retention().unwrap().0 > first_before);
+    }
+
+    #[test]
+    fn old_samples_that_just_arrived_are_not_thrown_away_at_once() {
+        let mut rig = Rig::new(1, 1);
+        rig.store().close().unwrap();
+        rig.metrics.clear();
+        rig.store = None;
+        let mut short = settings(rig.cache.path());
+        short.tiers[0].seconds_max = 86_400;
+        let store = Store::open(&short, rig.clock.clone()).unwrap();
+        let mut metric = StorageEngine::open(&store, &key(0), rig.every).unwrap();
+        let year_ago = T0 - 365 * 86_400;
+        for second in 1..=100 {
+            metric.writer.store(UnixSeconds(year_ago + second), Sample::normal(1.0));
+        }
+        let mut held = |minutes: i64| {
+            for _ in 0..minutes {
+                rig.clock.advance(60 * MICROS);
+                metric.writer.store(rig.clock.now_seconds(), Sample::normal(2.0));
+                store.keep_safe();
+                store.chores(&StopToken::new());
+            }
+            let mut held = 0;
+            metric.reader.read(UnixSeconds(year_ago), UnixSeconds(year_ago + 100), &mut |_, s| {
+                held += usize::from(!s.is_empty());
+            });
+            held
+        };
+        assert_eq!(held(50), 100);
+        assert_eq!(held(90), 0, "but in the end they are too old");
     }
 
     #[test]
