@@ -73,7 +73,7 @@ const NAMES: &[(Capabilities, &str)] = &[
 ];
 
 impl Capabilities {
-    /// What this build can do, in both roles. The one place to add the compressions when they work.
+    /// What this build can do, in both roles.
     pub const OFFERED: Capabilities = Capabilities::V1
         .union(Capabilities::V2)
         .union(Capabilities::VN)
@@ -81,12 +81,15 @@ impl Capabilities {
         .union(Capabilities::HLABELS)
         .union(Capabilities::CLAIM)
         .union(Capabilities::CLABELS)
+        .union(Capabilities::LZ4)
         .union(Capabilities::FUNCTIONS)
         .union(Capabilities::REPLICATION)
         .union(Capabilities::BINARY)
         .union(Capabilities::INTERPOLATED)
         .union(Capabilities::IEEE754)
         .union(Capabilities::SLOTS)
+        .union(Capabilities::ZSTD)
+        .union(Capabilities::GZIP)
         .union(Capabilities::PROGRESS)
         .union(Capabilities::NODEID)
         .union(Capabilities::PATHS);

@@ -6,6 +6,7 @@
 pub mod words;
 pub mod numbers;
 pub mod caps;
+pub mod compression;
 pub mod handshake;
 pub mod pluginsd;
 pub mod json;
