@@ -56,7 +56,7 @@ pub const FEATURES: &[Feature] = &[
     feature(Group::Features, "ACLK", "aclk", false),
     feature(Group::Features, "TLS Host Verification", "tls-host-verify", false),
     feature(Group::Features, "Machine Learning", "machine-learning", false),
-    feature(Group::Features, "Stream Compression", "stream-compression", false),
+    feature(Group::Features, "Stream Compression", "stream-compression", true),
     feature(Group::Libraries, "protobuf", "protobuf", false),
     feature(Group::Libraries, "jemalloc", "jemalloc", false),
     feature(Group::Libraries, "JSON-C", "jsonc", false),

@@ -104,6 +104,8 @@ pub struct StreamStats {
     pub taken_over: AtomicU64,
     /// Connections ended by a line no child may send.
     pub violation: AtomicU64,
+    /// Connections ended by bytes that do not decompress.
+    pub undecodable: AtomicU64,
     /// Connections ended because the child was silent or did not read.
     pub silent: AtomicU64,
     /// Lines cut because they were too long.
@@ -132,6 +134,7 @@ impl StreamStats {
             own: AtomicU64::new(0),
             taken_over: AtomicU64::new(0),
             violation: AtomicU64::new(0),
+            undecodable: AtomicU64::new(0),
             silent: AtomicU64::new(0),
             cut: AtomicU64::new(0),
             unreachable: AtomicU64::new(0),

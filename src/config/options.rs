@@ -354,6 +354,8 @@ pub(super) mod receiver {
         also: &[],
     };
     pub(in super::super) const COMPRESSION: Names = both("enable compression", &[]);
+    pub(in super::super) const COMPRESSION_ORDER: Names =
+        both("compression algorithms order", &[]);
     pub(in super::super) const REPLICATION: Names = both("enable replication", &[]);
     pub(in super::super) const REPLICATE: Names =
         both("seconds to replicate", &["replication period"]);
@@ -370,6 +372,7 @@ pub(super) mod receiver {
         &PROXY_API_KEY,
         &PROXY_CHARTS,
         &COMPRESSION,
+        &COMPRESSION_ORDER,
         &REPLICATION,
         &REPLICATE,
         &REPLICATION_STEP,

@@ -20,6 +20,9 @@ const BUFFER_BYTES: u64 = 10 << 20;
 const RECONNECT_DELAY_S: i64 = 5;
 const CLOCK_RESYNC_ITERATIONS: i64 = 60;
 const DEFAULT_PORT: u16 = 19999;
+const ZSTD_LEVEL: i64 = 3;
+const LZ4_ACCELERATION: i64 = 1;
+const GZIP_LEVEL: i64 = 3;
 /// Entries a receiver's database must at least have.
 const HISTORY_MIN: i64 = 5;
 
@@ -45,8 +48,9 @@ pub struct SenderOptions {
     pub reconnect_delay: Duration,
     pub initial_clock_resync_iterations: i64,
     pub compression: bool,
-    /// In order of preference, words of `compression algorithms order`.
-    pub compression_order: Vec<String>,
+    pub zstd_level: i64,
+    pub lz4_acceleration: i64,
+    pub gzip_level: i64,
     pub ssl_skip_certificate_verification: bool,
     pub ca_path: Option<String>,
     pub ca_file: Option<String>,
@@ -79,6 +83,8 @@ pub struct ReceiverOptions {
     pub proxy_api_key: String,
     pub proxy_send_charts_matching: String,
     pub compression: bool,
+    /// Names of algorithms, the preferred one first.
+    pub compression_order: Vec<String>,
     pub replication: bool,
     pub seconds_to_replicate: i64,
     pub seconds_per_replication_step: i64,
@@ -187,12 +193,9 @@ impl StreamConf {
                 CLOCK_RESYNC_ITERATIONS,
             ),
             compression: self.stream_compression(),
-            compression_order: o
-                .string(s, "compression algorithms order", "zstd lz4 gzip")
-                .split([' ', '\t', ','])
-                .filter(|word| !word.is_empty())
-                .map(str::to_owned)
-                .collect(),
+            zstd_level: o.number(s, "zstd compression level", ZSTD_LEVEL),
+            lz4_acceleration: o.number(s, "lz4 compression acceleration", LZ4_ACCELERATION),
+            gzip_level: o.number(s, "gzip compression level", GZIP_LEVEL),
             ssl_skip_certificate_verification: o.boolean(
                 s,
                 "ssl skip certificate verification",
@@ -302,6 +305,12 @@ impl StreamConf {
                 .unwrap_or(sender.send_charts_matching),
             // A machine or key saying yes does not override [stream] saying no.
             compression: self.stream_compression() && flag(&receiver::COMPRESSION, true),
+            compression_order: find(&receiver::COMPRESSION_ORDER)
+                .unwrap_or_default()
+                .split([' ', '\t', ','])
+                .filter(|word| !word.is_empty())
+                .map(str::to_owned)
+                .collect(),
             replication: flag(&receiver::REPLICATION, defaults.replication),
             seconds_to_replicate: seconds(&receiver::REPLICATE, defaults.seconds_to_replicate),
             seconds_per_replication_step: seconds(

@@ -153,6 +153,11 @@ pub trait Tap: Send + Sync {
 
     /// A batch of collections is through: now is the time to wake whoever sends. Called without any chart lock.
     fn flush(&self);
+
+    /// What leaves here is compressed, on the connection that stands now.
+    fn is_compressed(&self) -> bool {
+        false
+    }
 }
 
 /// Of a block of replicated samples that is passed on as it comes.

@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 pub mod admission;
 pub mod liveness;
 pub mod mailbox;
+mod outgoing;
 pub mod receiver;
 pub mod uplink;
 pub mod parents;
@@ -40,6 +41,7 @@ use crate::metrics::{Host, HostKind, Hosts, LabelSource, Tap};
 use crate::net::parse_destinations;
 use crate::storage::{Mode, StorageEngine};
 use crate::wire::caps::Capabilities;
+use crate::wire::compression::Levels;
 
 /// Makes the engine of a host by its mode, its number of entries and its identity.
 pub type EngineMaker = Box<dyn Fn(Mode, i64, MachineGuid) -> Arc<dyn StorageEngine> + Send + Sync>;
@@ -361,6 +363,16 @@ impl Streams {
             timeout: options.timeout,
             reconnect_delay: options.reconnect_delay,
             update_every: self.settings.update_every.seconds(),
+            offered: if options.compression {
+                Capabilities::OFFERED
+            } else {
+                Capabilities::OFFERED - Capabilities::COMPRESSIONS
+            },
+            levels: Levels::clamped(
+                options.zstd_level,
+                options.lz4_acceleration,
+                options.gzip_level,
+            ),
         };
         let started =
             Uplink::new(Arc::clone(host), uplink, self.clock.clone()).and_then(|uplink| {

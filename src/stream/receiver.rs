@@ -35,6 +35,7 @@ use crate::net::accept::{Admission, StreamAcceptor, StreamRequest};
 use crate::net::{Closer, Connection, Health, Peer};
 use crate::storage::Mode;
 use crate::wire::caps::Capabilities;
+use crate::wire::compression::{Algorithm, Decoder, FrameError};
 use crate::wire::handshake::{HEAD_MAX, Refusal, Request, prompt};
 use crate::wire::pluginsd;
 use crate::wire::words::{LINE_LIMIT, Lines};
@@ -208,7 +209,14 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
             }
         }
     }
-    let agreed = Capabilities::OFFERED.agree(request.version).with_one_compression(&[]);
+    let settings = streams.settings();
+    let options = settings.conf.receiver(&request.key, &request.machine_guid, &settings.defaults);
+    let order = if options.compression {
+        Algorithm::order(options.compression_order.iter().map(String::as_str))
+    } else {
+        Vec::new()
+    };
+    let agreed = Capabilities::OFFERED.agree(request.version).with_one_compression(&order);
     let clock = streams.clock();
     let mailbox = match Mailbox::new() {
         Ok(mailbox) => mailbox,
@@ -312,9 +320,16 @@ enum End {
     Broken(io::Error),
     Silent,
     Violation(Violation),
+    Undecodable(FrameError),
     /// It does not read what it is sent.
     Deaf,
     Stop,
+}
+
+impl From<FrameError> for End {
+    fn from(error: FrameError) -> End {
+        End::Undecodable(error)
+    }
 }
 
 impl Session {
@@ -390,6 +405,10 @@ impl Session {
                 log::error!("{from}: nothing received for {} seconds.", SILENCE.as_secs())
             }
             End::Violation(violation) => violation.log(),
+            End::Undecodable(error) => {
+                count(&STATS.streams.undecodable);
+                log::error!("{from}: cannot decompress what is received: {error}.");
+            }
             End::Deaf => log::error!("{from}: the child does not read what it is sent."),
             End::Stop => {}
         }
@@ -416,6 +435,7 @@ impl Session {
         let Place { streams, child } = &self.place;
         let clock = streams.clock();
         let mut lines = Lines::new();
+        let mut decoder = Algorithm::of(child.agreed).map(Decoder::new);
         let mut buffer = vec![0; READ_SMALL];
         let mut small_reads = 0;
         let mut cut = 0;
@@ -460,7 +480,13 @@ impl Session {
                 child.received.fetch_add(length as u64, Ordering::Relaxed);
                 STATS.streams.received_bytes.fetch_add(length as u64, Ordering::Relaxed);
                 let now = clock.now();
-                let fed = executor.feed_chunk(&mut lines, &buffer[..length], now);
+                let mut feed = |text: &[u8]| {
+                    executor.feed_chunk(&mut lines, text, now).map_err(End::Violation)
+                };
+                let fed = match &mut decoder {
+                    None => feed(&buffer[..length]),
+                    Some(decoder) => decoder.feed(&buffer[..length], feed),
+                };
                 executor.flush();
                 child.updates.store(executor.completed(), Ordering::Relaxed);
                 if lines.cut() != cut {
@@ -471,8 +497,8 @@ impl Session {
                         self.from
                     );
                 }
-                if let Err(violation) = fed {
-                    return End::Violation(violation);
+                if let Err(end) = fed {
+                    return end;
                 }
                 if !forwarded && executor.completed() > 0 {
                     forwarded = true;

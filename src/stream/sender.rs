@@ -14,6 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Streams;
+use super::outgoing::Outgoing;
 use super::parents::{Failure, Parent, Parents};
 use super::path;
 use super::receiver::Child;
@@ -29,6 +30,7 @@ use crate::metrics::{Function, FunctionAnswer, FunctionCall, Host, HostInfo, Hos
 use crate::net::{Connection, Destination, dial};
 use crate::storage::Mode;
 use crate::wire::caps::Capabilities;
+use crate::wire::compression::Levels;
 use crate::wire::handshake::{FACTS, Request, Response};
 use crate::wire::numbers;
 use crate::wire::pluginsd::{self, Scope};
@@ -62,6 +64,8 @@ pub struct SenderPlan {
     pub reconnect_delay: Duration,
     /// Our own, also for hosts we only pass on.
     pub update_every: i64,
+    pub offered: Capabilities,
+    pub levels: Levels,
 }
 
 /// Where a sender stands.
@@ -149,6 +153,7 @@ impl Sender {
             clock: streams.clock().clone(),
             parents: Parents::new(self.plan.destinations.clone(), self.plan.default_port),
             told: Told::default(),
+            offered: self.plan.offered,
         };
         for (destination, number) in self.plan.destinations.iter().zip(1..) {
             log::info!(
@@ -182,6 +187,8 @@ struct Thread<'a> {
     clock: Clock,
     parents: Parents,
     told: Told,
+    /// Without the compressions that failed.
+    offered: Capabilities,
 }
 
 /// Slow facts as the parent knows them.
@@ -215,6 +222,8 @@ enum End {
         "buffer full (allocated {allocated} bytes) after sending {sent} bytes. Restarting connection"
     )]
     Overflow { allocated: usize, sent: u64 },
+    #[error("cannot compress what is to be sent.")]
+    Compression { source: io::Error },
 }
 
 impl End {
@@ -227,6 +236,7 @@ impl End {
             End::Send { .. } => "DISCONNECTED SOCKET WRITE FAILED",
             End::Stalled { .. } => "DISCONNECTED TIMEOUT",
             End::Overflow { .. } => "DISCONNECTED NOT SUFFICIENT SEND BUFFER",
+            End::Compression { .. } => "INTERNAL ERROR",
         }
     }
 }
@@ -319,7 +329,7 @@ impl Thread<'_> {
         to: &str,
     ) -> Result<(Connection, Capabilities), Failure> {
         let timeout = self.sender.plan.timeout;
-        let mut offered = Capabilities::OFFERED;
+        let mut offered = self.offered;
         let host = self.host();
         if host.settings().mode == Mode::None
             && host.kind() == HostKind::Child
@@ -406,6 +416,13 @@ impl Thread<'_> {
             status.remote = link.connection.peer().to_string();
             status.reason = None;
         });
+        if !link.agreed.intersects(Capabilities::COMPRESSIONS) {
+            log::info!(
+                "{to}: Stream is uncompressed! One of the agents ({} <-> {}) does not support compression OR compression is disabled.",
+                host.hostname(),
+                link.destination
+            );
+        }
         log::info!("STREAM {} [send]: sending metrics to parent...", host.hostname());
         count(&STATS.streams.parents);
         let end = self.pump(&mut link, number, &to);
@@ -419,6 +436,16 @@ impl Thread<'_> {
             End::Stop => {}
             End::Send { source, .. } => log::error!("{to}: {end}{}", Errno(source)),
             End::Receive(source) => log::error!("{to}: {end}{}", Errno(source)),
+            End::Compression { source } => {
+                self.offered -= link.agreed & Capabilities::COMPRESSIONS;
+                log::error!("STREAM_COMPRESSION: Compression returned error, disabling it.");
+                log::error!(
+                    "STREAM_COMPRESSION {} [send to {}]: Restarting connection without compression.{}",
+                    host.hostname(),
+                    link.destination,
+                    Errno(source)
+                );
+            }
             _ => log::error!("{to}: {end}"),
         }
         uplink.close();
@@ -435,8 +462,10 @@ impl Thread<'_> {
 
     fn pump(&mut self, link: &mut Link, number: u32, to: &str) -> End {
         let uplink = Arc::clone(&self.sender.uplink);
-        let mut unsent: Vec<u8> = Vec::new();
-        let mut done = 0;
+        let mut outgoing = match Outgoing::new(link.agreed, self.sender.plan.levels) {
+            Ok(outgoing) => outgoing,
+            Err(source) => return End::Compression { source },
+        };
         let (mut sent, mut attempts) = (0u64, 0u64);
         let mut progress_us = self.clock.monotonic_us();
         let mut look_us = progress_us + LOOK_EVERY_US;
@@ -446,12 +475,17 @@ impl Thread<'_> {
         loop {
             commands.answer(self.streams, &uplink);
             // Everything there is, as far as the socket takes it.
-            loop {
-                while done < unsent.len() {
-                    match link.connection.write(&unsent[done..]) {
+            let is_done = loop {
+                let is_done = loop {
+                    let bytes = match outgoing.next() {
+                        Ok([]) => break true,
+                        Ok(bytes) => bytes,
+                        Err(source) => return End::Compression { source },
+                    };
+                    match link.connection.write(bytes) {
                         Ok(0) => return End::Closed,
                         Ok(length) => {
-                            done += length;
+                            outgoing.sent(length);
                             sent += length as u64;
                             STATS.streams.sent_bytes.fetch_add(length as u64, Ordering::Relaxed);
                             attempts += 1;
@@ -459,24 +493,17 @@ impl Thread<'_> {
                             progress_us = self.clock.monotonic_us();
                         }
                         Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                        Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                        Err(e) if e.kind() == io::ErrorKind::WouldBlock => break false,
                         Err(source) => return End::Send { sent, source },
                     }
-                }
-                let rest = unsent.len() - done;
-                let taken = if rest == 0 {
-                    unsent.clear();
-                    done = 0;
-                    uplink.take(&mut unsent, 0)
-                } else {
-                    uplink.take(&mut Vec::new(), rest)
                 };
+                let taken = outgoing.refill(&uplink);
                 match taken {
                     Taken::Overflow { allocated } => return End::Overflow { allocated, sent },
                     Taken::Bytes => commands.answer(self.streams, &uplink),
-                    Taken::Nothing => break,
+                    Taken::Nothing => break is_done,
                 }
-            }
+            };
             if self.sender.stop.is_stopped() {
                 return End::Stop;
             }
@@ -488,13 +515,13 @@ impl Thread<'_> {
                 uplink.push(number, |out| self.news(out, agreed, Moment::Later));
                 self.streams.look_for_virtual_hosts(self.host());
             }
-            if done == unsent.len() {
+            if is_done {
                 progress_us = now_us;
             } else if now_us - progress_us > timeout_us {
                 let seconds = self.sender.plan.timeout.as_secs();
                 return End::Stalled { seconds, sent, attempts };
             }
-            let wants = if done < unsent.len() { Interest::ReadWrite } else { Interest::Read };
+            let wants = if is_done { Interest::Read } else { Interest::ReadWrite };
             let mut watched = [
                 Watched::new(link.connection.as_fd(), wants),
                 Watched::new(uplink.wake_fd(), Interest::Read),

@@ -524,6 +524,11 @@ impl Tap for Uplink {
         self.bound(outbox, start);
     }
 
+    fn is_compressed(&self) -> bool {
+        self.live.load(Ordering::Acquire)
+            && self.outbox.lock().agreed.intersects(Capabilities::COMPRESSIONS)
+    }
+
     fn flush(&self) {
         if !self.live.load(Ordering::Acquire) {
             return;

@@ -181,6 +181,7 @@ static CHILDREN_REFUSED: ChartDef = ChartDef {
         incremental("own"),
         incremental("taken_over"),
         incremental("violation"),
+        incremental("undecodable"),
         incremental("silent"),
         incremental("line_cut"),
     ],
@@ -297,6 +298,7 @@ impl Task for Own {
             &s.own,
             &s.taken_over,
             &s.violation,
+            &s.undecodable,
             &s.silent,
             &s.cut,
         ];

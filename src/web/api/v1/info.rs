@@ -159,9 +159,8 @@ fn write_agent(j: &mut JsonWriter, call: &Call<'_>, hosts: usize) {
     j.key("multidb-disk-quota").integer(megabytes("dbengine multihost disk space MB", 256));
     j.key("page-cache-size").integer(megabytes("dbengine page cache size MB", 32));
     j.key("stream-enabled").bool(agent.stream_enabled);
-    // Nothing is compressed yet, so a host that is sent on is sent plain.
     match call.host.tap() {
-        Some(_) => j.key("stream-compression").bool(false),
+        Some(tap) => j.key("stream-compression").bool(tap.is_compressed()),
         None => j.key("stream-compression").null(),
     };
     j.key("hosts-available").count(hosts);
