@@ -354,8 +354,8 @@ pub(super) mod receiver {
         also: &[],
     };
     pub(in super::super) const COMPRESSION: Names = both("enable compression", &[]);
-    pub(in super::super) const COMPRESSION_ORDER: Names =
-        both("compression algorithms order", &[]);
+    pub(in super::super) const COMPRESSION_ORDER: Names = both("compression algorithms order", &[]);
+    pub(in super::super) const CLIENT_CERTIFICATE: Names = both("require client certificate", &[]);
     pub(in super::super) const REPLICATION: Names = both("enable replication", &[]);
     pub(in super::super) const REPLICATE: Names =
         both("seconds to replicate", &["replication period"]);
@@ -373,6 +373,7 @@ pub(super) mod receiver {
         &PROXY_CHARTS,
         &COMPRESSION,
         &COMPRESSION_ORDER,
+        &CLIENT_CERTIFICATE,
         &REPLICATION,
         &REPLICATE,
         &REPLICATION_STEP,

@@ -54,6 +54,9 @@ pub struct SenderOptions {
     pub ssl_skip_certificate_verification: bool,
     pub ca_path: Option<String>,
     pub ca_file: Option<String>,
+    /// Shown to a parent that asks for a certificate.
+    pub ssl_key: Option<String>,
+    pub ssl_certificate: Option<String>,
 }
 
 /// What netdata.conf says about hosts that stream to us, where stream.conf is silent.
@@ -90,6 +93,8 @@ pub struct ReceiverOptions {
     pub seconds_per_replication_step: i64,
     /// Overrides what the child announces.
     pub update_every: Option<i64>,
+    /// The child has to show a certificate of an authority of `[web] ssl client CA`.
+    pub client_certificate: bool,
 }
 
 /// Why a known key or machine may not stream here. In the order of the checks.
@@ -203,6 +208,8 @@ impl StreamConf {
             ),
             ca_path: text("CApath"),
             ca_file: text("CAfile"),
+            ssl_key: text("ssl key"),
+            ssl_certificate: text("ssl certificate"),
         }
     }
 
@@ -318,6 +325,7 @@ impl StreamConf {
                 defaults.seconds_per_replication_step,
             ),
             update_every,
+            client_certificate: flag(&receiver::CLIENT_CERTIFICATE, false),
         }
     }
 

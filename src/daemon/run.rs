@@ -15,6 +15,7 @@ use crate::base::threads::StopToken;
 use crate::base::time::Clock;
 use crate::config::{Config, NETDATA_CONF, Present};
 use crate::metrics::{Hosts, LabelSource, SystemInfo};
+use crate::net::tls::ServerTls;
 use crate::storage::engines::Engines;
 
 /// All parts together have this long to end.
@@ -48,6 +49,8 @@ pub(super) struct Agent {
     pub(super) file: Option<PathBuf>,
     pub(super) facts: SystemInfo,
     pub(super) label_inputs: LabelInputs,
+    /// What the web server shows to clients of TLS.
+    pub(super) tls: Arc<ServerTls>,
     /// In the order of their start.
     pub(super) parts: Vec<Part>,
     pub(super) pid_file: Option<PidFile>,
@@ -103,6 +106,7 @@ impl Agent {
             Signal::ReopenLogs => {
                 log::info!("SIGNAL: Received SIGHUP. Reopening all log files...");
                 logs::reopen();
+                self.reload_certificates();
             }
             Signal::SaveDatabases => {
                 log::info!("SIGNAL: Received SIGUSR1. Saving databases...");
@@ -160,6 +164,16 @@ impl Agent {
     fn save_databases(&self) {
         for host in self.hosts.all() {
             host.engine().save();
+        }
+    }
+
+    /// Connections that stand keep what they began with.
+    fn reload_certificates(&self) {
+        if self.tls.is_wanted() {
+            match self.tls.reload() {
+                Ok(()) => log::info!("TLS: read the certificate again."),
+                Err(error) => log::error!("TLS: {error}. The certificate in use stays."),
+            }
         }
     }
 

@@ -26,6 +26,7 @@ use crate::ingest::executor::Nodes;
 use crate::ingest::{collectors, plugins};
 use crate::metrics::{Host, HostInfo, HostKind, HostSettings, Hosts, SystemInfo};
 use crate::net::Usage;
+use crate::net::tls::ServerTls;
 use crate::storage::Mode;
 use crate::storage::engines::{Engines, Whose};
 use crate::stream::{self, Streams};
@@ -48,6 +49,7 @@ struct Ground {
 struct WebParts {
     options: web::Options,
     ports: Vec<web::Port>,
+    tls: Arc<ServerTls>,
 }
 
 /// Brings an agent to life.
@@ -96,6 +98,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     let usage = Arc::new(Usage::default());
     parts.push(start_collectors(&ground, &host, &usage, &stop));
     parts.push(start_plugins(&ground, &hosts, &streams, &engines, &stop)?);
+    let tls = ground.web.as_ref().map(|web| Arc::clone(&web.tls)).unwrap_or_default();
     if let Some(web) = ground.web.take() {
         parts.push(start_web(web, &ground, &hosts, &streams, &usage, sender.enabled, &stop)?);
     }
@@ -114,6 +117,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
         file: ground.file,
         facts,
         label_inputs,
+        tls,
         parts,
         pid_file: ground.pid_file,
         mark,
@@ -291,7 +295,9 @@ fn open_web(config: &Config, settings: &Settings) -> anyhow::Result<Option<WebPa
         return Ok(None);
     }
     let ports = web::server::open_ports(&options)?;
-    Ok(Some(WebParts { options, ports }))
+    // Read while we may still be root.
+    let tls = Arc::new(ServerTls::new(options.tls.clone()));
+    Ok(Some(WebParts { options, ports, tls }))
 }
 
 fn start_streams(
@@ -347,7 +353,7 @@ fn start_web(
     stream_enabled: bool,
     stop: &StopToken,
 ) -> anyhow::Result<Part> {
-    let WebParts { options, ports } = web;
+    let WebParts { options, ports, tls } = web;
     let api_key = web::management::load_or_create_key(&options.api_key_file)
         .inspect_err(|error| {
             log::error!("Cannot use '{}': {error}", options.api_key_file.display());
@@ -360,6 +366,7 @@ fn start_web(
         options,
         names: web::acl::Names::new(ground.clock.clone()),
         usage: Arc::clone(usage),
+        tls,
         scrapers: Default::default(),
         streams: Arc::new(stream::Acceptor(Arc::clone(streams))),
         stream_enabled,

@@ -180,6 +180,7 @@ pub struct Executor {
     point_every: UpdateEvery,
     point: Vec<PointValue>,
     completed: u64,
+    replayed: u64,
     /// A replicated slot is being filled; `point` holds its values.
     replay: Option<replay::Block>,
 
@@ -223,6 +224,7 @@ impl Executor {
             point_every: setup.update_every,
             point: Vec::new(),
             completed: 0,
+            replayed: 0,
             replay: None,
             origin: setup.origin,
             rules,
@@ -289,6 +291,11 @@ impl Executor {
     /// How many collections (END, END2) were completed.
     pub fn completed(&self) -> u64 {
         self.completed
+    }
+
+    /// The same and the blocks of replication (REND): how often a chart moved on.
+    pub fn updates(&self) -> u64 {
+        self.completed + self.replayed
     }
 
     /// All hosts this session has spoken for.

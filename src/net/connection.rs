@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 
+use super::tls::{self, ClientOptions, Secure, ServerTls, TlsError};
 use crate::base::pattern::address_text;
 use crate::base::sys;
+use crate::base::threads::StopToken;
 
 /// Who is at the other end. Shown as `[ip]:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ impl fmt::Display for Peer {
 }
 
 #[derive(Debug)]
-enum Socket {
+pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
@@ -56,12 +58,59 @@ impl Socket {
             Socket::Unix(s) => s.shutdown(how),
         }
     }
+
+    pub(super) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        match self {
+            Socket::Tcp(s) => s.set_nonblocking(nonblocking),
+            Socket::Unix(s) => s.set_nonblocking(nonblocking),
+        }
+    }
+}
+
+impl Read for &Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(s) => (&mut &*s).read(buffer),
+            Socket::Unix(s) => (&mut &*s).read(buffer),
+        }
+    }
+}
+
+impl Write for &Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(s) => (&mut &*s).write(bytes),
+            Socket::Unix(s) => (&mut &*s).write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(s) => (&mut &*s).write_vectored(parts),
+            Socket::Unix(s) => (&mut &*s).write_vectored(parts),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(s) => s.as_fd(),
+            Socket::Unix(s) => s.as_fd(),
+        }
+    }
 }
 
 #[derive(Debug)]
 pub struct Connection {
     socket: Arc<Socket>,
     peer: Peer,
+    /// What is read and written goes through this once its handshake is done.
+    secure: Option<Box<Secure>>,
 }
 
 impl Connection {
@@ -69,12 +118,14 @@ impl Connection {
     pub fn tcp(stream: TcpStream, peer: SocketAddr) -> io::Result<Self> {
         stream.set_nonblocking(false)?;
         stream.set_nodelay(true)?;
-        Ok(Connection { socket: Arc::new(Socket::Tcp(stream)), peer: Peer::tcp(peer) })
+        let socket = Arc::new(Socket::Tcp(stream));
+        Ok(Connection { socket, peer: Peer::tcp(peer), secure: None })
     }
 
     pub fn unix(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(false)?;
-        Ok(Connection { socket: Arc::new(Socket::Unix(stream)), peer: Peer::unix() })
+        let socket = Arc::new(Socket::Unix(stream));
+        Ok(Connection { socket, peer: Peer::unix(), secure: None })
     }
 
     pub fn peer(&self) -> &Peer {
@@ -108,15 +159,66 @@ impl Connection {
     }
 
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        match &*self.socket {
-            Socket::Tcp(s) => s.set_nonblocking(nonblocking),
-            Socket::Unix(s) => s.set_nonblocking(nonblocking),
-        }
+        self.socket.set_nonblocking(nonblocking)
+    }
+
+    /// Answers the handshake of a client whose first byte was TLS; false when there is no certificate to show.
+    pub fn accept_tls(
+        &mut self,
+        server: &ServerTls,
+        timeout: Duration,
+        stop: &StopToken,
+    ) -> Result<bool, TlsError> {
+        let Some(context) = server.context() else { return Ok(false) };
+        self.secure = Some(Box::new(tls::accept(&context, &self.socket, timeout, stop)?));
+        Ok(true)
+    }
+
+    /// Goes on in TLS with a server that its certificate has to call `host`.
+    pub fn connect_tls(
+        &mut self,
+        options: &ClientOptions,
+        host: &str,
+        timeout: Duration,
+        stop: &StopToken,
+    ) -> Result<(), TlsError> {
+        self.secure = Some(Box::new(tls::connect(options, host, &self.socket, timeout, stop)?));
+        Ok(())
+    }
+
+    pub fn is_tls(&self) -> bool {
+        self.secure.is_some()
+    }
+
+    /// The other end showed a certificate of an authority it was asked for.
+    pub fn has_client_certificate(&self) -> bool {
+        self.secure.as_ref().is_some_and(|secure| secure.ssl().peer_certificate().is_some())
+    }
+
+    #[cfg(test)]
+    pub(super) fn certificate_name(&self) -> Option<String> {
+        let certificate = self.secure.as_ref()?.ssl().peer_certificate()?;
+        certificate.subject_name().entries().next()?.data().to_string().ok()
+    }
+
+    #[cfg(test)]
+    pub(super) fn socket_for_test(&mut self) -> Arc<Socket> {
+        Arc::clone(&self.socket)
     }
 
     /// Tells the other end that nothing more will come; what it still sends can be read.
-    pub fn finish_writing(&self) -> io::Result<()> {
+    pub fn finish_writing(&mut self) -> io::Result<()> {
+        self.say_goodbye();
         self.socket.shutdown(Shutdown::Write)
+    }
+
+    fn say_goodbye(&mut self) {
+        if let Some(secure) = &mut self.secure {
+            // Never waits, and whoever is gone need not be told.
+            let _ = self.socket.set_nonblocking(true);
+            let _ = secure.shutdown();
+            let _ = self.socket.set_nonblocking(false);
+        }
     }
 
     /// Lets the kernel find out that a silent peer is gone. Unix sockets need none.
@@ -155,25 +257,25 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 impl Read for Connection {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &*self.socket {
-            Socket::Tcp(s) => (&mut &*s).read(buffer),
-            Socket::Unix(s) => (&mut &*s).read(buffer),
+        match &mut self.secure {
+            Some(secure) => secure.read(buffer),
+            None => (&*self.socket).read(buffer),
         }
     }
 }
 
 impl Write for Connection {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &*self.socket {
-            Socket::Tcp(s) => (&mut &*s).write(bytes),
-            Socket::Unix(s) => (&mut &*s).write(bytes),
+        match &mut self.secure {
+            Some(secure) => secure.write(bytes),
+            None => (&*self.socket).write(bytes),
         }
     }
 
     fn write_vectored(&mut self, parts: &[io::IoSlice<'_>]) -> io::Result<usize> {
-        match &*self.socket {
-            Socket::Tcp(s) => (&mut &*s).write_vectored(parts),
-            Socket::Unix(s) => (&mut &*s).write_vectored(parts),
+        match &mut self.secure {
+            Some(secure) => secure.write_vectored(parts),
+            None => (&*self.socket).write_vectored(parts),
         }
     }
 
@@ -184,10 +286,13 @@ impl Write for Connection {
 
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &*self.socket {
-            Socket::Tcp(s) => s.as_fd(),
-            Socket::Unix(s) => s.as_fd(),
-        }
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.say_goodbye();
     }
 }
 

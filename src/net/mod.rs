@@ -6,6 +6,7 @@ pub mod accept;
 pub mod destination;
 pub mod dial;
 pub mod usage;
+pub mod tls;
 
 pub use connection::{Closer, Connection, Health, Peer};
 pub use destination::{Destination, parse_destinations};

@@ -39,6 +39,7 @@ use crate::base::time::{Clock, MICROS, UpdateEvery};
 use crate::config::{OnDemand, ReceiverDefaults, ReceiverOptions, StreamConf};
 use crate::metrics::{Host, HostKind, Hosts, LabelSource, Tap};
 use crate::net::parse_destinations;
+use crate::net::tls::ClientOptions;
 use crate::storage::{Mode, StorageEngine};
 use crate::wire::caps::Capabilities;
 use crate::wire::compression::Levels;
@@ -373,6 +374,15 @@ impl Streams {
                 options.lz4_acceleration,
                 options.gzip_level,
             ),
+            tls: ClientOptions {
+                skip_verification: options.ssl_skip_certificate_verification,
+                ca_path: options.ca_path.map(PathBuf::from),
+                ca_file: options.ca_file.map(PathBuf::from),
+                identity: options
+                    .ssl_key
+                    .zip(options.ssl_certificate)
+                    .map(|(key, certificate)| (key.into(), certificate.into())),
+            },
         };
         let started =
             Uplink::new(Arc::clone(host), uplink, self.clock.clone()).and_then(|uplink| {

@@ -18,6 +18,8 @@ pub enum Failure {
     Denied,
     SendTimeout,
     NoResponse,
+    Certificate,
+    Tls,
     Busy,
     InternalError,
     Initializing,
@@ -46,6 +48,8 @@ impl Failure {
             Failure::Denied => -4,
             Failure::SendTimeout => -5,
             Failure::NoResponse => -6,
+            Failure::Certificate => -7,
+            Failure::Tls => -8,
             Failure::Busy => -10,
             Failure::InternalError => -11,
             Failure::Initializing => -12,
@@ -66,6 +70,8 @@ impl Failure {
             }
             Failure::SendTimeout => "timeout while sending request",
             Failure::NoResponse => "timeout while expecting first response",
+            Failure::Certificate => "invalid SSL certificate",
+            Failure::Tls => "SSL error",
             Failure::Busy => "remote server is currently busy, we should try later",
             Failure::InternalError => {
                 "remote server is encountered an internal error, we should try later"
@@ -83,6 +89,8 @@ impl Failure {
             Failure::Denied => "DENIED",
             Failure::SendTimeout => "SEND TIMEOUT",
             Failure::NoResponse => "RECEIVE TIMEOUT",
+            Failure::Certificate => "INVALID CERTIFICATE",
+            Failure::Tls => "SSL ERROR",
             Failure::Busy => "BUSY TRY LATER",
             Failure::InternalError => "INTERNAL ERROR",
             Failure::Initializing => "REMOTE IS INITIALIZING",
@@ -96,7 +104,7 @@ impl Failure {
             Failure::Localhost => 3600,
             Failure::AlreadyStreaming | Failure::Busy => 120,
             Failure::NoResponse | Failure::Initializing => 30,
-            Failure::InternalError => 300,
+            Failure::InternalError | Failure::Certificate | Failure::Tls => 300,
         }
     }
 }

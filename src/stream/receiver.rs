@@ -165,6 +165,16 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
             return refused(401, Refusal::NotPermitted);
         }
     };
+    let settings = streams.settings();
+    let options = settings.conf.receiver(&request.key, &request.machine_guid, &settings.defaults);
+    if options.client_certificate && !connection.has_client_certificate() {
+        count(&STATS.streams.forbidden);
+        log_access(peer, "DENIED - NO CLIENT CERTIFICATE", &request);
+        log::error!(
+            "STREAM [receive from {peer}]: the key or machine requires a client certificate, and none was shown. Forbidding access."
+        );
+        return refused(401, Refusal::NotPermitted);
+    }
     if let Some(seconds) = streams.too_soon() {
         count(&STATS.streams.busy);
         log::info!(
@@ -209,8 +219,6 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
             }
         }
     }
-    let settings = streams.settings();
-    let options = settings.conf.receiver(&request.key, &request.machine_guid, &settings.defaults);
     let order = if options.compression {
         Algorithm::order(options.compression_order.iter().map(String::as_str))
     } else {
@@ -412,7 +420,7 @@ impl Session {
             End::Deaf => log::error!("{from}: the child does not read what it is sent."),
             End::Stop => {}
         }
-        log::error!("{from}: disconnected (completed {} updates).", executor.completed());
+        log::error!("{from}: disconnected (completed {} updates).", executor.updates());
         log_access(peer, "DISCONNECTED", request);
         drop(connection);
         if streams.unregister(child) {

@@ -27,6 +27,8 @@ use crate::base::sys::{self, Interest, Watched};
 use crate::base::threads::StopToken;
 use crate::base::time::{Clock, MICROS};
 use crate::metrics::{Function, FunctionAnswer, FunctionCall, Host, HostInfo, HostKind};
+use crate::net::listen::Place;
+use crate::net::tls::{ClientOptions, TlsError};
 use crate::net::{Connection, Destination, dial};
 use crate::storage::Mode;
 use crate::wire::caps::Capabilities;
@@ -66,6 +68,8 @@ pub struct SenderPlan {
     pub update_every: i64,
     pub offered: Capabilities,
     pub levels: Levels,
+    /// For destinations that ask for TLS.
+    pub tls: ClientOptions,
 }
 
 /// Where a sender stands.
@@ -300,7 +304,8 @@ impl Thread<'_> {
     fn agree(&mut self, connection: Connection, destination: Destination) -> Option<Link> {
         let to = format!("STREAM {} [send to {destination}]", self.host().hostname());
         log::info!("{to}: initializing communication...");
-        match self.ask(connection, &to) {
+        let asked = self.secure(connection, &destination).and_then(|c| self.ask(c, &to));
+        match asked {
             Ok((connection, agreed)) => {
                 log::info!("{to}: established link with negotiated capabilities: {agreed}");
                 log::info!("{to}: enabling metrics streaming...");
@@ -323,6 +328,37 @@ impl Thread<'_> {
         }
     }
 
+    /// The handshake of TLS, where the destination asks for it.
+    fn secure(
+        &self,
+        mut connection: Connection,
+        destination: &Destination,
+    ) -> Result<Connection, Failure> {
+        if !destination.tls {
+            return Ok(connection);
+        }
+        let host = match &destination.place {
+            // As for dialling: no name is this machine.
+            Place::Net { host, .. } if host.is_empty() => "localhost",
+            Place::Net { host, .. } => host,
+            Place::Unix(_) => "",
+        };
+        let Sender { plan, stop, .. } = self.sender;
+        match connection.connect_tls(&plan.tls, host, plan.timeout, stop) {
+            Ok(()) => Ok(connection),
+            Err(error @ TlsError::Certificate(_)) => {
+                log::error!(
+                    "Closing the stream connection, because the server SSL certificate is not valid. ({error})"
+                );
+                Err(Failure::Certificate)
+            }
+            Err(error) => {
+                log::error!("SSL cannot connect with the server:  {error} ");
+                Err(Failure::Tls)
+            }
+        }
+    }
+
     fn ask(
         &self,
         mut connection: Connection,
@@ -341,11 +377,13 @@ impl Thread<'_> {
         let mut head = Vec::new();
         self.request(offered).put(&mut head);
         let sent = connection.set_write_timeout(timeout).and_then(|()| connection.write_all(&head));
-        sent.map_err(|_| Failure::SendTimeout)?;
+        sent.and_then(|()| connection.set_nonblocking(true)).map_err(|_| Failure::SendTimeout)?;
         log::info!("{to}: waiting response from remote netdata...");
         let timeout_us = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX);
         let deadline = self.clock.monotonic_us().saturating_add(timeout_us);
-        loop {
+        // What one receive brings is the whole response: it has no end mark.
+        let mut response = vec![0; RESPONSE_MAX];
+        let length = loop {
             let left = deadline - self.clock.monotonic_us();
             if left <= 0 || self.sender.stop.is_stopped() {
                 return Err(Failure::NoResponse);
@@ -362,18 +400,16 @@ impl Thread<'_> {
                 self.sender.uplink.acknowledge_wake();
             }
             if watched[0].is_readable() {
-                break;
+                match connection.read(&mut response) {
+                    // TLS has something to say of its own.
+                    Err(error) if is_not_now(&error) => {}
+                    Ok(0) | Err(_) => return Err(Failure::NoResponse),
+                    Ok(length) => break length,
+                }
             }
-        }
-        // What one receive brings is the whole response: it has no end mark.
-        let mut response = vec![0; RESPONSE_MAX];
-        let length = connection.read(&mut response).unwrap_or(0);
-        if length == 0 {
-            return Err(Failure::NoResponse);
-        }
+        };
         match Response::parse(&response[..length], offered) {
             Response::Prompt(agreed) => {
-                connection.set_nonblocking(true).map_err(|_| Failure::NoResponse)?;
                 // Without these a parent whose machine is gone is only noticed when the buffers are full.
                 let _ = connection.set_user_timeout(timeout);
                 let _ =
@@ -533,11 +569,17 @@ impl Thread<'_> {
             if watched[1].is_readable() {
                 uplink.acknowledge_wake();
             }
-            if watched[0].is_readable() {
+            // To the last byte: what TLS has decrypted already makes no socket readable.
+            while watched[0].is_readable() {
                 match link.connection.read(&mut read) {
                     Ok(0) => return End::Closed,
-                    Ok(count) => commands.feed(&read[..count], self.streams, &uplink, to),
-                    Err(e) if is_not_now(&e) => {}
+                    Ok(count) => {
+                        commands.feed(&read[..count], self.streams, &uplink, to);
+                        if count < read.len() {
+                            break;
+                        }
+                    }
+                    Err(e) if is_not_now(&e) => break,
                     Err(error) => return End::Receive(error),
                 }
             }

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::metrics::Hosts;
 use crate::net::Usage;
 use crate::net::accept::StreamAcceptor;
+use crate::net::tls::ServerTls;
 
 pub mod http;
 pub mod acl;
@@ -36,6 +37,8 @@ pub struct Agent {
     pub options: Options,
     pub names: acl::Names,
     pub usage: Arc<Usage>,
+    /// What clients of TLS are shown.
+    pub tls: Arc<ServerTls>,
     pub streams: Arc<dyn StreamAcceptor>,
     /// This agent streams to a parent.
     pub stream_enabled: bool,
@@ -58,6 +61,7 @@ impl Agent {
             config,
             options,
             usage: Arc::default(),
+            tls: Arc::default(),
             streams: Arc::new(crate::net::accept::NoStreams),
             stream_enabled: false,
             api_key: None,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::base::sys;
 use crate::config::Config;
 use crate::net::listen::{BindItem, parse_bind};
+use crate::net::tls::ServerOptions;
 
 use super::acl::AllowLists;
 
@@ -24,6 +25,7 @@ pub struct Options {
     pub backlog: i32,
     /// Connections at one time, streams included.
     pub sockets_max: usize,
+    pub tls: ServerOptions,
     pub first_request: Duration,
     pub idle: Duration,
     pub do_not_track: bool,
@@ -66,6 +68,17 @@ impl Options {
         let sockets = i64::try_from(sys::open_files_limit() / 4).unwrap_or(i64::MAX);
         let level = web("gzip compression level", 3).clamp(1, 9);
         let gzip = config.boolean("web", "enable gzip compression", true);
+        let config_dir = PathBuf::from(config.peek("directories", "config").unwrap_or_default());
+        let client_authorities = config.string("web", "ssl client CA", "");
+        let tls = ServerOptions {
+            key: config.path("web", "ssl key", config_dir.join("ssl/key.pem")),
+            certificate: config.path("web", "ssl certificate", config_dir.join("ssl/cert.pem")),
+            version: config.string("web", "tls version", "1.3"),
+            ciphers: config.string("web", "tls ciphers", "none"),
+            client_authorities: Some(client_authorities)
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from),
+        };
         let processors = std::thread::available_parallelism().map_or(1, usize::from).min(6);
         // Accepted, and of no effect: every connection has its thread.
         web("web server threads", i64::try_from(processors).unwrap_or(1));
@@ -77,6 +90,7 @@ impl Options {
             sockets_max: usize::try_from(web("web server max sockets", sockets))
                 .unwrap_or(SOCKETS_MIN)
                 .max(SOCKETS_MIN),
+            tls,
             first_request: seconds("timeout for first request", 60),
             idle: seconds("disconnect idle clients after seconds", 60),
             do_not_track: config.boolean("web", "respect do not track policy", false),

@@ -248,10 +248,10 @@ impl Shared {
         let leave = Leave { shared: Arc::clone(self), slot };
         add(&agent.usage.clients, 1);
         let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
-        let rights = port.rights;
+        let (rights, tls) = (port.rights, port.tls);
         let started = threads::spawn(format!("WEB_SERVER[{slot}]"), move || {
             let leave = leave;
-            Session::new(&leave.shared, connection, rights, number).run();
+            Session::new(&leave.shared, connection, rights, tls, number).run();
         });
         if let Err(error) = started {
             refusals.refuse(self, &format!("cannot start a thread: {error}"));

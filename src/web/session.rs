@@ -4,21 +4,26 @@
 //! has a deadline as a whole, and an answer must flow at a minimal rate.
 
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::base::log::access;
 use crate::base::sys;
+use crate::base::sys::{Interest, Watched};
 use crate::base::threads::StopToken;
 use crate::net::Connection;
 use crate::net::accept::{Admission, StreamRequest};
+use crate::net::listen::TlsPolicy;
+use crate::net::tls;
 use crate::net::usage::add;
+use crate::wire::handshake;
 use crate::wire::http::{
     BadRequest, HEAD_BYTES_MAX, Head, HeadScanner, Headers, HttpVersion, Method, Target,
 };
 
 use super::acl::Rights;
 use super::answer::{self, Envelope, Paced, Sent};
-use super::http::{Kind, Request, Response};
+use super::http::{ContentType, Kind, Request, Response};
 use super::routes;
 use super::server::Shared;
 
@@ -26,6 +31,8 @@ use super::server::Shared;
 const PIECE_BYTES: usize = 2048;
 /// Bodies of requests are skipped up to this size; a client that sends a larger one is refused.
 const BODY_BYTES_MAX: usize = 64 * 1024;
+/// A client that began a TLS handshake has so long to end it.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 /// After a refusal, what the client still sends is read for so long, so that it sees the answer and not a reset.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 256 * 1024;
@@ -35,6 +42,9 @@ pub(super) struct Session<'a> {
     connection: Connection,
     /// What the port grants; what the client may do is asked once there is a request.
     port: Rights,
+    tls: TlsPolicy,
+    /// The client came in the clear, where it may be asked for TLS.
+    clear: bool,
     rights: Option<Rights>,
     number: u64,
     thread: i32,
@@ -56,10 +66,20 @@ impl<'a> Session<'a> {
         shared: &'a Shared,
         connection: Connection,
         port: Rights,
+        tls: TlsPolicy,
         number: u64,
     ) -> Self {
-        let thread = sys::thread_id();
-        Session { shared, connection, port, rights: None, number, thread, buffer: Vec::new() }
+        Session {
+            shared,
+            connection,
+            port,
+            tls,
+            clear: false,
+            rights: None,
+            number,
+            thread: sys::thread_id(),
+            buffer: Vec::new(),
+        }
     }
 
     pub(super) fn run(mut self) {
@@ -69,7 +89,7 @@ impl<'a> Session<'a> {
             return;
         }
         self.log_access(format_args!("'CONNECTED'"));
-        let stream = self.serve();
+        let stream = if self.begin() { self.serve() } else { None };
         match stream {
             Some(request) => self.stream(&request),
             None => self.log_access(format_args!("'DISCONNECTED'")),
@@ -83,6 +103,48 @@ impl<'a> Session<'a> {
             self.thread,
             self.connection.peer()
         ));
+    }
+
+    /// Where there is a certificate to show, the client's first byte says whether it wants to see it. False when the
+    /// connection is over.
+    fn begin(&mut self) -> bool {
+        let agent = &self.shared.agent;
+        if self.connection.peer().address.is_none() || !agent.tls.is_on() {
+            return true;
+        }
+        let patience = agent.options.first_request.min(agent.options.idle);
+        let mut first = [0];
+        let mut watched = [Watched::new(self.connection.as_fd(), Interest::Read)];
+        let ready = sys::poll(&mut watched, Some(patience));
+        match self.connection.peek(&mut first) {
+            Ok(1) => {}
+            // It says nothing (or a signal came): reading it in vain has its own way to end.
+            Err(error) if is_time_out(&error) && ready.is_ok() => {
+                add(&agent.usage.timed_out, 1);
+                return false;
+            }
+            _ => return false,
+        }
+        if !tls::is_tls(first[0]) {
+            self.clear = true;
+            return true;
+        }
+        let patience = patience.min(HANDSHAKE);
+        match self.connection.accept_tls(&agent.tls, patience, &self.shared.stop) {
+            Ok(true) => true,
+            // The certificate went meanwhile.
+            Ok(false) => true,
+            Err(error) => {
+                add(&agent.usage.malformed, 1);
+                let peer = self.connection.peer();
+                log::error!(
+                    "SSL handshake with client '{}', port '{}' failed: {error}",
+                    peer.ip,
+                    peer.port
+                );
+                false
+            }
+        }
     }
 
     /// Answers requests until the connection ends or turns into a stream.
@@ -195,6 +257,10 @@ impl<'a> Session<'a> {
         }
     }
 
+    fn own_address(&self) -> String {
+        self.connection.local().map(|address| address.to_string()).unwrap_or_default()
+    }
+
     fn rights(&mut self) -> Rights {
         let agent = &self.shared.agent;
         *self.rights.get_or_insert_with(|| {
@@ -212,6 +278,14 @@ impl<'a> Session<'a> {
         };
         let (headers, url) = (&head.headers, target.decoded.clone());
         let host = headers.forwarded_host.or(headers.host);
+        if self.clear && self.tls != TlsPolicy::Optional {
+            let host = host.map_or_else(|| self.own_address(), str::to_owned);
+            let location = format!("https://{host}{}", String::from_utf8_lossy(head.target));
+            let response = Response::new(301, ContentType::Text, "").header("Location", location);
+            // Told or not: in the clear there is no more to say.
+            let _ = self.send(response, headers, head.method, head.version, false, began, &url);
+            return Next::Linger;
+        }
         let request = Request {
             method: head.method,
             path: target.path,
@@ -220,7 +294,7 @@ impl<'a> Session<'a> {
             peer: self.connection.peer().clone(),
             rights: self.rights(),
             host: host.map(str::to_owned),
-            https: headers.forwarded_https,
+            https: headers.forwarded_https || self.connection.is_tls(),
             auth_token: headers.auth_token.map(str::to_owned),
             do_not_track: headers.do_not_track && agent.options.do_not_track,
             person: headers.person.map(str::to_owned),
@@ -338,6 +412,13 @@ impl<'a> Session<'a> {
             parameters: head.target.to_vec(),
             user_agent: head.headers.user_agent.map(str::to_owned),
         };
+        if self.clear && self.tls == TlsPolicy::Force {
+            let host = handshake::Request::of(&request.parameters, None).hostname;
+            log::error!(
+                "The server is configured to always use encrypted connections, please enable the SSL on child with hostname '{host}'."
+            );
+            return self.refuse(BadRequest::NotUnderstood);
+        }
         if self.rights().contains(Rights::STREAMING) {
             return Next::Stream(request);
         }

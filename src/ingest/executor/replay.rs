@@ -167,6 +167,7 @@ impl Executor {
             before: end.before,
         };
         let host = self.session.host.clone();
+        self.replayed += 1;
         self.hooks.replayed(&host, &chart, block);
         self.leave();
         Ok(())

@@ -1,3 +1,5 @@
+//! Round trips, frames of others, and frames that are none.
+
 use proptest::prelude::*;
 
 use super::*;
@@ -150,7 +152,10 @@ fn what_is_no_frame_is_an_error() {
             let mut decoder = Decoder::new(algorithm);
             text_of(&mut decoder, &good).unwrap();
             let got = text_of(&mut decoder, bad);
-            assert!(matches!(got, Err(Broken(FrameError::Head(_)))), "{algorithm:?} {bad:?}: {got:?}");
+            assert!(
+                matches!(got, Err(Broken(FrameError::Head(_)))),
+                "{algorithm:?} {bad:?}: {got:?}"
+            );
         }
     }
 }
