@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages that building, testing or benchmarking lacks, and nothing when all are there.
 #   packaging/deps.sh build|test|bench|peer|lint ...
-#   build  a C linker and cargo (Debian 12's own package where no newer toolchain is on the machine)
+#   build  a C linker, OpenSSL's headers and cargo (Debian 12's own package where no newer toolchain is on the machine)
 #   test   what tests/peer.sh needs to unpack and run the real netdata without installing it
 #   fuzz   a C++ compiler for libFuzzer; lint  shellcheck; venv  Python's venv
 #   bench, peer  Debian's real netdata itself, installed without starting it
@@ -54,6 +54,8 @@ cargo_minor() { cargo --version 2>/dev/null | sed -n 's/^cargo 1\.\([0-9]*\).*/\
 
 build() {
     command -v cc >/dev/null || install_packages gcc libc6-dev
+    # The TLS of the agent is the system's; its headers are looked for with pkg-config.
+    pkg-config --exists openssl 2>/dev/null || install_packages libssl-dev pkg-config
     local minor
     minor=$(cargo_minor)
     if [ -z "$minor" ] || [ "$minor" -lt $OLDEST_CARGO ]; then
