@@ -125,7 +125,12 @@ impl Keeper {
             return;
         }
         let Some(store) = (self.parts.store)() else { return };
-        match self.parts.database.catch_up(store.catalog(), &|| stop.is_stopped()) {
+        let mut goes_on = || {
+            self.add_archived();
+            !stop.is_stopped()
+        };
+        let result = self.parts.database.catch_up(store.catalog(), &mut goes_on);
+        match result {
             Ok(()) => {
                 self.caught_up = true;
                 self.catalog_end = store.catalog().end();

@@ -367,11 +367,11 @@ impl Database {
     // --- the store's catalog -----------------------------------------------------------------------
 
     /// Takes over what the catalog of a store says and this database may not know: all of it when the database is new,
-    /// the last seconds of an earlier run otherwise. `stopped` is asked between portions.
+    /// the last seconds of an earlier run otherwise. `goes_on` is asked after every portion.
     pub fn catch_up(
         &self,
         catalog: &Catalog,
-        stopped: &dyn Fn() -> bool,
+        goes_on: &mut dyn FnMut() -> bool,
     ) -> std::result::Result<(), CatalogError> {
         let covered = self.read(|connection| {
             let at: Option<i64> = connection
@@ -379,20 +379,37 @@ impl Database {
                 .optional()?;
             Ok(u64::try_from(at.unwrap_or(0)).unwrap_or(0))
         });
+        // What is made from nothing can be made again, should the power fail meanwhile.
+        let anew = covered == 0;
+        self.set_synchronous(!anew);
         let mut portion = Vec::new();
         let mut complete = true;
         let end = catalog.since(covered, &mut |record| {
             if complete {
                 portion.push(record);
                 if portion.len() >= CATCH_UP_AT_ONCE {
-                    complete &= !stopped() && self.take_over(&mut portion);
+                    complete &= self.take_over(&mut portion) && goes_on();
                 }
             }
-        })?;
-        if complete && self.take_over(&mut portion) && end != covered {
+        });
+        if complete
+            && self.take_over(&mut portion)
+            && let Ok(end) = end
+            && end != covered
+        {
             self.write(|batch| batch.covered(end));
         }
-        Ok(())
+        self.set_synchronous(true);
+        end.map(drop)
+    }
+
+    fn set_synchronous(&self, yes: bool) {
+        if let Some(connection) = &*self.writer.lock() {
+            let word = if yes { "NORMAL" } else { "OFF" };
+            if let Err(error) = connection.execute_batch(&format!("PRAGMA synchronous={word}")) {
+                self.note(&error);
+            }
+        }
     }
 
     fn take_over(&self, records: &mut Vec<Record>) -> bool {
@@ -964,7 +981,7 @@ mod tests {
         metric("x.bare", "d");
 
         let database = Database::open(cache.path());
-        database.catch_up(&catalog, &|| false).unwrap();
+        database.catch_up(&catalog, &mut || true).unwrap();
         assert_eq!(database.hosts(), [HostRecord::named(guid(1), "box")]);
         let found = database.chart(guid(1), "t.a").unwrap();
         assert_eq!((&found.name, &found.title, found.chart_type), (&whole.name, &whole.title, 2));
@@ -976,12 +993,12 @@ mod tests {
         put(&database, std::slice::from_ref(&whole));
         database.write(|batch| batch.forget_chart(guid(1), "x.bare"));
         metric("y.new", "d");
-        database.catch_up(&catalog, &|| false).unwrap();
+        database.catch_up(&catalog, &mut || true).unwrap();
         assert_eq!(ids(&database, guid(1)), ["t.a", "y.new"]);
         assert_eq!(database.chart(guid(1), "t.a").as_ref(), Some(&whole));
         assert_eq!(database.hosts(), [host(1)]);
         catalog.note(&Record::Forgotten { guid: guid(1) }).unwrap();
-        database.catch_up(&catalog, &|| false).unwrap();
+        database.catch_up(&catalog, &mut || true).unwrap();
         assert_eq!(database.hosts(), []);
     }
 }
