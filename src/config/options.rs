@@ -115,7 +115,7 @@ pub const NETDATA_CONF: &[Known] = &[
         "cleanup orphan hosts after secs",
         &[("db", "cleanup orphan hosts after"), ("global", "cleanup orphan hosts after seconds")],
     ),
-    later("db", "cleanup ephemeral hosts after", None, &[]),
+    now("db", "cleanup ephemeral hosts after", &[]),
     later(
         "db",
         "dbengine page fetch timeout secs",
@@ -158,18 +158,8 @@ pub const NETDATA_CONF: &[Known] = &[
     now("db", "dbengine tier 3 retention time", &[("db", "dbengine tier 3 retention days")]),
     now("db", "dbengine tier 4 retention time", &[("db", "dbengine tier 4 retention days")]),
     later("db", "dbengine tier backfill", None, &[]),
-    later(
-        "db",
-        "delete obsolete charts files",
-        Some("yes"),
-        &[("global", "delete obsolete charts files")],
-    ),
-    later(
-        "db",
-        "delete orphan hosts files",
-        Some("yes"),
-        &[("global", "delete orphan hosts files")],
-    ),
+    now("db", "delete obsolete charts files", &[("global", "delete obsolete charts files")]),
+    now("db", "delete orphan hosts files", &[("global", "delete orphan hosts files")]),
     now("db", "enable zero metrics", &[("global", "enable zero metrics")]),
     later("db", "replication threads", Some("1"), &[]),
     later("db", "dbengine pages per extent", None, &[("global", "dbengine extent pages")]),
@@ -353,6 +343,7 @@ pub(super) mod receiver {
         machine: "proxy send charts matching",
         also: &[],
     };
+    pub(in super::super) const EPHEMERAL: Names = both("is ephemeral node", &["is ephemeral"]);
     pub(in super::super) const COMPRESSION: Names = both("enable compression", &[]);
     pub(in super::super) const COMPRESSION_ORDER: Names = both("compression algorithms order", &[]);
     pub(in super::super) const CLIENT_CERTIFICATE: Names = both("require client certificate", &[]);
@@ -371,6 +362,7 @@ pub(super) mod receiver {
         &PROXY_DESTINATION,
         &PROXY_API_KEY,
         &PROXY_CHARTS,
+        &EPHEMERAL,
         &COMPRESSION,
         &COMPRESSION_ORDER,
         &CLIENT_CERTIFICATE,

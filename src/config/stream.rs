@@ -95,6 +95,8 @@ pub struct ReceiverOptions {
     pub update_every: Option<i64>,
     /// The child has to show a certificate of an authority of `[web] ssl client CA`.
     pub client_certificate: bool,
+    /// The host may be forgotten when it stays away.
+    pub ephemeral: bool,
 }
 
 /// Why a known key or machine may not stream here. In the order of the checks.
@@ -326,6 +328,7 @@ impl StreamConf {
             ),
             update_every,
             client_certificate: flag(&receiver::CLIENT_CERTIFICATE, false),
+            ephemeral: flag(&receiver::EPHEMERAL, false),
         }
     }
 

@@ -9,6 +9,7 @@ use crate::base::log::{Options as LogOptions, Target};
 use crate::base::sys;
 use crate::base::time::UpdateEvery;
 use crate::config::{Config, SizeUnit, TimeUnit};
+use crate::metrics::lifecycle::Rules;
 use crate::storage::Mode;
 use crate::storage::dbengine as store;
 
@@ -87,10 +88,7 @@ pub(super) struct DatabaseSettings {
     /// Entries, rounded as the mode needs it; the default for children too.
     pub(super) history: i64,
     pub(super) gap_when_lost: i64,
-    #[expect(dead_code, reason = "for the thread that forgets charts and hosts")]
-    pub(super) cleanup_obsolete: Duration,
-    #[expect(dead_code, reason = "for the thread that forgets charts and hosts")]
-    pub(super) cleanup_orphans: Duration,
+    pub(super) lifecycle: Rules,
 }
 
 impl Settings {
@@ -195,16 +193,31 @@ impl DatabaseSettings {
             gap_when_lost = 1;
             config.set_number("db", "gap when lost iterations above", 1);
         }
-        let orphans = config.seconds("db", "cleanup orphan hosts after secs", 3600);
-        let time = |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        let lifecycle = Rules {
+            obsolete_charts_after: obsolete,
+            orphan_hosts_after: config
+                .seconds("db", "cleanup orphan hosts after secs", 3600)
+                .max(0),
+            ephemeral_hosts_after: ephemeral_after(config),
+            delete_chart_files: config.boolean("db", "delete obsolete charts files", true),
+            delete_host_files: config.boolean("db", "delete orphan hosts files", true),
+        };
         DatabaseSettings {
             update_every: UpdateEvery::clamped(every),
             mode,
             history,
             gap_when_lost,
-            cleanup_obsolete: time(obsolete),
-            cleanup_orphans: time(orphans),
+            lifecycle,
         }
+    }
+}
+
+/// Seconds after which an ephemeral host that left is forgotten; 0 = never, which newer releases spell `off`.
+fn ephemeral_after(config: &Config) -> i64 {
+    const OPTION: &str = "cleanup ephemeral hosts after";
+    match config.string("db", OPTION, "off").as_str() {
+        "off" | "never" | "no" => 0,
+        _ => config.seconds("db", OPTION, 0).max(0),
     }
 }
 

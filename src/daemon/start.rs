@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -24,13 +25,20 @@ use crate::base::{PROGRAM, VERSION, sys};
 use crate::config::{Config, NETDATA_CONF, OnDemand, ReceiverDefaults, SenderOptions, StreamConf};
 use crate::ingest::executor::Nodes;
 use crate::ingest::{collectors, plugins};
+use crate::metrics::keeper;
+use crate::metrics::lifecycle::{self, Lifecycle};
 use crate::metrics::{Host, HostInfo, HostKind, HostSettings, Hosts, SystemInfo};
 use crate::net::Usage;
 use crate::net::tls::ServerTls;
 use crate::storage::Mode;
+use crate::storage::dbengine::files::tier_directory;
 use crate::storage::engines::{Engines, Whose};
+use crate::storage::metadata::Database;
 use crate::stream::{self, Streams};
 use crate::web;
+
+/// How often a thread that is being waited for is looked at.
+const JOIN_STEP: Duration = Duration::from_millis(10);
 
 /// What the process is before it is an agent.
 struct Ground {
@@ -81,6 +89,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     let host = local_host(settings, guid, zone, &facts, &engines);
     announce(&host, &sender);
     let hosts = Hosts::new(Arc::clone(&host));
+    let remembers = host.settings().mode.persists() || streaming.is_parent();
     let label_inputs = LabelInputs {
         is_parent: false,
         streams_to: sender.enabled.then(|| sender.destination.clone()),
@@ -92,6 +101,10 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     let mut parts: Vec<Part> = Vec::new();
     // From here on there are threads. They stop in the reverse order.
     //
+    // METADATA: hosts and charts of earlier runs are there from here on
+    if remembers && let Some(part) = start_keeper(&ground, &hosts, &engines, uses_store, &stop) {
+        parts.push(part);
+    }
     // STREAM_SENDER[host]: the senders of this host and, later, of its children
     let streams = start_streams(&ground, streaming, &hosts, &engines, &stop);
     parts.push(stream_part(&streams));
@@ -100,8 +113,18 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     parts.push(start_plugins(&ground, &hosts, &streams, &engines, &stop)?);
     let tls = ground.web.as_ref().map(|web| Arc::clone(&web.tls)).unwrap_or_default();
     if let Some(web) = ground.web.take() {
-        parts.push(start_web(web, &ground, &hosts, &streams, &usage, sender.enabled, &stop)?);
+        parts.push(start_web(
+            web,
+            &ground,
+            &hosts,
+            &streams,
+            &usage,
+            &engines,
+            sender.enabled,
+            &stop,
+        )?);
     }
+    parts.push(start_lifecycle(&ground, &hosts, &stop)?);
     for (section, name) in ground.config.touch_later(NETDATA_CONF) {
         log::info!("CONFIG: [{section}] '{name}' is known but has no effect yet.");
     }
@@ -201,6 +224,7 @@ fn local_host(
         history: database.history,
         health_enabled: false,
         gap_when_lost: database.gap_when_lost,
+        ephemeral: false,
     };
     let engine = engines.engine(database.mode, database.history, Whose::Local);
     Host::new(guid, HostKind::Local, info, engine, host_settings)
@@ -234,6 +258,64 @@ fn announce(host: &Host, sender: &SenderOptions) {
 }
 
 // ------------------------------------------------------------------ the parts
+
+/// METADATA: what is remembered of hosts and charts. `None`, after an ERROR line, when it cannot be had.
+fn start_keeper(
+    ground: &Ground,
+    hosts: &Arc<Hosts>,
+    engines: &Arc<Engines>,
+    uses_store: bool,
+    stop: &StopToken,
+) -> Option<Part> {
+    let cache = &ground.settings.directories.cache;
+    if uses_store && tier_directory(cache, 0).exists() {
+        // Children of earlier runs are in it, whether or not anybody else needs it.
+        engines.store();
+    }
+    let database = Arc::new(Database::open(cache));
+    let (makes, opened) = (Arc::clone(engines), Arc::clone(engines));
+    let keeper = keeper::Parts {
+        hosts: Arc::clone(hosts),
+        database,
+        engine: Box::new(move |mode, history, guid| {
+            makes.engine(mode, history, Whose::Other(guid))
+        }),
+        store: Box::new(move || opened.open_store()),
+        clock: ground.clock.clone(),
+    };
+    let stop = stop.child();
+    match keeper::start(keeper, &stop) {
+        Ok(thread) => Some(thread_part("METADATA", stop, thread)),
+        Err(error) => {
+            log::error!("cannot start METADATA: {error}. Hosts and charts are not remembered.");
+            None
+        }
+    }
+}
+
+/// SERVICE: lets go of obsolete charts and orphan hosts.
+fn start_lifecycle(ground: &Ground, hosts: &Arc<Hosts>, stop: &StopToken) -> anyhow::Result<Part> {
+    let lifecycle = Lifecycle {
+        hosts: Arc::clone(hosts),
+        rules: ground.settings.database.lifecycle,
+        clock: ground.clock.clone(),
+    };
+    let stop = stop.child();
+    let thread = lifecycle::start(lifecycle, &stop).context("cannot start SERVICE")?;
+    Ok(thread_part("SERVICE", stop, thread))
+}
+
+/// A part that is one thread.
+fn thread_part(name: &'static str, stop: StopToken, thread: JoinHandle<()>) -> Part {
+    Part::new(name, stop, move |patience| {
+        let clock = Clock::system();
+        let patience = i64::try_from(patience.as_micros()).unwrap_or(i64::MAX);
+        while !thread.is_finished() && clock.monotonic_us() < patience {
+            std::thread::park_timeout(JOIN_STEP);
+        }
+        thread.is_finished()
+    })
+}
 
 /// PLUGIN[proc], PLUGIN[diskspace], ...: the internal collectors.
 fn start_collectors(
@@ -344,12 +426,14 @@ fn stream_part(streams: &Arc<Streams>) -> Part {
     })
 }
 
+#[expect(clippy::too_many_arguments, reason = "the web server shows every part of the agent")]
 fn start_web(
     web: WebParts,
     ground: &Ground,
     hosts: &Arc<Hosts>,
     streams: &Arc<Streams>,
     usage: &Arc<Usage>,
+    engines: &Arc<Engines>,
     stream_enabled: bool,
     stop: &StopToken,
 ) -> anyhow::Result<Part> {
@@ -370,6 +454,7 @@ fn start_web(
         scrapers: Default::default(),
         streams: Arc::new(stream::Acceptor(Arc::clone(streams))),
         stream_enabled,
+        engines: Some(Arc::clone(engines)),
         api_key,
     });
     let stop = stop.child();

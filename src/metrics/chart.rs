@@ -12,7 +12,6 @@ use super::dimension::{Algorithm, Dimension, DimensionOptions, DimensionSpec};
 use super::host::HostLink;
 use super::labels::{LabelSource, Labels};
 use crate::base::intern::intern;
-use crate::base::number::Sample;
 use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
 use crate::storage::{MetricKey, StorageError};
 use crate::wire::pluginsd::ReplayEnd;
@@ -193,6 +192,8 @@ pub struct Chart {
     /// Length of the part before the first dot.
     type_len: usize,
     pub(super) host: HostLink,
+    /// The metadata database may know dimensions that are not here.
+    pub(super) older_dims: AtomicBool,
     /// Gone from its host: whoever still holds it looks it up again.
     retired: AtomicBool,
     state: Mutex<ChartState>,
@@ -210,6 +211,9 @@ pub struct ChartState {
 
     /// Grows whenever the definition, a dimension or a label changes; never 0.
     pub version: u32,
+    /// The version that the metadata database has; 0 = none.
+    pub(super) noted: u32,
+    host: HostLink,
     pub upstream: Upstream,
     /// Its past is still arriving from the child: nothing of it goes upstream yet.
     pub replicating: bool,
@@ -255,12 +259,14 @@ impl Chart {
         labels.set("_collect_plugin", &or_none(&meta.plugin), LabelSource::AUTO);
         labels.set("_collect_module", &or_none(&meta.module), LabelSource::AUTO);
         let state = ChartState {
+            host: Arc::clone(&host),
             meta,
             labels,
             variables: Vec::new(),
             dims: Vec::new(),
             by_id: None,
             version: 1,
+            noted: 0,
             upstream: Upstream::default(),
             replicating: false,
             downstream: None,
@@ -272,7 +278,30 @@ impl Chart {
             last_collected_total: 0.0,
             last_accessed: UnixSeconds(0),
         };
-        Chart { id, type_len, host, retired: AtomicBool::new(false), state: Mutex::new(state) }
+        Chart {
+            id,
+            type_len,
+            older_dims: AtomicBool::new(host.is_remembered()),
+            host,
+            retired: AtomicBool::new(false),
+            state: Mutex::new(state),
+        }
+    }
+
+    /// A chart for reading alone, that is no part of its host.
+    pub(super) fn archived(
+        id: Arc<str>,
+        host: &HostLink,
+        meta: ChartMeta,
+        labels: Labels,
+        dims: Vec<Dimension>,
+    ) -> Chart {
+        let mut chart = Chart::new(id, Arc::clone(host), meta);
+        chart.older_dims = AtomicBool::new(false);
+        let state = chart.state.get_mut();
+        state.labels = labels;
+        state.dims = dims;
+        chart
     }
 
     /// `type.id`
@@ -300,8 +329,30 @@ impl Chart {
         self.retired.load(Ordering::Acquire)
     }
 
-    pub(super) fn retire(&self) {
+    /// Lets go of everything: its writers and readers end with it.
+    pub(super) fn retire(&self, state: &mut ChartState) {
         self.retired.store(true, Ordering::Release);
+        state.dims = Vec::new();
+        state.by_id = None;
+    }
+
+    /// The chart that goes on in place of this one, without the dimensions that are `over`: indexes into a chart's
+    /// dimensions never change, so it has to be another chart. This one is retired.
+    pub(super) fn succeed(
+        &self,
+        state: &mut ChartState,
+        over: &dyn Fn(&Dimension) -> bool,
+    ) -> Chart {
+        let mut heir = Chart::new(Arc::clone(&self.id), Arc::clone(&self.host), state.meta.clone());
+        let new = heir.state.get_mut();
+        std::mem::swap(new, state);
+        new.dims.retain(|dim| !over(dim));
+        new.by_id = None;
+        new.index_dimensions();
+        new.touch();
+        heir.older_dims.store(self.host.is_remembered(), Ordering::Release);
+        self.retired.store(true, Ordering::Release);
+        heir
     }
 
     /// Adds a dimension or updates it; gives its index, which stays valid as long as the chart lives.
@@ -352,34 +403,13 @@ impl Chart {
             state.dims.reserve_exact(state.dims.len().clamp(1, 64));
         }
         let store_first = state.meta.options.contains(ChartOptions::STORE_FIRST);
-        state.dims.push(Dimension {
-            name: if name == spec.id { Arc::clone(&id) } else { intern(name) },
-            id,
-            algorithm: spec.algorithm,
-            options: spec.options,
-            multiplier: or_one(spec.multiplier),
-            divisor: or_one(spec.divisor),
-            updated: false,
-            collections: u32::from(store_first),
-            collected: 0,
-            last_collected: 0,
-            collected_max: 0,
-            calculated: 0.0,
-            last_calculated: 0.0,
-            last_collected_us: 0,
-            current: Sample::EMPTY,
-            latest: f64::NAN,
-            packed_from: 0,
-            packed: Sample::normal(0.0),
-            writer: metric.writer,
-            reader: metric.reader,
-        });
+        let name = if name == spec.id { Arc::clone(&id) } else { intern(name) };
+        let dim = Dimension::new(id, name, spec, metric);
+        state.dims.push(Dimension { collections: u32::from(store_first), ..dim });
         if let Some(by_id) = &mut state.by_id {
             by_id.insert(Arc::clone(&state.dims[index as usize].id), index);
-        } else if state.dims.len() > INDEX_FROM {
-            let all =
-                state.dims.iter().zip(0u32..).map(|(dim, i)| (Arc::clone(&dim.id), i)).collect();
-            state.by_id = Some(Box::new(all));
+        } else {
+            state.index_dimensions();
         }
         state.touch();
         Ok(index)
@@ -434,6 +464,14 @@ impl ChartState {
     /// The definition changed: the parent must hear of it before the next data.
     pub fn touch(&mut self) {
         self.version = self.version.wrapping_add(1).max(1);
+        self.host.definitions_changed();
+    }
+
+    fn index_dimensions(&mut self) {
+        if self.dims.len() > INDEX_FROM {
+            let all = self.dims.iter().zip(0u32..).map(|(dim, i)| (Arc::clone(&dim.id), i));
+            self.by_id = Some(Box::new(all.collect()));
+        }
     }
 
     pub fn dimension_index(&self, id: &str) -> Option<u32> {
@@ -445,6 +483,15 @@ impl ChartState {
 
     pub fn dimension(&self, id: &str) -> Option<&Dimension> {
         self.dimension_index(id).map(|index| &self.dims[index as usize])
+    }
+
+    /// The metadata database has this version.
+    pub fn is_noted(&self) -> bool {
+        self.noted == self.version
+    }
+
+    pub(super) fn forget_noted(&mut self) {
+        self.noted = 0;
     }
 
     pub fn is_obsolete(&self) -> bool {

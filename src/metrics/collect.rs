@@ -255,14 +255,23 @@ impl Chart {
     /// Data for an obsolete chart brings it back.
     fn revive(&self, state: &mut ChartState) {
         if state.is_obsolete() {
+            log::error!(
+                "Host '{}': chart '{}' is obsolete, but it is collected again: it is no longer obsolete.",
+                self.host.hostname(),
+                self.id()
+            );
             state.meta.options.remove(ChartOptions::OBSOLETE);
             state.touch();
         }
+        let mut revived = false;
         for dim in &mut state.dims {
             if dim.updated && dim.is_obsolete() {
                 dim.options.remove(DimensionOptions::OBSOLETE);
-                state.version = state.version.wrapping_add(1).max(1);
+                revived = true;
             }
+        }
+        if revived {
+            state.touch();
         }
     }
 }

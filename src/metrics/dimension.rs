@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bitflags::bitflags;
 
 use crate::base::number::Sample;
-use crate::storage::{Reader, Writer};
+use crate::storage::{Metric, Reader, Writer};
 
 /// How collected values become stored ones. Numbers are those of metadata and file headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +113,38 @@ pub struct Dimension {
 }
 
 impl Dimension {
+    /// One that was never collected.
+    pub(super) fn new(
+        id: Arc<str>,
+        name: Arc<str>,
+        spec: &DimensionSpec<'_>,
+        metric: Metric,
+    ) -> Dimension {
+        let or_one = |n: i64| if n == 0 { 1 } else { n };
+        Dimension {
+            id,
+            name,
+            algorithm: spec.algorithm,
+            options: spec.options,
+            multiplier: or_one(spec.multiplier),
+            divisor: or_one(spec.divisor),
+            updated: false,
+            collections: 0,
+            collected: 0,
+            last_collected: 0,
+            collected_max: 0,
+            calculated: 0.0,
+            last_calculated: 0.0,
+            last_collected_us: 0,
+            current: Sample::EMPTY,
+            latest: f64::NAN,
+            packed_from: 0,
+            packed: Sample::normal(0.0),
+            writer: metric.writer,
+            reader: metric.reader,
+        }
+    }
+
     pub fn is_hidden(&self) -> bool {
         self.options.contains(DimensionOptions::HIDDEN)
     }

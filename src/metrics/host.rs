@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 
-use super::chart::{Chart, ChartMeta, ChartOptions, ChartSpec, Tap};
+use super::chart::{Chart, ChartMeta, ChartOptions, ChartSpec, ChartState, Tap};
+use super::dimension::Dimension;
 use super::functions::{FUNCTIONS_MAX, Function};
 use super::labels::Labels;
 use crate::base::ids::MachineGuid;
 use crate::base::intern::intern;
 use crate::base::time::UnixSeconds;
+use crate::storage::metadata::Database;
 use crate::storage::{Mode, StorageEngine};
 
 /// Charts one host may have; more are refused.
@@ -79,11 +82,19 @@ pub struct HostSettings {
     pub health_enabled: bool,
     /// `gap when lost iterations above`.
     pub gap_when_lost: i64,
+    /// `is ephemeral node`: it may be forgotten when it stays away.
+    pub ephemeral: bool,
 }
 
 impl Default for HostSettings {
     fn default() -> Self {
-        HostSettings { mode: Mode::Ram, history: 3600, health_enabled: false, gap_when_lost: 1 }
+        HostSettings {
+            mode: Mode::Ram,
+            history: 3600,
+            health_enabled: false,
+            gap_when_lost: 1,
+            ephemeral: false,
+        }
     }
 }
 
@@ -94,6 +105,12 @@ pub(super) struct Shared {
     pub(super) gap_when_lost: i64,
     pub(super) tap: RwLock<Option<Arc<dyn Tap>>>,
     info: RwLock<Arc<HostInfo>>,
+    /// Where charts that are not live are looked up, and whatever is defined is remembered.
+    database: OnceLock<Arc<Database>>,
+    /// A chart's definition changed since the database was told.
+    redefined: AtomicBool,
+    /// The database may know charts that are not live.
+    older_charts: AtomicBool,
 }
 
 pub(super) type HostLink = Arc<Shared>;
@@ -105,6 +122,15 @@ impl Shared {
 
     pub(super) fn tap(&self) -> Option<Arc<dyn Tap>> {
         self.tap.read().clone()
+    }
+
+    pub(super) fn definitions_changed(&self) {
+        self.redefined.store(true, Ordering::Release);
+    }
+
+    /// Its charts have a place in the metadata database.
+    pub(super) fn is_remembered(&self) -> bool {
+        self.database.get().is_some()
     }
 }
 
@@ -129,6 +155,12 @@ pub struct Host {
     connected: AtomicBool,
     connected_at: AtomicI64,
     disconnected_at: AtomicI64,
+    /// Known from an earlier time alone: it has no live charts.
+    archived: bool,
+    /// Somebody is about to connect.
+    expected: AtomicBool,
+    /// The connection whose charts were looked through for those that did not come back, by its time.
+    pub(super) looked_through: AtomicI64,
 }
 
 /// Why a chart could not be defined.
@@ -148,14 +180,38 @@ impl Host {
         engine: Arc<dyn StorageEngine>,
         settings: HostSettings,
     ) -> Arc<Host> {
+        Arc::new(Host::build(guid, kind, info, engine, settings, false))
+    }
+
+    /// A host of which only the past is known.
+    pub fn archived(
+        guid: MachineGuid,
+        info: HostInfo,
+        engine: Arc<dyn StorageEngine>,
+        settings: HostSettings,
+    ) -> Arc<Host> {
+        Arc::new(Host::build(guid, HostKind::Child, info, engine, settings, true))
+    }
+
+    fn build(
+        guid: MachineGuid,
+        kind: HostKind,
+        info: HostInfo,
+        engine: Arc<dyn StorageEngine>,
+        settings: HostSettings,
+        archived: bool,
+    ) -> Host {
         let shared = Shared {
             guid,
             engine,
             gap_when_lost: settings.gap_when_lost.max(1),
             tap: RwLock::new(None),
             info: RwLock::new(Arc::new(info)),
+            database: OnceLock::new(),
+            redefined: AtomicBool::new(false),
+            older_charts: AtomicBool::new(false),
         };
-        Arc::new(Host {
+        Host {
             shared: Arc::new(shared),
             kind,
             settings,
@@ -167,7 +223,10 @@ impl Host {
             connected: AtomicBool::new(kind != HostKind::Child),
             connected_at: AtomicI64::new(0),
             disconnected_at: AtomicI64::new(0),
-        })
+            archived,
+            expected: AtomicBool::new(false),
+            looked_through: AtomicI64::new(0),
+        }
     }
 
     pub fn guid(&self) -> MachineGuid {
@@ -209,6 +268,7 @@ impl Host {
 
     pub fn set_connected(&self, connected: bool, at: UnixSeconds) {
         self.connected.store(connected, Ordering::Release);
+        self.expected.store(false, Ordering::Release);
         let when = if connected { &self.connected_at } else { &self.disconnected_at };
         when.store(at.0, Ordering::Release);
     }
@@ -220,6 +280,74 @@ impl Host {
     /// When its connection was lost; 0 = never had one.
     pub fn disconnected_at(&self) -> UnixSeconds {
         UnixSeconds(self.disconnected_at.load(Ordering::Acquire))
+    }
+
+    /// Somebody is about to connect: the host is not to go away. Until [`Host::set_connected`].
+    pub(super) fn expect(&self) {
+        self.expected.store(true, Ordering::Release);
+    }
+
+    /// Goes on from what is known of an archived host, as far as its new connection has not said it yet.
+    pub(super) fn take_over(&self, archived: &Host) {
+        let before = archived.info();
+        self.update_info(|info| {
+            info.claim_id = info.claim_id.take().or_else(|| before.claim_id.clone());
+            info.node_id = info.node_id.take().or_else(|| before.node_id.clone());
+        });
+        if self.labels().is_empty() {
+            self.set_labels((*archived.labels()).clone());
+        }
+    }
+
+    /// Neither connected nor about to be.
+    pub(super) fn is_left(&self) -> bool {
+        !self.is_connected() && !self.expected.load(Ordering::Acquire)
+    }
+
+    /// Known from an earlier time alone: it has no live charts, and has not been here in this run, or long ago.
+    pub fn is_archived(&self) -> bool {
+        self.archived
+    }
+
+    /// It may be forgotten when it stays away, as configuration here or at the host itself says.
+    pub fn is_ephemeral(&self) -> bool {
+        self.settings.ephemeral || self.labels().get("_is_ephemeral") == Some("true")
+    }
+
+    // --- what is not live ------------------------------------------------------------------------
+
+    /// Links the host to the metadata database. Once, before it has charts.
+    pub fn remember_in(&self, database: &Arc<Database>) {
+        if self.settings.mode.persists() && self.shared.database.set(Arc::clone(database)).is_ok() {
+            self.shared.older_charts.store(true, Ordering::Release);
+            self.shared.definitions_changed();
+        }
+    }
+
+    pub fn database(&self) -> Option<&Arc<Database>> {
+        self.shared.database.get()
+    }
+
+    /// Whether the database may know charts that are not live.
+    pub fn has_older_charts(&self) -> bool {
+        self.shared.older_charts.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_older_charts(&self, older: bool) {
+        self.shared.older_charts.store(older, Ordering::Release);
+    }
+
+    /// Whether a definition changed since this was asked last.
+    pub(super) fn take_redefined(&self) -> bool {
+        self.shared.redefined.swap(false, Ordering::AcqRel)
+    }
+
+    pub(super) fn definitions_changed(&self) {
+        self.shared.definitions_changed();
+    }
+
+    pub(super) fn link(&self) -> &HostLink {
+        &self.shared
     }
 
     // --- tap -------------------------------------------------------------------------------------
@@ -326,17 +454,55 @@ impl Host {
             index.by_name.insert(name, Arc::clone(&chart));
         }
         index.in_order.push(Arc::clone(&chart));
+        self.shared.definitions_changed();
         Ok(chart)
     }
 
-    /// Takes a chart out of the host; whoever holds it sees [`Chart::is_retired`].
-    pub fn remove_chart(&self, id: &str) {
+    /// Takes the charts that are `over` out of the host, and gives them; whoever holds one sees
+    /// [`Chart::is_retired`].
+    pub fn retire_charts(&self, over: &dyn Fn(&Chart, &ChartState) -> bool) -> Vec<Arc<Chart>> {
         let mut index = self.charts.write();
-        if let Some(chart) = index.by_id.remove(id) {
-            chart.retire();
-            index.by_name.retain(|_, named| !Arc::ptr_eq(named, &chart));
-            index.in_order.retain(|other| !Arc::ptr_eq(other, &chart));
+        let mut gone = Vec::new();
+        index.in_order.retain(|chart| {
+            let mut state = chart.lock();
+            let over = over(chart, &state);
+            if over {
+                chart.retire(&mut state);
+                gone.push(Arc::clone(chart));
+            }
+            !over
+        });
+        for chart in &gone {
+            index.by_id.remove(chart.id());
         }
+        if !gone.is_empty() {
+            index.by_name.retain(|_, named| !named.is_retired());
+        }
+        gone
+    }
+
+    /// Takes the dimensions that are `over` out of a chart, and gives their ids and names. The chart is replaced.
+    pub fn retire_dimensions(
+        &self,
+        chart: &Arc<Chart>,
+        over: &dyn Fn(&ChartState, &Dimension) -> bool,
+    ) -> Vec<(Arc<str>, Arc<str>)> {
+        let mut index = self.charts.write();
+        let mut state = chart.lock();
+        let gone = state.dims.iter().filter(|dim| over(&state, dim));
+        let gone: Vec<_> = gone.map(|dim| (Arc::clone(&dim.id), Arc::clone(&dim.name))).collect();
+        if gone.is_empty() || chart.is_retired() {
+            return Vec::new();
+        }
+        let heir =
+            Arc::new(chart.succeed(&mut state, &|dim| gone.iter().any(|(id, _)| *id == dim.id)));
+        drop(state);
+        let places = index.by_name.values_mut().filter(|named| Arc::ptr_eq(named, chart));
+        places.for_each(|named| *named = Arc::clone(&heir));
+        let places = index.in_order.iter_mut().filter(|other| Arc::ptr_eq(other, chart));
+        places.for_each(|other| *other = Arc::clone(&heir));
+        index.by_id.insert(Arc::clone(heir.id()), heir);
+        gone
     }
 
     // --- labels, variables, functions --------------------------------------------------------------

@@ -1,12 +1,13 @@
 //! All hosts this agent knows: itself first, then children and virtual nodes in order of arrival.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
 
 use super::host::Host;
 use crate::base::ids::MachineGuid;
+use crate::storage::metadata::Database;
 
 /// Hosts one agent keeps; more are refused.
 pub const HOSTS_MAX: usize = 100_000;
@@ -14,6 +15,8 @@ pub const HOSTS_MAX: usize = 100_000;
 pub struct Hosts {
     local: Arc<Host>,
     index: RwLock<Index>,
+    /// Where all of them are remembered, if they are.
+    database: OnceLock<Arc<Database>>,
 }
 
 #[derive(Default)]
@@ -27,7 +30,14 @@ impl Hosts {
         let mut index = Index::default();
         index.by_guid.insert(local.guid(), Arc::clone(&local));
         index.in_order.push(Arc::clone(&local));
-        Arc::new(Hosts { local, index: RwLock::new(index) })
+        Arc::new(Hosts { local, index: RwLock::new(index), database: OnceLock::new() })
+    }
+
+    /// From now on every host is remembered in this database. To be called once, before others than the local one come.
+    pub fn remember_in(&self, database: &Arc<Database>) {
+        if self.database.set(Arc::clone(database)).is_ok() {
+            self.local.remember_in(database);
+        }
     }
 
     pub fn local(&self) -> &Arc<Host> {
@@ -61,32 +71,90 @@ impl Hosts {
         self.index.read().in_order.len()
     }
 
-    /// The host of that GUID, made by `make` if there is none. The flag says whether it was made. `None` when there
-    /// are [`HOSTS_MAX`] already.
+    /// The host of that GUID, made by `make` if there is none or only an archived one, whose place the new one takes.
+    /// The flag says whether it was made. It stays until it was connected and left, or for good if it never leaves.
+    /// `None` when there are [`HOSTS_MAX`] already.
     pub fn get_or_create(
         &self,
         guid: MachineGuid,
         make: impl FnOnce() -> Arc<Host>,
     ) -> Option<(Arc<Host>, bool)> {
         let mut index = self.index.write();
-        if let Some(host) = index.by_guid.get(&guid) {
+        let known = index.by_guid.get(&guid).cloned();
+        if let Some(host) = known.as_ref().filter(|host| !host.is_archived()) {
+            host.expect();
             return Some((Arc::clone(host), false));
         }
-        if index.in_order.len() >= HOSTS_MAX {
+        if known.is_none() && index.in_order.len() >= HOSTS_MAX {
             return None;
         }
         let host = make();
-        index.by_guid.insert(guid, Arc::clone(&host));
-        index.in_order.push(Arc::clone(&host));
+        host.expect();
+        if let Some(database) = self.database.get() {
+            host.remember_in(database);
+        }
+        if let Some(archived) = &known {
+            host.take_over(archived);
+        }
+        index.put(known.as_ref(), &host);
+        drop(index);
+        if known.is_some() {
+            log::info!("Host {} is not in archived mode anymore", host.hostname());
+        }
         Some((host, true))
     }
 
-    /// Forgets a host, never the local one.
-    pub fn remove(&self, guid: MachineGuid) {
-        if guid != self.local.guid() {
-            let mut index = self.index.write();
-            index.by_guid.remove(&guid);
-            index.in_order.retain(|host| host.guid() != guid);
+    /// Adds a host of which only the past is known, made by `make`, unless there is one of that GUID.
+    pub fn add_archived(&self, guid: MachineGuid, make: impl FnOnce() -> Arc<Host>) -> bool {
+        let mut index = self.index.write();
+        if index.by_guid.contains_key(&guid) || index.in_order.len() >= HOSTS_MAX {
+            return false;
+        }
+        let host = make();
+        if let Some(database) = self.database.get() {
+            host.remember_in(database);
+        }
+        index.put(None, &host);
+        true
+    }
+
+    /// Puts an archived host in the place of one that nobody is or is about to be connected as; false when somebody is.
+    pub fn archive(&self, host: &Arc<Host>, archived: &Arc<Host>) -> bool {
+        let mut index = self.index.write();
+        if !index.holds(host) || !host.is_left() {
+            return false;
+        }
+        if let Some(database) = self.database.get() {
+            archived.remember_in(database);
+        }
+        index.put(Some(host), archived);
+        true
+    }
+
+    /// Forgets a host that nobody is or is about to be connected as, never the local one; false when somebody is.
+    pub fn remove(&self, host: &Arc<Host>) -> bool {
+        let mut index = self.index.write();
+        if host.guid() == self.local.guid() || !index.holds(host) || !host.is_left() {
+            return false;
+        }
+        index.by_guid.remove(&host.guid());
+        index.in_order.retain(|other| !Arc::ptr_eq(other, host));
+        true
+    }
+}
+
+impl Index {
+    fn holds(&self, host: &Arc<Host>) -> bool {
+        self.by_guid.get(&host.guid()).is_some_and(|known| Arc::ptr_eq(known, host))
+    }
+
+    fn put(&mut self, before: Option<&Arc<Host>>, host: &Arc<Host>) {
+        self.by_guid.insert(host.guid(), Arc::clone(host));
+        let place =
+            before.and_then(|b| self.in_order.iter_mut().find(|known| Arc::ptr_eq(known, b)));
+        match place {
+            Some(place) => *place = Arc::clone(host),
+            None => self.in_order.push(Arc::clone(host)),
         }
     }
 }

@@ -4,7 +4,8 @@
 //! owns lies behind that chart's one lock, taken once per collection (BEGIN..END), never per sample. Collected values
 //! become slots in [`collect`]; slots go to the dimension's storage writer and, through [`Tap`], to the parent.
 //!
-//! No thread of its own. Lock order (ascending): hosts, a host's chart index, a chart, whatever a tap takes.
+//! What is not live is looked up on the disk ([`archive`]). Threads: `METADATA` ([`keeper`]) and `SERVICE` ([`lifecycle`]);
+//! all else runs on its callers'. Lock order (ascending): hosts, a host's chart index, a chart, whatever a tap takes.
 
 pub mod labels;
 pub mod dimension;
@@ -15,6 +16,9 @@ pub mod replay;
 pub mod functions;
 pub mod host;
 pub mod hosts;
+pub mod archive;
+pub mod keeper;
+pub mod lifecycle;
 
 pub use self::chart::{
     Chart, ChartMeta, ChartOptions, ChartSpec, ChartState, ChartType, Relayed, Tap, Upstream,

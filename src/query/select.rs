@@ -1,6 +1,7 @@
 //! Which metrics a query is about: charts by id, name, pattern, context and labels, then their dimensions.
 //!
-//! Takes each chart's lock once, for as long as it takes to copy what the query needs of it.
+//! Takes each chart's lock once, for as long as it takes to copy what the query needs of it. Charts that are not live come
+//! after those that are.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::tiers::{TIERS_MAX, TierHeld, Tiers};
 use super::window;
 use crate::base::pattern::SimplePattern;
 use crate::base::time::UnixSeconds;
-use crate::metrics::{Chart, ChartState, Host, Labels};
+use crate::metrics::{Chart, ChartState, Dimension, Host, Labels};
 use crate::storage::Reader;
 
 /// Lists of names are separated by these and not by blanks, which names may hold.
@@ -90,31 +91,41 @@ pub(super) fn select(host: &Host, wanted: &Wanted<'_>, clock: i64) -> Selection 
         by_label.iter().flatten().all(|pattern| any_label_matches(pattern, &state.labels))
     };
     if by_context.is_none()
-        && let Some(chart) = host.find_chart(wanted.chart)
+        && let Some(chart) = host.find_any_chart(wanted.chart)
     {
+        let older = host.archived_dimensions(&chart);
         let mut state = chart.lock();
         collector.list(&chart, &state);
         if labelled(&state) {
-            collector.take(&chart, &mut state);
+            collector.take(&chart, &mut state, &older);
         }
         drop(state);
         selection.single = true;
         return selection;
     }
     let by_chart = pattern(wanted.chart);
-    for chart in host.charts() {
+    let in_context =
+        |context: &str| by_context.as_ref().is_none_or(|pattern| pattern.matches(context));
+    let is_asked = |id: &str, name: &str| {
+        by_chart.as_ref().is_none_or(|pattern| matches(pattern, wanted.options, id, name))
+    };
+    let mut consider = |chart: &Arc<Chart>| {
+        if !in_context(&chart.lock().meta.context) {
+            return;
+        }
+        let older = host.archived_dimensions(chart);
         let mut state = chart.lock();
-        let matches = |pattern: &Option<SimplePattern>, id: &str, name: &str| {
-            pattern.as_ref().is_none_or(|p| matches(p, wanted.options, id, name))
-        };
-        if !by_context.as_ref().is_none_or(|p| p.matches(&state.meta.context)) {
-            continue;
+        collector.list(chart, &state);
+        if is_asked(chart.id(), &state.meta.name) && labelled(&state) {
+            collector.take(chart, &mut state, &older);
         }
-        collector.list(&chart, &state);
-        if matches(&by_chart, chart.id(), &state.meta.name) && labelled(&state) {
-            collector.take(&chart, &mut state);
-        }
-    }
+    };
+    host.charts().iter().for_each(&mut consider);
+    let lists_all = wanted.options.contains(Options::ALL_DIMENSIONS);
+    host.archived_charts(
+        &mut |head| in_context(head.context) && (lists_all || is_asked(head.id, head.name)),
+        &mut consider,
+    );
     selection
 }
 
@@ -199,12 +210,12 @@ impl Collector<'_> {
     }
 
     /// Adds the dimensions of a chart that the query has to compute.
-    fn take(&mut self, chart: &Chart, state: &mut ChartState) {
+    fn take(&mut self, chart: &Chart, state: &mut ChartState, older: &[Dimension]) {
         state.last_accessed = UnixSeconds(self.clock);
         let every = state.meta.update_every.seconds();
         let index = self.selection.charts.len();
         let before_us = self.selection.metrics.len();
-        for dim in &state.dims {
+        for dim in state.dims.iter().chain(older) {
             let shown = match &self.by_dimension {
                 Some(pattern) => matches(pattern, self.options, &dim.id, &dim.name),
                 None => !dim.is_hidden(),

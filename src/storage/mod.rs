@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use self::records::ChartRecord;
 use crate::base::ids::MachineGuid;
 use crate::base::number::Sample;
 use crate::base::time::{UnixSeconds, UpdateEvery};
@@ -15,6 +16,8 @@ pub mod none;
 pub mod ring;
 pub mod dbengine;
 pub mod engines;
+pub mod records;
+pub mod metadata;
 mod map;
 
 /// `[db] mode`, with the numeric ids of metadata and file headers.
@@ -50,6 +53,17 @@ impl Mode {
             Mode::Alloc => "alloc",
             Mode::Dbengine => "dbengine",
         }
+    }
+
+    /// The mode of a numeric id.
+    pub fn from_id(id: i64) -> Option<Mode> {
+        use Mode::{Alloc, Dbengine, Map, None, Ram, Save};
+        [None, Ram, Map, Save, Alloc, Dbengine].into_iter().find(|mode| *mode as i64 == id)
+    }
+
+    /// Whether samples of this mode are there after a restart.
+    pub fn persists(self) -> bool {
+        matches!(self, Mode::Save | Mode::Map | Mode::Dbengine)
     }
 
     /// Entries a ring of this mode really has for a wish of `wanted`: at least 5, at most a year of seconds, rounded
@@ -125,6 +139,29 @@ pub trait StorageEngine: Send + Sync {
 
     /// Called once per dimension, off the hot path; storing then costs no look-up and no lock.
     fn open(&self, key: &MetricKey, every: UpdateEvery) -> Result<Metric, StorageError>;
+
+    /// What was stored of a metric earlier, for reading alone; `None` where nothing was. Never on a hot path.
+    fn reader(&self, key: &MetricKey, every: UpdateEvery) -> Option<Arc<dyn Reader>> {
+        let _ = (key, every);
+        None
+    }
+
+    /// Notes what a host is called, for engines whose files describe themselves. False when it has to be said again.
+    fn describe_host(&self, host: MachineGuid, hostname: &str) -> bool {
+        let _ = (host, hostname);
+        true
+    }
+
+    /// Notes a chart's definition and its dimensions, in the same way.
+    fn describe_chart(&self, host: MachineGuid, chart: &ChartRecord) -> bool {
+        let _ = (host, chart);
+        true
+    }
+
+    /// The host is not to be listed any more. Its samples go when it is their time.
+    fn forget_host(&self, host: MachineGuid) {
+        let _ = host;
+    }
 
     /// Writes what lives in memory and belongs on the disk (mode save); others have nothing to do.
     fn save(&self) {}

@@ -19,6 +19,11 @@ impl NoneEngine {
     }
 }
 
+/// A writer for what is only read.
+pub fn no_writer() -> Box<dyn Writer> {
+    Box::new(Nothing)
+}
+
 impl Default for NoneEngine {
     fn default() -> Self {
         NoneEngine::new()

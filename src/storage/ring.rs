@@ -99,6 +99,11 @@ impl StorageEngine for RingEngine {
         Ok(Metric { writer: Box::new(RingWriter::new(Arc::clone(&ring))), reader: ring })
     }
 
+    fn reader(&self, key: &MetricKey, every: UpdateEvery) -> Option<Arc<dyn Reader>> {
+        let ring = Ring::stored(&self.file_of(key)?, Head::new(key, every, self.entries))?;
+        Some(Arc::new(ring))
+    }
+
     fn save(&self) {
         let rings: Vec<Arc<Ring>> = self.to_save.lock().iter().filter_map(Weak::upgrade).collect();
         let mut failed = 0;
@@ -288,20 +293,38 @@ impl Ring {
         let slots = zeroed_slots(head.entries as usize).ok_or(io::ErrorKind::OutOfMemory)?;
         let ring = Ring::with(Slots::Memory(slots), every, own);
         if good {
-            let mut bytes = vec![0u8; usize::try_from(head.length()).unwrap_or(0)];
-            file.read_exact_at(&mut bytes, 0)?;
-            let word = |at: usize| {
-                bytes
-                    .get(at * 4..)
-                    .and_then(<[u8]>::first_chunk)
-                    .map_or(0, |bytes| u32::from_le_bytes(*bytes))
-            };
-            for (number, slot) in ring.slots.cells().iter().enumerate() {
-                slot.store(word(HEADER / 4 + number), Ordering::Relaxed);
-            }
-            ring.set_times(word(W_HEAD), word(W_LAST), word(W_FIRST));
+            ring.load(&file)?;
         }
         Ok(ring)
+    }
+
+    /// A copy of what a file holds, if it is the ring that is wanted.
+    fn stored(path: &Path, head: Head) -> Option<Ring> {
+        let file = File::open(path).ok()?;
+        if check(&file, head) != Ok(true) {
+            return None;
+        }
+        let slots = Slots::Memory(zeroed_slots(head.entries as usize)?);
+        let ring = Ring::with(slots, i64::from(head.every), None);
+        ring.load(&file).ok()?;
+        Some(ring)
+    }
+
+    /// Fills a ring that is still empty from a file of its size.
+    fn load(&self, file: &File) -> io::Result<()> {
+        let mut bytes = vec![0u8; HEADER + self.slots.cells().len() * 4];
+        file.read_exact_at(&mut bytes, 0)?;
+        let word = |at: usize| {
+            bytes
+                .get(at * 4..)
+                .and_then(<[u8]>::first_chunk)
+                .map_or(0, |bytes| u32::from_le_bytes(*bytes))
+        };
+        for (number, slot) in self.slots.cells().iter().enumerate() {
+            slot.store(word(HEADER / 4 + number), Ordering::Relaxed);
+        }
+        self.set_times(word(W_HEAD), word(W_LAST), word(W_FIRST));
+        Ok(())
     }
 
     /// After a crash between a slot and its time, the time is the older: at worst the newest sample is forgotten.
@@ -619,6 +642,10 @@ mod tests {
             }
             drop((metric, engine));
             let engine = RingEngine::in_files(mode, 50, dir.path());
+            let reader = engine.reader(&key("x y"), UpdateEvery::SECOND).unwrap();
+            assert_eq!(reader.retention(), Some((UnixSeconds(100), UnixSeconds(109))));
+            assert!(engine.reader(&key("x y"), UpdateEvery::clamped(2)).is_none());
+            assert!(engine.reader(&key("other"), UpdateEvery::SECOND).is_none());
             let mut metric = engine.open(&key("x y"), UpdateEvery::SECOND).unwrap();
             assert_eq!(
                 slots(&metric, 0, 200),

@@ -368,6 +368,7 @@ impl Session {
         if let Err(error) = replied {
             log_access(peer, "FAILED - CANNOT REPLY", request);
             log::error!("{from}: cannot send ready command.{}", Errno(&error));
+            host.set_connected(false, streams.clock().now_seconds());
             return;
         }
         // Without keepalive a dead machine is only noticed later.
@@ -702,6 +703,7 @@ fn host_for(
             history: options.history,
             health_enabled: health == "enabled",
             gap_when_lost: settings.gap_when_lost,
+            ephemeral: options.ephemeral,
         };
         made = Some(health);
         Host::new(guid, HostKind::Child, info.clone(), engine, kept)

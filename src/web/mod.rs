@@ -12,6 +12,7 @@ use crate::metrics::Hosts;
 use crate::net::Usage;
 use crate::net::accept::StreamAcceptor;
 use crate::net::tls::ServerTls;
+use crate::storage::engines::Engines;
 
 pub mod http;
 pub mod acl;
@@ -42,6 +43,8 @@ pub struct Agent {
     pub streams: Arc<dyn StreamAcceptor>,
     /// This agent streams to a parent.
     pub stream_enabled: bool,
+    /// Where samples are kept; `None` where there are none to tell of.
+    pub engines: Option<Arc<Engines>>,
     /// What `manage/health` asks for; `None` when it could not be made.
     pub api_key: Option<String>,
     /// What each Prometheus server has been told already.
@@ -64,6 +67,7 @@ impl Agent {
             tls: Arc::default(),
             streams: Arc::new(crate::net::accept::NoStreams),
             stream_enabled: false,
+            engines: None,
             api_key: None,
             scrapers: Default::default(),
         }

@@ -390,7 +390,7 @@ fn new_form_lines_with_words_missing_end_the_stream() {
 fn a_retired_chart_is_looked_up_again() {
     let mut e = plugin();
     feed(&mut e, "CHART t.a\nDIMENSION x\nDIMENSION y\nBEGIN t.a\nSET y 1\nEND");
-    e.host().remove_chart("t.a");
+    e.host().retire_charts(&|chart, _| **chart.id() == *"t.a");
     let host = Arc::clone(e.host());
     let spec = crate::metrics::ChartSpec { id: "t.a", ..Default::default() };
     let again = host.define_chart(&spec).unwrap();
@@ -399,7 +399,7 @@ fn a_retired_chart_is_looked_up_again() {
         .unwrap();
     feed(&mut e, "BEGIN t.a\nSET y 1\nEND");
     assert_eq!(again.lock().dimension("y").unwrap().collections, 1);
-    host.remove_chart("t.a");
+    host.retire_charts(&|chart, _| **chart.id() == *"t.a");
     refuse(&mut e, "BEGIN t.a", "'host:h/chart:t.a' got a BEGIN but chart does not exist.");
 }
 

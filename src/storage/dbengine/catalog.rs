@@ -8,6 +8,8 @@
 //!
 //! While the disk takes nothing, new records wait in memory and have their numbers already.
 //!
+//! A host's or chart's record is appended only when it says something new: the index knows the place of the last one.
+//!
 //! One lock, taken when a dimension is defined, never per sample. Layout: `docs/formats/dbengine.md`.
 
 use std::fs::{self, File, OpenOptions};
@@ -55,8 +57,46 @@ pub enum Record {
     Metric { number: u32, host: MachineGuid, chart: String, dimension: String },
     /// What a host is called; the last one counts.
     Host { guid: MachineGuid, hostname: String },
-    /// The definition of a chart as its words stand on the wire; the last one counts.
+    /// The definition of a chart in the words of [`super::names`]; the last one counts.
     Chart { host: MachineGuid, chart: String, definition: Vec<String> },
+    /// What a metric's dimension is called where its id does not say it all; the last one counts.
+    Dimension { host: MachineGuid, chart: String, dimension: String, definition: Vec<String> },
+    /// The host is no longer wanted; a later record of it brings it back.
+    Forgotten { guid: MachineGuid },
+}
+
+impl Record {
+    /// What the index finds the record by; of metrics that is their name.
+    fn hash(&self) -> u64 {
+        match self {
+            Record::Metric { host, chart, dimension, .. }
+            | Record::Dimension { host, chart, dimension, .. } => hash_of(*host, chart, dimension),
+            // No chart and no dimension of a metric holds these.
+            Record::Host { guid, .. } | Record::Forgotten { guid } => hash_of(*guid, "", "\0host"),
+            Record::Chart { host, chart, .. } => hash_of(*host, chart, "\0chart"),
+        }
+    }
+
+    /// Whether both are about the same thing.
+    fn is_about_that_of(&self, other: &Record) -> bool {
+        use Record::{Chart, Dimension, Forgotten, Host, Metric};
+        match (self, other) {
+            (
+                Metric { host: a, chart: b, dimension: c, .. },
+                Metric { host: x, chart: y, dimension: z, .. },
+            )
+            | (
+                Dimension { host: a, chart: b, dimension: c, .. },
+                Dimension { host: x, chart: y, dimension: z, .. },
+            ) => (a, b, c) == (x, y, z),
+            (
+                Host { guid: a, .. } | Forgotten { guid: a },
+                Host { guid: b, .. } | Forgotten { guid: b },
+            ) => a == b,
+            (Chart { host: a, chart: b, .. }, Chart { host: x, chart: y, .. }) => (a, b) == (x, y),
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -141,24 +181,43 @@ impl Catalog {
         self.state.lock().find(hash_of(key.host, &key.chart, &key.dimension), key)
     }
 
-    /// Notes a host's name or a chart's definition.
+    /// Notes a host's name, the definition of a chart or dimension, or that a host is forgotten, if that is news.
     pub fn note(&self, record: &Record) -> Result<(), CatalogError> {
         let Some(bytes) = encode(record) else { return Ok(()) };
+        let failed = |source| CatalogError::Io { path: self.path.clone(), source };
+        let hash = record.hash();
         let mut state = self.state.lock();
-        state
-            .write(None, bytes)
-            .map_err(|source| CatalogError::Io { path: self.path.clone(), source })
+        if state.last(hash, record).is_some_and(|last| last == *record) {
+            return Ok(());
+        }
+        // Unlike a number it is not owed to anybody: whoever is told that it failed says it again.
+        state.write_unwritten().map_err(failed)?;
+        let place = state.append(&bytes).map_err(failed)?;
+        state.insert(hash, place).map_err(failed)
     }
 
     /// Calls `visit` for every record, oldest first.
     pub fn all(&self, visit: &mut dyn FnMut(Record)) -> Result<(), CatalogError> {
+        self.since(0, visit).map(drop)
+    }
+
+    /// Calls `visit` for the records from byte `from` of the log on, oldest first; gives where they ended. A place
+    /// beyond the end, or none, is that of another log: everything is visited.
+    pub fn since(&self, from: u64, visit: &mut dyn FnMut(Record)) -> Result<u64, CatalogError> {
         let (log, end) = {
             let state = self.state.lock();
             (state.log.try_clone(), state.end)
         };
         let failed = |source| CatalogError::Io { path: self.path.clone(), source };
         let log = log.map_err(failed)?;
-        scan(&log, LOG_HEADER, end, &mut |_, record| visit(record)).map(drop).map_err(failed)
+        let from = if (LOG_HEADER..=end).contains(&from) { from } else { LOG_HEADER };
+        scan(&log, from, end, &mut |_, record| visit(record)).map_err(failed)?;
+        Ok(end)
+    }
+
+    /// The byte after the last record.
+    pub fn end(&self) -> u64 {
+        self.state.lock().end
     }
 
     /// How many metrics have a number.
@@ -250,10 +309,10 @@ impl State {
         let log = state.log.try_clone()?;
         let mut highest = next_number - 1;
         let read = scan(&log, covered, length, &mut |place, record| {
-            if let Record::Metric { number, host, chart, dimension } = record {
+            if let Record::Metric { number, .. } = record {
                 highest = highest.max(number);
-                found.push((hash_of(host, &chart, &dimension), place));
             }
+            found.push((record.hash(), place));
         })?;
         if read.damaged > 0 {
             log::error!(
@@ -360,12 +419,17 @@ impl State {
         let index = &self.index;
         index.word(W_NEXT).store(self.next_number, Ordering::Release);
         scan(&self.log, LOG_HEADER, self.end, &mut |place, record| {
-            if let Record::Metric { host, chart, dimension, .. } = record {
-                index.put(hash_of(host, &chart, &dimension), place);
-            }
+            index.put(record.hash(), place);
         })?;
         index.set_covered(self.end);
         Ok(())
+    }
+
+    /// The newest record about the same thing.
+    fn last(&self, hash: u64, record: &Record) -> Option<Record> {
+        let read = |place| read_at(&self.log, u64::from(place) * ALIGN, self.end).ok().flatten();
+        let known = self.index.places(hash).filter_map(read).map(|(known, _)| known);
+        known.filter(|known| known.is_about_that_of(record)).last()
     }
 
     fn find(&self, hash: u64, key: &MetricKey) -> Option<u32> {
@@ -410,6 +474,19 @@ fn encode(record: &Record) -> Option<Vec<u8>> {
                 put_text(word, &mut body)?;
             }
         }
+        Record::Dimension { host, chart, dimension, definition } => {
+            body.push(4);
+            body.extend_from_slice(host.0.as_bytes());
+            put_text(chart, &mut body)?;
+            put_text(dimension, &mut body)?;
+            for word in definition {
+                put_text(word, &mut body)?;
+            }
+        }
+        Record::Forgotten { guid } => {
+            body.push(5);
+            body.extend_from_slice(guid.0.as_bytes());
+        }
     }
     if body.len() > RECORD_MAX {
         return None;
@@ -438,6 +515,13 @@ fn decode(body: &[u8]) -> Option<Record> {
         let length = u16::from_le_bytes(input.array().ok()?);
         String::from_utf8(input.take(usize::from(length)).ok()?.to_vec()).ok()
     };
+    let texts = |input: &mut Input<'_>| {
+        let mut texts = Vec::new();
+        while !input.0.is_empty() {
+            texts.push(text(input)?);
+        }
+        Some(texts)
+    };
     Some(match input.byte().ok()? {
         1 => Record::Metric {
             number: u32::from_le_bytes(input.array().ok()?),
@@ -448,12 +532,14 @@ fn decode(body: &[u8]) -> Option<Record> {
         2 => Record::Host { guid: guid(&mut input)?, hostname: text(&mut input)? },
         3 => {
             let (host, chart) = (guid(&mut input)?, text(&mut input)?);
-            let mut definition = Vec::new();
-            while !input.0.is_empty() {
-                definition.push(text(&mut input)?);
-            }
-            Record::Chart { host, chart, definition }
+            Record::Chart { host, chart, definition: texts(&mut input)? }
         }
+        4 => {
+            let (host, chart) = (guid(&mut input)?, text(&mut input)?);
+            let dimension = text(&mut input)?;
+            Record::Dimension { host, chart, dimension, definition: texts(&mut input)? }
+        }
+        5 => Record::Forgotten { guid: guid(&mut input)? },
         _ => return None,
     })
 }
@@ -752,6 +838,58 @@ mod tests {
         let mut seen = Vec::new();
         catalog.all(&mut |record| seen.push(record)).unwrap();
         assert_eq!(seen, records);
+    }
+
+    #[test]
+    fn a_record_is_appended_only_when_it_says_something_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let guid = MachineGuid(uuid::Uuid::from_u128(1));
+        let host = |name: &str| Record::Host { guid, hostname: name.into() };
+        let chart = |n: usize, title: &str| Record::Chart {
+            host: guid,
+            chart: format!("a.{n}"),
+            definition: vec![title.into()],
+        };
+        let dimension = Record::Dimension {
+            host: guid,
+            chart: "a.0".into(),
+            dimension: "d".into(),
+            definition: vec!["Seven".into()],
+        };
+        let mut end = 0;
+        for forget_index in [false, true, false] {
+            let catalog = Catalog::open(dir.path()).unwrap();
+            for n in 0..6000 {
+                catalog.note(&chart(n, "same")).unwrap();
+            }
+            catalog.note(&host("box")).unwrap();
+            catalog.note(&dimension).unwrap();
+            catalog.close().unwrap();
+            assert!(end == 0 || end == catalog.end(), "{end} {}", catalog.end());
+            end = catalog.end();
+            if forget_index {
+                fs::remove_file(dir.path().join("catalog.index")).unwrap();
+            }
+        }
+        let catalog = Catalog::open(dir.path()).unwrap();
+        for record in [
+            chart(3, "other"),
+            chart(3, "same"),
+            Record::Forgotten { guid },
+            host("box"),
+            host("box"),
+        ] {
+            catalog.note(&record).unwrap();
+        }
+        let mut news = Vec::new();
+        assert_eq!(catalog.since(end, &mut |record| news.push(record)).unwrap(), catalog.end());
+        assert_eq!(
+            news,
+            [chart(3, "other"), chart(3, "same"), Record::Forgotten { guid }, host("box")]
+        );
+        let mut all = 0;
+        catalog.since(u64::MAX, &mut |_| all += 1).unwrap();
+        assert_eq!(all, 6000 + 2 + 4);
     }
 
     #[test]

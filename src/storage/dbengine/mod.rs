@@ -17,8 +17,9 @@ pub mod catalog;
 pub mod files;
 mod hot;
 mod late;
+pub(crate) mod names;
 mod segment;
 mod store;
 mod tiers;
 
-pub use self::store::{Settings, Store, StoreError, TierSettings};
+pub use self::store::{Settings, Store, StoreError, TierSettings, TierStats};

@@ -23,6 +23,7 @@ use super::codec::{self, Effort};
 use super::files::{self, SegmentName, tier_directory};
 use super::hot::{Block, COLUMNS, Hot, Place, ROWS, block_of};
 use super::late::Late;
+use super::names;
 use super::segment::{OpenError, PageKey, Segment, SegmentWriter};
 use super::tiers::{self, Sum};
 use crate::base::ids::MachineGuid;
@@ -30,6 +31,7 @@ use crate::base::number::Sample;
 use crate::base::sys;
 use crate::base::threads::{self, StopToken};
 use crate::base::time::{Clock, UnixSeconds, UpdateEvery};
+use crate::storage::records::ChartRecord;
 use crate::storage::{
     Metric, MetricKey, Mode, Reader, StorageEngine, StorageError, TierPoint, Writer,
 };
@@ -70,6 +72,20 @@ pub struct TierSettings {
     pub seconds_max: i64,
 }
 
+/// What a tier holds.
+#[derive(Clone, Copy, Debug)]
+pub struct TierStats {
+    /// Slots of tier 0 in one of its points.
+    pub grouping: u32,
+    pub files: usize,
+    pub metrics: u32,
+    pub bytes: u64,
+    /// 0 = no limit.
+    pub bytes_max: u64,
+    /// About when its first and last point are.
+    pub span: Option<(i64, i64)>,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error("cannot use the directory '{path}'")]
@@ -89,7 +105,7 @@ struct Span {
     until: i64,
 }
 
-/// What the service threads do that a disk can refuse.
+/// What service threads do that a disk can refuse.
 #[derive(Clone, Copy, Debug)]
 enum Chore {
     Open = 1,
@@ -97,6 +113,7 @@ enum Chore {
     Sync = 4,
     Flush = 8,
     Merge = 16,
+    Note = 32,
 }
 
 impl Chore {
@@ -107,6 +124,7 @@ impl Chore {
             Chore::Sync => "sync",
             Chore::Flush => "flush",
             Chore::Merge => "merge",
+            Chore::Note => "note names",
         }
     }
 }
@@ -198,34 +216,16 @@ impl Store {
         }))
     }
 
-    /// Notes what a host is called, so that the store describes itself.
-    pub fn note_host(&self, guid: MachineGuid, hostname: &str) {
-        self.note(&Record::Host { guid, hostname: hostname.to_owned() });
-    }
-
-    /// Notes a chart's definition, for the same reason.
-    pub fn note_chart(&self, host: MachineGuid, chart: &str, definition: Vec<String>) {
-        self.note(&Record::Chart { host, chart: chart.to_owned(), definition });
-    }
-
-    fn note(&self, record: &Record) {
-        if let Err(error) = self.catalog.note(record) {
-            log::error!("DBENGINE: {error}: {:?}", std::error::Error::source(&error));
-        }
+    /// False when the disk did not take it.
+    fn note(&self, record: &Record) -> bool {
+        let noted = self.catalog.note(record).map_err(io::Error::other);
+        let done = noted.is_ok();
+        self.report(Chore::Note, noted);
+        done
     }
 
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
-    }
-
-    /// Opens a metric for reading alone; `None` if the store has never heard of it.
-    pub fn reader(
-        self: &Arc<Self>,
-        key: &MetricKey,
-        every: UpdateEvery,
-    ) -> Option<Arc<dyn Reader>> {
-        let metric = self.catalog.find(key)?;
-        Some(Arc::new(StoreReader::new(Arc::clone(self), metric, every, None)))
     }
 
     /// Bytes on disk, per tier, hot blocks not counted.
@@ -234,6 +234,24 @@ impl Store {
             .iter()
             .map(|tier| tier.segments.read().iter().map(|segment| segment.bytes()).sum())
             .collect()
+    }
+
+    pub fn stats(&self) -> Vec<TierStats> {
+        let (now, metrics) = (self.clock.now_seconds().0, self.catalog.metrics());
+        let stats = |tier: &Tier| {
+            let segments = tier.segments.read();
+            let first = segments.iter().map(|segment| window_start(&segment.name)).min();
+            let last = segments.iter().map(|segment| window_end(&segment.name)).max();
+            TierStats {
+                grouping: tier.grouping,
+                files: segments.len(),
+                metrics,
+                bytes: segments.iter().map(|segment| segment.bytes()).sum(),
+                bytes_max: tier.settings.bytes_max,
+                span: first.zip(last.map(|last| last.min(now))),
+            }
+        };
+        self.tiers.iter().map(stats).collect()
     }
 
     // --- threads ---------------------------------------------------------------------------------
@@ -1107,6 +1125,30 @@ fn open_segments(directory: &Path) -> io::Result<Vec<Arc<Segment>>> {
 // --- the faces of a metric ------------------------------------------------------------------------
 
 impl StorageEngine for Arc<Store> {
+    fn reader(&self, key: &MetricKey, every: UpdateEvery) -> Option<Arc<dyn Reader>> {
+        let metric = self.catalog.find(key)?;
+        Some(Arc::new(StoreReader::new(Arc::clone(self), metric, every, None)))
+    }
+
+    fn describe_host(&self, guid: MachineGuid, hostname: &str) -> bool {
+        self.note(&Record::Host { guid, hostname: hostname.to_owned() })
+    }
+
+    fn describe_chart(&self, host: MachineGuid, chart: &ChartRecord) -> bool {
+        let definition = names::of_chart(chart);
+        self.note(&Record::Chart { host, chart: chart.id.clone(), definition })
+            && chart.dimensions.iter().all(|dimension| {
+                names::of_dimension(dimension).is_none_or(|definition| {
+                    let (chart, dimension) = (chart.id.clone(), dimension.id.clone());
+                    self.note(&Record::Dimension { host, chart, dimension, definition })
+                })
+            })
+    }
+
+    fn forget_host(&self, guid: MachineGuid) {
+        self.note(&Record::Forgotten { guid });
+    }
+
     fn mode(&self) -> Mode {
         Mode::Dbengine
     }

@@ -1,5 +1,7 @@
 //! `/api/v1/charts` and `/api/v1/chart`: what is collected, chart by chart.
 
+use std::sync::Arc;
+
 use crate::base::VERSION;
 use crate::base::json::JsonWriter;
 use crate::metrics::{Chart, ChartOptions, ChartState, Dimension, Host, HostKind};
@@ -50,15 +52,21 @@ pub fn charts(call: &Call<'_>) -> Response {
         j.key("memory_mode").string(host.engine().mode().name());
         j.key("custom_info").string(&call.agent.options.custom_dashboard_info);
         j.key("charts").object(|j| {
-            for chart in host.charts() {
+            let mut list = |chart: &Arc<Chart>| {
                 let state = chart.lock();
-                if is_visible(host, &state) {
+                // Of a host that is not here whatever can be asked for is shown.
+                if is_visible(host, &state) && (!host.is_archived() || state.retention().is_some())
+                {
                     charts += 1;
                     dimensions += visible_dimensions(&state).count();
                     all_dimensions += state.dims.len();
                     j.key(chart.id());
-                    describe(j, host, &chart, &state);
+                    describe(j, host, chart, &state);
                 }
+            };
+            host.charts().iter().for_each(&mut list);
+            if host.is_archived() {
+                host.archived_charts(&mut |_| true, &mut list);
             }
         });
         j.key("charts_count").count(charts);
@@ -84,7 +92,7 @@ pub fn chart(call: &Call<'_>) -> Response {
     let Some(name) = call.query().get("chart") else {
         return Response::error(400, "No chart id is given at the request.");
     };
-    let Some(chart) = call.host.find_chart(name) else {
+    let Some(chart) = call.host.find_any_chart(name) else {
         return Response::error_about(404, "Chart is not found: ", name);
     };
     let mut json = JsonWriter::with_capacity(4096);

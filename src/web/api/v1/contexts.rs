@@ -112,15 +112,16 @@ fn span(host: &Host, state: &ChartState, now: i64) -> Option<(i64, i64, bool)> {
 fn gather(host: &Host, filter: &Filter, wanted: Option<&str>) -> Vec<(Arc<str>, Context)> {
     let mut found: Vec<(Arc<str>, Context)> = Vec::new();
     let mut by_id: FxHashMap<Arc<str>, usize> = FxHashMap::default();
-    for chart in host.charts() {
+    let is_asked = |context: &str| wanted.is_none_or(|id| id == context);
+    let mut consider = |chart: &Arc<Chart>| {
         let state = chart.lock();
         let meta = &state.meta;
-        if wanted.is_some_and(|id| id != &*meta.context) || !filter.takes(&state) {
-            continue;
+        if !is_asked(&meta.context) || !filter.takes(&state) {
+            return;
         }
-        let Some((first, last, collected)) = span(host, &state, filter.now) else { continue };
+        let Some((first, last, collected)) = span(host, &state, filter.now) else { return };
         if !filter.in_span(first, last) {
-            continue;
+            return;
         }
         if let Some(&at) = by_id.get(&meta.context) {
             let context = &mut found[at].1;
@@ -133,7 +134,7 @@ fn gather(host: &Host, filter: &Filter, wanted: Option<&str>) -> Vec<(Arc<str>, 
             context.first = context.first.min(first);
             context.last = context.last.max(last);
             context.collected |= collected;
-            context.charts.push(Arc::clone(&chart));
+            context.charts.push(Arc::clone(chart));
         } else {
             by_id.insert(Arc::clone(&meta.context), found.len());
             let context = Context {
@@ -145,11 +146,13 @@ fn gather(host: &Host, filter: &Filter, wanted: Option<&str>) -> Vec<(Arc<str>, 
                 first,
                 last,
                 collected,
-                charts: vec![Arc::clone(&chart)],
+                charts: vec![Arc::clone(chart)],
             };
             found.push((Arc::clone(&meta.context), context));
         }
-    }
+    };
+    host.charts().iter().for_each(&mut consider);
+    host.archived_charts(&mut |head| is_asked(head.context), &mut consider);
     found
 }
 

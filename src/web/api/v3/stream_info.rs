@@ -1,13 +1,18 @@
 //! `/api/v3/stream_info`: how much this agent knows of a host, so that the host's child can choose among its parents.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use crate::base::ids::MachineGuid;
 use crate::base::json::JsonWriter;
 use crate::base::time::UnixSeconds;
-use crate::metrics::{Host, HostKind};
+use crate::metrics::{Chart, Host, HostKind};
 use crate::web::api::Call;
 use crate::web::http::{ContentType, Response};
+
+/// So many archived charts tell what is stored of a host; to ask all would keep its child waiting.
+const ARCHIVED_ASKED: usize = 200;
 
 pub fn stream_info(call: &Call<'_>) -> Response {
     let hosts = &call.agent.hosts;
@@ -52,7 +57,7 @@ impl Ingest {
         match host.kind() {
             HostKind::Local => Ingest { kind: "localhost", status: "online" },
             HostKind::Virtual => Ingest { kind: "virtual", status: online },
-            HostKind::Child if !connected && host.connected_at() == UnixSeconds(0) => {
+            HostKind::Child if host.is_archived() => {
                 Ingest { kind: "archived", status: "archived" }
             }
             HostKind::Child => Ingest { kind: "child", status: online },
@@ -62,6 +67,21 @@ impl Ingest {
 
 /// First and last second of all that is stored of a host.
 fn retention(host: &Host) -> Option<(UnixSeconds, UnixSeconds)> {
-    let spans = host.charts().into_iter().filter_map(|chart| chart.lock().retention());
-    spans.reduce(|all, one| (all.0.min(one.0), all.1.max(one.1)))
+    let mut all: Option<(UnixSeconds, UnixSeconds)> = None;
+    let mut widen = |chart: &Arc<Chart>| {
+        let held = chart.lock().retention();
+        if let Some((first, last)) = held {
+            all = Some(all.map_or((first, last), |all| (all.0.min(first), all.1.max(last))));
+        }
+    };
+    host.charts().iter().for_each(&mut widen);
+    if host.is_archived() {
+        let mut left = ARCHIVED_ASKED;
+        let mut next = || {
+            left = left.saturating_sub(1);
+            left > 0
+        };
+        host.archived_charts(&mut |_| next(), &mut widen);
+    }
+    all
 }

@@ -26,7 +26,7 @@ pub fn badge(call: &Call<'_>) -> Response {
     let Some(name) = query.get("chart") else {
         return Response::error(400, "No chart id is given at the request.");
     };
-    let Some(chart) = call.host.find_chart(name) else {
+    let Some(chart) = call.host.find_any_chart(name) else {
         return answer(call, Badge::missing("chart not found"), 0);
     };
     // Alarms come with health.
