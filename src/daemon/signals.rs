@@ -1,18 +1,15 @@
 //! Signals as values: caught from the first moment, handled by the main thread one after another.
+//!
+//! A second signal to end changes nothing: an end takes five seconds at most, and whoever presses Ctrl-C in a terminal
+//! often sends two (the terminal's own, and that of the script around the agent).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::flag;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
-
-/// The exit code when a second signal cuts a shutdown short.
-const CUT_SHORT: i32 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Signal {
@@ -28,12 +25,6 @@ pub(super) struct Signals(SignalDelivery<UnixStream, SignalOnly>);
 
 impl Signals {
     pub(super) fn catch() -> io::Result<Signals> {
-        // The first of these sets the flag, the next finds it set and ends the process at once.
-        let ending = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT, SIGQUIT] {
-            flag::register_conditional_shutdown(signal, CUT_SHORT, Arc::clone(&ending))?;
-            flag::register(signal, Arc::clone(&ending))?;
-        }
         let (read, write) = UnixStream::pair()?;
         let all = [SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2];
         SignalDelivery::with_pipe(read, write, SignalOnly, all).map(Signals)
