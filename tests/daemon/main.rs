@@ -4,6 +4,8 @@
 mod harness;
 
 #[cfg(test)]
+mod archive;
+#[cfg(test)]
 mod exactness;
 #[cfg(test)]
 mod failover;

@@ -9,6 +9,7 @@
 //! | `catalog.index` | a hash table over it, made anew when in doubt |
 //! | `late-NUMBER.log` | samples that came too late for their row |
 //! | `EVERY-FROM-SEQUENCE-LEVEL.segment` | finished, immutable pages |
+//! | `derived` | in a higher tier: what it was derived as |
 //! | `*.tmp` | being written; removed at start |
 //! | `*.damaged` | set aside: could not be read |
 
@@ -17,6 +18,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub(super) const LOCK: &str = "store.lock";
+pub(super) const DERIVED: &str = "derived";
 pub(super) const CATALOG: &str = "catalog.log";
 pub(super) const CATALOG_INDEX: &str = "catalog.index";
 

@@ -12,6 +12,7 @@
 //! Threads: `DBENGINE[seal]` seals rows and hands late samples to the kernel; `DBENGINE[sync]` puts what is written on the
 //! disk, however long that takes; `DBENGINE[flush]` makes, merges and deletes segments. Writers and readers run on their callers' threads and wait for neither.
 
+mod backfill;
 pub mod codec;
 pub mod catalog;
 pub mod files;

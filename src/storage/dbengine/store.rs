@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 
+use super::backfill::Backfill;
 use super::catalog::{Catalog, CatalogError, Record};
 use super::codec::{self, Effort};
 use super::files::{self, SegmentName, tier_directory};
@@ -156,6 +157,7 @@ pub struct Store {
     merge_after_us: AtomicI64,
     /// Spans whose points could not be written to the higher tiers.
     underived: Mutex<Vec<Span>>,
+    backfill: Backfill,
     _lock: File,
 }
 
@@ -199,6 +201,15 @@ impl Store {
         });
         let used = in_segments.chain([hot.highest_metric(), late.highest_metric()]).max();
         catalog.reserve(used.unwrap_or(0));
+        let groupings: Vec<u32> = tiers.iter().map(|tier| tier.grouping).collect();
+        let backfill = Backfill::plan(&settings.cache, &groupings, || {
+            let held = tiers.first().map(|tier| tier.segments.read().clone()).unwrap_or_default();
+            let windows = held.iter().map(|segment| (window_end(&segment.name), segment.name));
+            // In order of time, whatever the interval.
+            let windows: BTreeSet<_> =
+                windows.map(|(end, name)| (end, name.every, name.window)).collect();
+            windows.into_iter().map(|(_, every, window)| (every, window)).collect()
+        });
         Ok(Arc::new(Store {
             tiers,
             catalog,
@@ -212,6 +223,7 @@ impl Store {
             failing: AtomicU32::new(0),
             merge_after_us: AtomicI64::new(i64::MIN),
             underived: Mutex::default(),
+            backfill,
             _lock: lock,
         }))
     }
@@ -310,7 +322,7 @@ impl Store {
 
     /// One round of flushing, merging and deleting.
     pub fn chores(&self, stop: &StopToken) {
-        self.report(Chore::Flush, self.flush_due(false));
+        self.report(Chore::Flush, self.flush_due(false).and_then(|()| self.backfill_one()));
         let now = self.clock.monotonic_us();
         while !stop.is_stopped() && now >= self.merge_after_us.load(Ordering::Relaxed) {
             match self.merge_one() {
@@ -661,6 +673,23 @@ impl Store {
             .take_while(|s| (s.name.every, s.name.window) == (every, window))
             .cloned()
             .collect()
+    }
+
+    /// Derives the higher tiers for one window that lacks them, if there is one.
+    fn backfill_one(&self) -> io::Result<()> {
+        let Some((every, window)) = self.backfill.next() else {
+            return self.backfill.mark_when_complete();
+        };
+        let mut metrics = Vec::new();
+        for segment in self.segments_in(0, every, window) {
+            segment.metrics(&mut metrics);
+        }
+        metrics.sort_unstable();
+        metrics.dedup();
+        let after = i64::from(window) * WINDOW * i64::from(every);
+        let until = after + WINDOW * i64::from(every);
+        self.derive(&Span { every, metrics, after, until })?;
+        self.backfill.done()
     }
 
     // --- merging ---------------------------------------------------------------------------------
@@ -1538,6 +1567,58 @@ mod tests {
         rig.check();
         for tier in [1, 2] {
             rig.check_tier(tier, rig.now());
+        }
+    }
+
+    #[test]
+    fn tiers_that_come_later_or_lose_a_file_are_derived_from_what_there_is() {
+        let mut rig = Rig::new(2, 1);
+        for second in 0..20_000 {
+            rig.clock.advance(MICROS);
+            rig.put(0, rig.now(), f64::from(second % 977));
+            if second % 3 == 0 {
+                rig.put(1, rig.now(), f64::from(second));
+            }
+            if second % 500 == 0 {
+                rig.chores();
+            }
+        }
+        rig.restart();
+        let fill = |rig: &Rig| {
+            let mut rounds = 0;
+            while rig.store().backfill.next().is_some() {
+                rig.store().backfill_one().unwrap();
+                rounds += 1;
+            }
+            rounds
+        };
+        rig.chores();
+        assert_eq!(fill(&rig), 0, "what was derived as it came is complete");
+        rig.restart();
+        assert_eq!(fill(&rig), 0);
+        let tier = |rig: &Rig, tier| tier_directory(rig.cache.path(), tier);
+        let windows = 20_000usize.div_ceil(usize::try_from(WINDOW).unwrap());
+        let spoil: [fn(&Path); 3] = [
+            |one| fs::remove_dir_all(one).unwrap(),
+            |one| fs::write(one.join(files::DERIVED), "30 0").unwrap(),
+            |one| {
+                let names = fs::read_dir(one).unwrap().map(|entry| entry.unwrap().path());
+                let segment = |path: &PathBuf| path.extension().is_some_and(|e| e == "segment");
+                fs::write(names.into_iter().find(segment).unwrap(), "").unwrap();
+            },
+        ];
+        for spoil in spoil {
+            rig.store().close().unwrap();
+            rig.metrics.clear();
+            rig.store = None;
+            spoil(&tier(&rig, 1));
+            rig.open();
+            assert!(fill(&rig) >= windows);
+            rig.check_tier(1, rig.now());
+            rig.check_tier(2, rig.now());
+            rig.chores();
+            rig.restart();
+            assert_eq!(fill(&rig), 0, "once");
         }
     }
 
