@@ -426,7 +426,7 @@ impl Database {
                     Record::Host { guid, hostname } => batch.hostname(guid, &hostname)?,
                     Record::Chart { host, chart, definition } => {
                         if let Some(chart) = names::chart(&chart, &definition) {
-                            batch.chart_alone(host, &chart, Mode::Dbengine, 0)?;
+                            batch.chart_alone(host, &chart, Mode::Dbengine, 0, UnixSeconds(0))?;
                         }
                     }
                     Record::Dimension { host, chart, dimension, definition } => {
@@ -519,14 +519,8 @@ impl Batch<'_> {
         entries: u32,
         now: UnixSeconds,
     ) -> Result<bool> {
-        let uuid = self.chart_alone(host, chart, mode, entries)?;
+        let uuid = self.chart_alone(host, chart, mode, entries, now)?;
         let id = uuid.as_bytes();
-        self.statement("DELETE FROM chart_label WHERE chart_id=?1")?.execute([id])?;
-        let mut add =
-            self.statement("INSERT OR REPLACE INTO chart_label VALUES(?1,?2,?3,?4,?5)")?;
-        for label in &chart.labels {
-            add.execute(params![id, label.source, label.name, label.value, now.0])?;
-        }
         for (dimension, position) in chart.dimensions.iter().zip(0u32..) {
             self.dimension(uuid, dimension, Some(position))?;
         }
@@ -536,12 +530,14 @@ impl Batch<'_> {
         Ok(usize::try_from(known).unwrap_or(0) > chart.dimensions.len())
     }
 
+    /// Without its dimensions.
     fn chart_alone(
         &self,
         host: MachineGuid,
         chart: &ChartRecord,
         mode: Mode,
         entries: u32,
+        now: UnixSeconds,
     ) -> Result<Uuid> {
         let uuid = chart_uuid(host, &chart.id);
         let (kind, id) = halves(&chart.id);
@@ -570,6 +566,13 @@ impl Batch<'_> {
             entries,
             options(chart.hidden)
         ])?;
+        let id = uuid.as_bytes();
+        self.statement("DELETE FROM chart_label WHERE chart_id=?1")?.execute([id])?;
+        let mut add =
+            self.statement("INSERT OR REPLACE INTO chart_label VALUES(?1,?2,?3,?4,?5)")?;
+        for label in &chart.labels {
+            add.execute(params![id, label.source, label.name, label.value, now.0])?;
+        }
         Ok(uuid)
     }
 
