@@ -58,7 +58,7 @@ impl Engines {
                     Whose::Local => self.cache.clone(),
                     Whose::Other(guid) => self.cache.join(guid.to_string()),
                 };
-                Arc::new(RingEngine::in_files(mode, history, &directory))
+                Arc::new(RingEngine::in_files(mode, history, &directory, self.clock.clone()))
             }
             Mode::Dbengine => match self.store() {
                 Some(store) => Arc::new(store),

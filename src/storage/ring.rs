@@ -25,13 +25,14 @@ use super::map::{Cells, zeroed_slots};
 use super::{Metric, MetricKey, Mode, Reader, StorageEngine, StorageError, Writer};
 use crate::base::number::Sample;
 use crate::base::sys;
-use crate::base::time::{UnixSeconds, UpdateEvery};
+use crate::base::time::{Clock, UnixSeconds, UpdateEvery};
 
 pub struct RingEngine {
     mode: Mode,
     entries: u32,
     /// Where the files go; `None` for the modes in memory.
     directory: Option<PathBuf>,
+    clock: Clock,
     /// What [`StorageEngine::save`] writes.
     to_save: Mutex<Vec<Weak<Ring>>>,
 }
@@ -43,13 +44,15 @@ impl RingEngine {
             mode,
             entries: mode.entries(wanted).max(1),
             directory: None,
+            clock: Clock::system(),
             to_save: Mutex::default(),
         }
     }
 
     /// Rings in files below `directory` ([`Mode::Save`] or [`Mode::Map`]).
-    pub fn in_files(mode: Mode, wanted: i64, directory: &Path) -> Self {
-        RingEngine { directory: Some(directory.to_owned()), ..RingEngine::in_memory(mode, wanted) }
+    pub fn in_files(mode: Mode, wanted: i64, directory: &Path, clock: Clock) -> Self {
+        let directory = Some(directory.to_owned());
+        RingEngine { directory, clock, ..RingEngine::in_memory(mode, wanted) }
     }
 
     fn file_of(&self, key: &MetricKey) -> Option<PathBuf> {
@@ -75,7 +78,10 @@ impl StorageEngine for RingEngine {
             .as_ref()
             .map(|path| Ring::in_file(self.mode, path, Head::new(key, every, self.entries)));
         let ring = match opened {
-            Some(Ok(ring)) => Some(ring),
+            Some(Ok(ring)) => {
+                ring.leave_the_future(self.clock.now_seconds().0, path.as_deref());
+                Some(ring)
+            }
             Some(Err(error)) => {
                 let path = path.as_deref().unwrap_or(Path::new(""));
                 log::error!(
@@ -201,6 +207,9 @@ struct RingFile {
     path: PathBuf,
     head: Head,
 }
+
+/// Clocks may differ by so much without anybody's fault.
+const AHEAD_MAX_S: i64 = 60;
 
 /// Slots in a cache line.
 const LINE_SLOTS: u32 = 16;
@@ -424,6 +433,28 @@ impl Ring {
         }
     }
 
+    /// A file that was written while the clock was ahead would keep what comes now out. What is after `now` goes.
+    fn leave_the_future(&self, now: i64, path: Option<&Path>) {
+        let (last, limit) = (self.last.load(Ordering::Relaxed), now - now.rem_euclid(self.every));
+        if last <= now.saturating_add(AHEAD_MAX_S) {
+            return;
+        }
+        log::error!(
+            "database file '{}' has samples of the future, up to {last}: they are dropped",
+            path.unwrap_or(Path::new("")).display()
+        );
+        if self.first.load(Ordering::Relaxed) > limit || last - limit >= self.span() {
+            return self.clear();
+        }
+        let mut at = limit + self.every;
+        while at <= last {
+            self.put(at, Sample::EMPTY);
+            at += self.every;
+        }
+        self.note(W_LAST, &self.last, limit);
+        self.note(W_HEAD, &self.head, limit);
+    }
+
     fn clear(&self) {
         self.note(W_FIRST, &self.first, 0);
         self.note(W_LAST, &self.last, 0);
@@ -632,7 +663,7 @@ mod tests {
     fn map_survives_without_a_word_and_save_when_told() {
         for mode in [Mode::Map, Mode::Save] {
             let dir = tempfile::tempdir().unwrap();
-            let engine = RingEngine::in_files(mode, 50, dir.path());
+            let engine = RingEngine::in_files(mode, 50, dir.path(), Clock::system());
             let mut metric = engine.open(&key("x y"), UpdateEvery::SECOND).unwrap();
             for at in 100..110 {
                 metric.writer.store(UnixSeconds(at), Sample::normal(at as f64));
@@ -641,7 +672,7 @@ mod tests {
                 engine.save();
             }
             drop((metric, engine));
-            let engine = RingEngine::in_files(mode, 50, dir.path());
+            let engine = RingEngine::in_files(mode, 50, dir.path(), Clock::system());
             let reader = engine.reader(&key("x y"), UpdateEvery::SECOND).unwrap();
             assert_eq!(reader.retention(), Some((UnixSeconds(100), UnixSeconds(109))));
             assert!(engine.reader(&key("x y"), UpdateEvery::clamped(2)).is_none());
@@ -667,7 +698,7 @@ mod tests {
         ];
         for spoil in spoil {
             let dir = tempfile::tempdir().unwrap();
-            let engine = RingEngine::in_files(Mode::Map, 50, dir.path());
+            let engine = RingEngine::in_files(Mode::Map, 50, dir.path(), Clock::system());
             for name in ["a", "b"] {
                 let mut metric = engine.open(&key(name), UpdateEvery::SECOND).unwrap();
                 metric.writer.store(UnixSeconds(100), Sample::normal(1.0));
@@ -678,13 +709,43 @@ mod tests {
             assert_eq!((held("a"), held("b")), (0, 1));
         }
         let dir = tempfile::tempdir().unwrap();
-        let engine = RingEngine::in_files(Mode::Map, 50, dir.path());
+        let engine = RingEngine::in_files(Mode::Map, 50, dir.path(), Clock::system());
         engine
             .open(&key("a"), UpdateEvery::SECOND)
             .unwrap()
             .writer
             .store(UnixSeconds(100), Sample::normal(1.0));
         assert_eq!(slots(&engine.open(&key("a"), UpdateEvery::clamped(10)).unwrap(), 0, 200), []);
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_costs_only_what_was_ahead() {
+        const NOW: i64 = 1_000_000;
+        for mode in [Mode::Map, Mode::Save] {
+            for ahead in [0, 40, 61, 70, 100_000] {
+                let dir = tempfile::tempdir().unwrap();
+                let clock = Clock::manual(crate::base::time::UnixMicros(NOW * 1_000_000));
+                let open = || {
+                    let engine = RingEngine::in_files(mode, 1000, dir.path(), clock.clone());
+                    let metric = engine.open(&key("a"), UpdateEvery::SECOND).unwrap();
+                    (engine, metric)
+                };
+                let (engine, mut metric) = open();
+                for at in NOW - 19..=NOW {
+                    metric.writer.store(UnixSeconds(at + ahead), Sample::normal(1.0));
+                }
+                engine.save();
+                drop((engine, metric));
+                let (_, mut metric) = open();
+                let held = slots(&metric, 0, NOW * 2).into_iter().filter(|(_, v)| v.is_some());
+                let past = 20 - ahead.min(20);
+                let kept = if ahead > AHEAD_MAX_S { past } else { 20 };
+                assert_eq!(held.count() as i64, kept, "{ahead} s ahead");
+                metric.writer.store(UnixSeconds(NOW + 1), Sample::normal(2.0));
+                let now = slots(&metric, NOW, NOW + 1);
+                assert_eq!(now, [(NOW + 1, Some(2.0))], "{ahead} s ahead");
+            }
+        }
     }
 
     #[test]

@@ -690,7 +690,8 @@ fn host_for(
     let (host, created) = streams.hosts().get_or_create(guid, || {
         let mode = Mode::parse(&options.mode).unwrap_or_else(|| {
             log::error!(
-                "Invalid memory mode '{}' given. Using '{}'",
+                "Host '{}': invalid memory mode '{}' given. Using '{}'",
+                request.hostname,
                 options.mode,
                 Mode::Save.name()
             );
@@ -711,12 +712,38 @@ fn host_for(
     if created {
         streams.log_new_host(&host, options, made.unwrap_or("disabled"));
     } else {
+        say_what_stays(&host, &info, options);
         host.update_info(|old| {
             let (claim_id, node_id) = (old.claim_id.take(), old.node_id.take());
             *old = HostInfo { claim_id, node_id, ..info };
         });
     }
     Some(host)
+}
+
+/// Names what a host that is known already is called from now on, and how it is not kept as it should be.
+fn say_what_stays(host: &Host, wanted: &HostInfo, options: &ReceiverOptions) {
+    let (name, kept) = (host.hostname(), host.settings());
+    if name != wanted.hostname {
+        log::error!(
+            "Host '{name}' has been renamed to '{}'. If this is not intentional it may mean multiple hosts are using the same machine_guid.",
+            wanted.hostname
+        );
+    }
+    let name = &wanted.hostname;
+    if let Some(mode) = Mode::parse(&options.mode).filter(|mode| *mode != kept.mode) {
+        log::error!(
+            "Host '{name}' has memory mode '{}', but the wanted one is '{}'. Restart netdata here to apply the new settings.",
+            kept.mode.name(),
+            mode.name()
+        );
+    } else if kept.mode != Mode::Dbengine && options.history > kept.history {
+        log::error!(
+            "Host '{name}' has history of {} entries, but the wanted one is {} entries. Restart netdata here to apply the new settings.",
+            kept.history,
+            options.history
+        );
+    }
 }
 
 /// What a request says about its host, with the defaults for what it leaves out.
