@@ -16,6 +16,7 @@ mod backfill;
 pub mod codec;
 pub mod catalog;
 pub mod files;
+mod fresh;
 mod hot;
 mod late;
 pub(crate) mod names;

@@ -22,6 +22,7 @@ use super::backfill::Backfill;
 use super::catalog::{Catalog, CatalogError, Record};
 use super::codec::{self, Effort};
 use super::files::{self, SegmentName, tier_directory};
+use super::fresh::{self, Fresh};
 use super::hot::{Block, COLUMNS, Hot, Place, ROWS, block_of};
 use super::late::Late;
 use super::names;
@@ -1312,17 +1313,18 @@ impl Reader for StoreReader {
     fn tier_retention(&self, tier: usize) -> Option<(UpdateEvery, UnixSeconds, UnixSeconds)> {
         let of = self.store.tiers.get(tier).filter(|_| tier > 0)?;
         let every = self.every.checked_mul(of.grouping)?;
+        let fresh = self.fresh_span().map(|(first, last)| {
+            let end = |time| fresh::end_of(time, i64::from(every));
+            (end(first), end(last))
+        });
         let segments = of.segments.read().clone();
         let spans = segments
             .iter()
             .filter(|segment| segment.name.every == every)
-            .filter_map(|s| s.span(self.metric));
-        let (first, last) = spans.reduce(|(a, b), (c, d)| (a.min(c), b.max(d)))?;
-        Some((
-            UpdateEvery::clamped(i64::from(every)),
-            UnixSeconds(i64::from(first)),
-            UnixSeconds(i64::from(last)),
-        ))
+            .filter_map(|s| s.span(self.metric))
+            .map(|(first, last)| (i64::from(first), i64::from(last)));
+        let (first, last) = spans.chain(fresh).reduce(|(a, b), (c, d)| (a.min(c), b.max(d)))?;
+        Some((UpdateEvery::clamped(i64::from(every)), UnixSeconds(first), UnixSeconds(last)))
     }
 
     fn read_tier(
@@ -1332,9 +1334,76 @@ impl Reader for StoreReader {
         before: UnixSeconds,
         visit: &mut dyn FnMut(TierPoint),
     ) {
-        let Some(of) = self.store.tiers.get(tier).filter(|_| tier > 0) else { return };
-        let Some(every) = self.every.checked_mul(of.grouping) else { return };
-        self.store.points(self.metric, tier, every, after.0, before.0, visit);
+        let tiers = self.store.tiers.iter().map(|tier| self.every.checked_mul(tier.grouping));
+        let Some(every) = tiers.collect::<Option<Vec<u32>>>() else { return };
+        if tier == 0 || tier >= every.len() {
+            return;
+        }
+        let every_s: Vec<i64> = every.iter().map(|&every| i64::from(every)).collect();
+        let fresh = Fresh {
+            every: &every_s,
+            touched: &fresh::touched(&self.fresh_times(), every_s[1]),
+            samples: &|after, until, visit| {
+                let sources = Sources::All(self.place.as_ref());
+                let (metric, scratch) = (self.metric, &mut Scratch::default());
+                self.store.samples(
+                    metric,
+                    self.every,
+                    sources,
+                    after,
+                    until,
+                    scratch,
+                    &mut |at, sample| {
+                        visit((at, sample));
+                    },
+                );
+            },
+            stored: &|tier, after, until, visit| {
+                self.store.points(self.metric, tier, every[tier], after, until, visit);
+            },
+        };
+        for point in fresh.points(tier, after.0, before.0).into_values() {
+            visit(point);
+        }
+    }
+}
+
+impl StoreReader {
+    /// Times of the samples that are in no segment, as far as they are of this interval; not in order.
+    fn fresh_times(&self) -> Vec<i64> {
+        let mut times = Vec::new();
+        let every = i64::from(self.every);
+        self.store.late.read((self.metric, self.every), &mut |time, _| times.push(i64::from(time)));
+        self.store.hot.blocks_of(self.metric, self.place.as_ref(), &mut |block, column| {
+            if block.name.every == self.every {
+                let held = (0..ROWS).filter(|&row| !block.get(row, column).is_empty());
+                times.extend(held.map(|row| (block.first() + i64::from(row)) * every));
+            }
+        });
+        times
+    }
+
+    /// The first and last of them.
+    fn fresh_span(&self) -> Option<(i64, i64)> {
+        let mut span: Option<(i64, i64)> = None;
+        let mut widen = |from: i64, to: i64| {
+            span = Some(span.map_or((from, to), |(a, b)| (a.min(from), b.max(to))));
+        };
+        let every = i64::from(self.every);
+        let late = &self.store.late;
+        late.read((self.metric, self.every), &mut |time, _| {
+            widen(i64::from(time), i64::from(time))
+        });
+        self.store.hot.blocks_of(self.metric, self.place.as_ref(), &mut |block, column| {
+            let held = |row: &u32| !block.get(*row, column).is_empty();
+            if block.name.every == self.every
+                && let (Some(from), Some(to)) = ((0..ROWS).find(held), (0..ROWS).rev().find(held))
+            {
+                let time = |row: u32| (block.first() + i64::from(row)) * every;
+                widen(time(from), time(to));
+            }
+        });
+        span
     }
 }
 
@@ -1749,6 +1818,9 @@ mod tests {
                 }
             }
             rig.check();
+            for tier in [1, 2] {
+                rig.check_tier(tier, rig.now());
+            }
             rig.restart();
             rig.check();
             rig.check_tier(1, rig.now());
