@@ -12,6 +12,8 @@ use crate::base::time::UnixSeconds;
 use crate::storage::TierPoint;
 
 pub(super) type Visit<'a, T> = &'a mut dyn FnMut(T);
+type ReadSamples<'a> = &'a dyn Fn(i64, i64, Visit<'_, (UnixSeconds, Sample)>);
+type ReadPoints<'a> = &'a dyn Fn(usize, i64, i64, Visit<'_, TierPoint>);
 
 /// One metric.
 pub(super) struct Fresh<'a> {
@@ -20,10 +22,9 @@ pub(super) struct Fresh<'a> {
     /// Ends of the points of tier 1 that have fresh samples; made by [`touched`].
     pub(super) touched: &'a [i64],
     /// Reads the samples with `after < time <= until`, wherever they are.
-    #[expect(clippy::type_complexity, reason = "a closure that reads")]
-    pub(super) samples: &'a dyn Fn(i64, i64, Visit<'_, (UnixSeconds, Sample)>),
+    pub(super) samples: ReadSamples<'a>,
     /// Reads the points that segments have of a tier.
-    pub(super) stored: &'a dyn Fn(usize, i64, i64, Visit<'_, TierPoint>),
+    pub(super) stored: ReadPoints<'a>,
 }
 
 /// The end of the point of length `every` that a time lies in.
