@@ -31,6 +31,9 @@ addresses() {
 
 # netdata_conf NAME PORT
 netdata_conf() {
+    # What the child collects is kept by the parent.
+    local mode=dbengine
+    [ "$1" = parent ] || mode=ram
     cat <<CONF
 # Written by 'make run' for $dir. Edit it as you like: it is not written again while it stands here.
 [global]
@@ -38,7 +41,7 @@ netdata_conf() {
     run as user = $(id -un)
 
 [db]
-    mode = ram
+    mode = $mode
     retention = 3600
     update every = 1
 
@@ -72,7 +75,7 @@ configure parent "$parent_port" "# Children that know this API key may stream to
     enabled = yes
     type = api
     allow from = localhost
-    default memory mode = ram
+    default memory mode = dbengine
     default history = 3600"
 
 configure child "$child_port" "# Where our metrics go.

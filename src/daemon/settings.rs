@@ -33,7 +33,7 @@ const fn from_build(given: Option<&'static str>, default: &'static str) -> &'sta
 }
 
 /// The mode of an agent whose configuration does not name one.
-const DEFAULT_MODE: Mode = Mode::Ram;
+const DEFAULT_MODE: Mode = Mode::Dbengine;
 const DEFAULT_HISTORY: i64 = 3600;
 const UPDATE_EVERY_MAX: i64 = 600;
 /// Below this, charts would be forgotten while they are still being drawn.
