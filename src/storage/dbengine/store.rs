@@ -272,7 +272,8 @@ impl Store {
                 }
             })?,
             threads::spawn("DBENGINE[sync]", move || {
-                // Early enough for what takes time.
+                // At once, as the run before may have been killed with much unsynced; then early enough for what takes time.
+                sync.sync();
                 while !sync_stop.wait(sync_every * 3 / 4) {
                     sync.sync();
                 }
