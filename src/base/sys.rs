@@ -446,6 +446,18 @@ pub fn set_nice(level: i32) -> io::Result<()> {
     check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, level) })
 }
 
+/// As [`try_lock`], with patience: a process that was killed while it started another leaves its locks to that one for a
+/// moment.
+pub fn lock(file: &File) -> io::Result<bool> {
+    for _ in 0..10 {
+        if try_lock(file)? {
+            return Ok(true);
+        }
+        poll(&mut [], Some(Duration::from_millis(50)))?;
+    }
+    try_lock(file)
+}
+
 /// Takes the lock of an open file for as long as it stays open; false when another process has it.
 pub fn try_lock(file: &File) -> io::Result<bool> {
     // SAFETY: the descriptor is that of a live file.

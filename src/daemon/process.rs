@@ -38,7 +38,7 @@ pub(super) fn prepare_directories(directories: &Directories) -> anyhow::Result<L
         let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&path);
         let file =
             file.with_context(|| format!("cannot write to directory '{}'", dir.display()))?;
-        match sys::try_lock(&file) {
+        match sys::lock(&file) {
             Ok(true) => files.push(file),
             Ok(false) => bail!("another agent is already using directory '{}'", dir.display()),
             // Some network file systems have no locks: then nobody can tell.

@@ -143,7 +143,7 @@ impl Catalog {
             return Ok(number);
         }
         let failed = |source| CatalogError::Io { path: self.path.clone(), source };
-        if state.check_index().map_err(failed)?
+        if state.check_index(&self.path).map_err(failed)?
             && let Some(number) = state.find(hash, key)
         {
             return Ok(number);
@@ -315,11 +315,7 @@ impl State {
             found.push((record.hash(), place));
         })?;
         if read.damaged > 0 {
-            log::error!(
-                "DBENGINE: '{}' is damaged: {} of its {length} bytes belong to no whole record, the names that stood there are lost",
-                path.display(),
-                read.damaged
-            );
+            complain(path, read.damaged, length);
         }
         // The next record goes over what follows the last good one. Shorter first, lest its rest be taken for one.
         if read.good_end < length {
@@ -336,13 +332,13 @@ impl State {
     }
 
     /// Compares an index that was found on the disk with the log, once; true when it had to be made anew.
-    fn check_index(&mut self) -> io::Result<bool> {
+    fn check_index(&mut self, path: &Path) -> io::Result<bool> {
         if std::mem::replace(&mut self.index_checked, true) {
             return Ok(false);
         }
         let (mut missing, mut highest) = (0, 0);
         let index = &self.index;
-        scan(&self.log, LOG_HEADER, self.end, &mut |place, record| {
+        let read = scan(&self.log, LOG_HEADER, self.end, &mut |place, record| {
             if let Record::Metric { number, host, chart, dimension } = record {
                 highest = highest.max(number);
                 let hash = hash_of(host, &chart, &dimension);
@@ -350,6 +346,9 @@ impl State {
             }
         })?;
         self.next_number = self.next_number.max(highest.saturating_add(1));
+        if read.damaged > 0 {
+            complain(path, read.damaged, self.end);
+        }
         if missing > 0 {
             log::error!(
                 "DBENGINE: '{}' is damaged ({missing} metrics are missing in it): made anew",
@@ -563,6 +562,13 @@ fn read_at(log: &File, at: u64, end: u64) -> io::Result<Option<(Record, u64)>> {
     }
     let after = at + ((RECORD_HEADER + length) as u64).next_multiple_of(ALIGN);
     Ok(decode(&body).map(|record| (record, after)))
+}
+
+fn complain(path: &Path, damaged: u64, length: u64) {
+    log::error!(
+        "DBENGINE: '{}' is damaged: {damaged} of its {length} bytes belong to no whole record, the names that stood there are lost",
+        path.display()
+    );
 }
 
 /// What reading the log came to.

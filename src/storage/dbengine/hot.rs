@@ -39,6 +39,8 @@ pub(super) const SEAL_AFTER: i64 = 90;
 
 const MAGIC: u32 = 0x4E44_4831;
 const VERSION: u32 = 1;
+/// In the head page, a bit per row: it was found at rest with samples in it, so it cannot be all zeros.
+const FILLED: usize = 16;
 // Words of the file: head page, column table, rows. Of a row: its head (one line of the cache), its cells.
 const TABLE: usize = 1024;
 const FIRST_ROW: usize = TABLE + 2048;
@@ -166,7 +168,12 @@ impl Block {
         for row in 0..ROWS {
             let known = load(block.check(row));
             let settled = known & STATE_MASK == SETTLED;
-            if known & STATE_MASK == STATE_MASK || settled && known != block.checksum(row) | SETTLED
+            let gone = block.is_filled(row)
+                && known == 0
+                && block.row(row).iter().all(|cell| load(cell) == 0);
+            if gone
+                || known & STATE_MASK == STATE_MASK
+                || settled && known != block.checksum(row) | SETTLED
             {
                 rows += 1;
                 for cell in block.row(row) {
@@ -212,6 +219,10 @@ impl Block {
     /// The word of a row that says whether and how it is checked.
     fn check(&self, row: u32) -> &AtomicU32 {
         &self.cells.cells()[FIRST_ROW + row as usize * ROW_WORDS]
+    }
+
+    fn is_filled(&self, row: u32) -> bool {
+        load(&self.cells.cells()[FILLED + row as usize / 32]) >> (row % 32) & 1 == 1
     }
 
     /// Of a row's cells, without the bits of its state.
@@ -285,6 +296,10 @@ impl Block {
                     // A writer that came between has set it to 0, and that stays.
                     let (order, failed) = (Ordering::AcqRel, Ordering::Acquire);
                     done &= check.compare_exchange(known, next.to_le(), order, failed).is_ok();
+                    if next & STATE_MASK == SETTLED {
+                        let filled = &self.cells.cells()[FILLED + row as usize / 32];
+                        filled.fetch_or((1u32 << (row % 32)).to_le(), Ordering::AcqRel);
+                    }
                 }
             }
             if done && row == marked && row < sealed {
@@ -664,23 +679,26 @@ impl Hot {
         }
     }
 
-    /// Tries again to have files for the blocks that were begun in memory; fails while there are some.
+    /// Tries again to have files for the blocks that were begun in memory.
     pub(super) fn rescue(&self) -> io::Result<()> {
         if self.refused.lock().is_some() {
             for group in self.groups() {
                 group.rescue(&self.directory)?;
             }
-            *self.refused.lock() = None;
         }
         Ok(())
     }
 
-    /// Whether blocks are in memory alone, and why.
+    /// Fails while blocks are in memory alone, with the reason.
     pub(super) fn refused(&self) -> io::Result<()> {
-        match &*self.refused.lock() {
-            Some(error) => Err(io::Error::new(error.kind(), error.to_string())),
-            None => Ok(()),
+        let Some(error) = self.refused.lock().take() else { return Ok(()) };
+        if !self.all_blocks().iter().any(|block| block.path.is_none()) {
+            return Ok(());
         }
+        let told = io::Error::new(error.kind(), error.to_string());
+        // One that came meanwhile is as good.
+        *self.refused.lock() = Some(error);
+        Err(told)
     }
 
     /// Blocks in memory dropped since last asked.
@@ -817,9 +835,10 @@ mod tests {
     fn damage_costs_what_stood_there_and_never_more() {
         let samples = |left: &[i64]| left.iter().map(|at| (NOW + at, 7.0)).collect::<Vec<_>>();
         type Spoil = fn(&mut Vec<u8>);
-        let cases: [(Spoil, &[i64]); 6] = [
+        let cases: [(Spoil, &[i64]); 7] = [
             (|bytes| bytes.truncate(row_byte(NOW + 2)), &[0, 1]),
             (|bytes| bytes[row_byte(NOW + 2)..row_byte(NOW + 2) + 4000].fill(0), &[0, 1, 3]),
+            (|bytes| bytes[row_byte(NOW + 2) - 64..row_byte(NOW + 3)].fill(0), &[0, 1, 3]),
             (|bytes| bytes[..4096].fill(0), &[0, 1, 2, 3]),
             (|bytes| bytes[TABLE * 4] ^= 1, &[]),
             (|bytes| bytes[4096..FIRST_ROW * 4].fill(0), &[]),
@@ -869,7 +888,7 @@ mod tests {
         assert!(hot.refused().is_err() && hot.rescue().is_err());
         fs::remove_dir(&way).unwrap();
         hot.rescue().unwrap();
-        hot.refused().unwrap();
+        assert!(hot.refused().is_err(), "a sample is in memory alone");
         assert!(store(&hot, &place, NOW + 1, 2.0));
         assert_eq!(read(&hot, 1, Some(&place)), [(NOW, 1.0), (NOW + 1, 2.0)]);
         drop((place, hot));

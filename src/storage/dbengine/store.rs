@@ -45,7 +45,7 @@ const MERGE_AT: usize = 12;
 /// Merging stops below the largest size a segment's offsets reach.
 const MERGE_BYTES_MAX: u64 = 3 << 30;
 /// A merge that failed is tried again after this.
-const MERGE_AGAIN_US: i64 = 60 * 1_000_000;
+const MERGE_AGAIN_US: i64 = 10 * 1_000_000;
 /// Late samples are flushed when the oldest is this old.
 const LATE_AGE_US: i64 = 60 * 1_000_000;
 /// Samples that arrive older than the retention allows are kept so long all the same: somebody has just brought them, to look
@@ -173,7 +173,7 @@ impl Store {
         // Before anything is touched: another agent may be at work in there.
         let lock_path = first.join(files::LOCK);
         let lock = files::create(&lock_path).map_err(failed(&lock_path))?;
-        if !sys::try_lock(&lock).map_err(failed(&lock_path))? {
+        if !sys::lock(&lock).map_err(failed(&lock_path))? {
             return Err(StoreError::Locked(first));
         }
         let mut tiers = Vec::new();
@@ -285,7 +285,8 @@ impl Store {
                 }
             })?,
             threads::spawn("DBENGINE[sync]", move || {
-                // Early enough for what takes time.
+                // At once, as the run before may have been killed with much unsynced; then early enough for what takes time.
+                sync.sync();
                 while !sync_stop.wait(sync_every * 3 / 4) {
                     sync.sync();
                 }
