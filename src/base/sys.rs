@@ -143,6 +143,36 @@ pub fn trim_malloc() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// Gives back the pages of programs and libraries that only the start needed: symbols, relocations, code that runs once.
+/// They are read again from their files when they are touched.
+pub fn forget_start() {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+    for (start, length) in maps.lines().filter_map(unwritten) {
+        // SAFETY: the mapping is private and backed by a file, and none of its pages was ever written (`unwritten`), so
+        // what is dropped comes back unchanged. Other threads may read or run it meanwhile; the kernel sees to that.
+        unsafe {
+            libc::madvise(std::ptr::without_provenance_mut(start), length, libc::MADV_DONTNEED)
+        };
+    }
+}
+
+/// Address and length of a mapping that differs from its file in nothing: code, which is never writable, and the part
+/// before it, which begins the file. What else is read-only has been relocated.
+fn unwritten(line: &str) -> Option<(usize, usize)> {
+    let mut words = line.split_ascii_whitespace();
+    let (range, rights, offset) = (words.next()?, words.next()?, words.next()?);
+    let path = words.nth(2)?;
+    let is_code = rights == "r-xp";
+    let is_head = rights == "r--p" && offset.bytes().all(|digit| digit == b'0');
+    if !path.starts_with('/') || !(is_code || is_head) {
+        return None;
+    }
+    let (start, end) = range.split_once('-')?;
+    let [start, end] = [start, end].map(|text| usize::from_str_radix(text, 16));
+    let start = start.ok()?;
+    Some((start, end.ok()?.checked_sub(start)?))
+}
+
 /// The name that DNS (or /etc/hosts) gives for an address. Blocks as long as the resolver does.
 pub fn host_name_of(ip: IpAddr) -> Option<String> {
     let address = socket2::SockAddr::from(SocketAddr::new(ip, 0));
@@ -674,6 +704,25 @@ mod tests {
         assert!(thread_id() > 0);
         tune_malloc(1);
         trim_malloc();
+    }
+
+    #[test]
+    fn pages_of_the_start_are_forgotten_and_come_back() {
+        let before = local_time(UnixSeconds(1_700_000_000));
+        forget_start();
+        assert_eq!(local_time(UnixSeconds(1_700_000_000)), before);
+        let line = |rights: &str, offset: &str, path: &str| {
+            unwritten(&format!("7f00a000-7f00c000 {rights} {offset} 08:01 42   {path}"))
+        };
+        let whole = Some((0x7f00_a000, 0x2000));
+        assert_eq!(line("r-xp", "00001000", "/usr/lib/libc.so.6"), whole);
+        assert_eq!(line("r--p", "00000000", "/usr/lib/libc.so.6"), whole);
+        // Relocated, writable, shared, or no file.
+        assert_eq!(line("r--p", "00003000", "/usr/lib/libc.so.6"), None);
+        assert_eq!(line("rw-p", "00000000", "/usr/lib/libc.so.6"), None);
+        assert_eq!(line("r--s", "00000000", "/var/cache/file"), None);
+        assert_eq!(line("r-xp", "00000000", "[vdso]"), None);
+        assert_eq!(unwritten("7f00a000-7f00c000 r-xp 00000000 00:00 0"), None);
     }
 
     #[test]

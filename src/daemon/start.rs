@@ -130,6 +130,8 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     }
     logs::phase(Phase::Steady);
     log::info!("{PROGRAM} {VERSION} is ready.");
+    // Most of what the libraries' loading touched (OpenSSL's above all) is never needed again.
+    sys::forget_start();
 
     Ok(Agent {
         signals: ground.signals,
