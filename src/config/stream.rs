@@ -409,6 +409,8 @@ mod tests {
             600
         );
         assert_eq!(receiver(&format!("[{KEY}]\nretention = 50\n")).history, 50);
+        assert!(receiver(&format!("[{MACHINE}]\nis ephemeral node = yes\n")).ephemeral);
+        assert!(!receiver("").ephemeral);
         let sender = StreamConf::from_text(
             "[stream]\ntimeout = 5m\nbuffer size = 1MiB\nreconnect delay = 15s\n",
         )

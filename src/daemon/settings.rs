@@ -384,6 +384,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_over_and_when_is_read_in_the_words_of_every_era() {
+        let rules = |text: &str| read(text).0.database.lifecycle;
+        let defaults = rules("");
+        assert_eq!((defaults.obsolete_charts_after, defaults.orphan_hosts_after), (3600, 3600));
+        assert_eq!(defaults.ephemeral_hosts_after, 0);
+        assert!(defaults.delete_chart_files && defaults.delete_host_files);
+        let set = rules(
+            "[db]\ncleanup obsolete charts after secs = 20\ncleanup orphan hosts after secs = 5\n\
+             cleanup ephemeral hosts after = 2h\ndelete orphan hosts files = no\n\
+             delete obsolete charts files = no\n",
+        );
+        assert_eq!((set.obsolete_charts_after, set.orphan_hosts_after), (20, 5));
+        assert_eq!(set.ephemeral_hosts_after, 7200);
+        assert!(!set.delete_chart_files && !set.delete_host_files);
+        assert_eq!(rules("[db]\ncleanup ephemeral hosts after = off\n").ephemeral_hosts_after, 0);
+    }
+
+    #[test]
     fn retention_is_rounded_to_whole_pages() {
         let (settings, config) = read("[db]\nmode = ram\nretention = 0x1001\n");
         assert_eq!(settings.database.history, 5120);

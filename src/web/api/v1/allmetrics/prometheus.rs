@@ -139,8 +139,9 @@ pub(super) fn body(call: &Call<'_>, filter: Option<&SimplePattern>, all_hosts: b
     let scrape = Scrape::of(call, filter, all_hosts);
     let mut out = String::with_capacity(256 * 1024);
     if all_hosts {
-        for host in call.agent.hosts.all() {
-            scrape.host(call, &host, &mut out);
+        // What is archived has no current values.
+        for host in call.agent.hosts.all().iter().filter(|host| !host.is_archived()) {
+            scrape.host(call, host, &mut out);
         }
     } else {
         scrape.host(call, call.host, &mut out);
