@@ -2,10 +2,10 @@
 //!
 //! A point keeps sum, least, greatest, how many samples and how many of them anomalous. Least and greatest are so by
 //! magnitude, as queries for a minimum or maximum compare on every tier; of equal ones the first is kept. Sums and bounds
-//! are stored numbers like any sample, so a point loses nothing a sample would not.
+//! are stored numbers like any sample; where sums need more digits than that, a page keeps averages instead.
 
 use super::codec::{self, Damaged, Effort, Input};
-use crate::base::number::Sample;
+use crate::base::number::{Sample, SampleFlags};
 use crate::base::time::UnixSeconds;
 use crate::storage::TierPoint;
 
@@ -69,25 +69,36 @@ impl Sum {
     }
 }
 
+/// What stands for the sum of a point in a page with sums that are no stored numbers: its average, marked as a reset is.
+/// Rounded, an average still lies between the least and the greatest; a sum need not.
+fn average(point: &TierPoint) -> Sample {
+    let marked = SampleFlags { anomalous: false, reset: true };
+    Sample::pack(point.sum / f64::from(point.count.max(1)), marked)
+}
+
+fn sum_of(sample: Sample, count: u32) -> Option<f64> {
+    let times = if sample.is_reset() { f64::from(count) } else { 1.0 };
+    sample.value().map(|value| value * times)
+}
+
 /// Appends the encoding of consecutive points to `out`.
 pub(super) fn encode(points: &[TierPoint], effort: Effort, out: &mut Vec<u8>) {
-    let column = |value: fn(&TierPoint) -> f64, out: &mut Vec<u8>| {
+    let column = |value: fn(&TierPoint) -> Sample, out: &mut Vec<u8>| {
         let samples: Vec<Sample> = points
             .iter()
-            .map(
-                |point| if point.count == 0 { Sample::EMPTY } else { Sample::normal(value(point)) },
-            )
+            .map(|point| if point.count == 0 { Sample::EMPTY } else { value(point) })
             .collect();
         let mut bytes = Vec::new();
         codec::encode(&samples, effort, &mut bytes);
         codec::write_varint(bytes.len() as u64, out);
         out.extend_from_slice(&bytes);
     };
-    column(|point| point.sum, out);
-    column(|point| point.min, out);
-    column(|point| point.max, out);
-    column(|point| f64::from(point.count), out);
-    column(|point| f64::from(point.anomalous), out);
+    let exact = points.iter().all(|point| Sample::normal(point.sum).unpack() == point.sum);
+    column(if exact { |point| Sample::normal(point.sum) } else { average }, out);
+    column(|point| Sample::normal(point.min), out);
+    column(|point| Sample::normal(point.max), out);
+    column(|point| Sample::normal(f64::from(point.count)), out);
+    column(|point| Sample::normal(f64::from(point.anomalous)), out);
 }
 
 /// The `count` points of a page that starts with the one ending at `start`.
@@ -113,14 +124,15 @@ pub(super) fn decode(
     let [sums, mins, maxs, counts, anomalies] = &columns;
     for i in 0..count {
         let end = UnixSeconds(i64::from(start) + i as i64 * i64::from(every));
-        visit(match sums[i].value() {
+        let count = whole(counts[i]);
+        visit(match sum_of(sums[i], count) {
             None => TierPoint::empty(end),
             Some(sum) => TierPoint {
                 end,
                 sum,
                 min: mins[i].value().unwrap_or(0.0),
                 max: maxs[i].value().unwrap_or(0.0),
-                count: whole(counts[i]),
+                count,
                 anomalous: whole(anomalies[i]),
             },
         });
@@ -150,6 +162,28 @@ mod tests {
         let mut back = Vec::new();
         decode(&bytes, 100, 60, 60, &mut |point| back.push(point)).unwrap();
         assert_eq!(back, points);
+    }
+
+    #[test]
+    fn an_average_never_leaves_its_samples() {
+        // The sum of three needs more digits than a stored number has.
+        let points: Vec<TierPoint> = (0..50)
+            .map(|i| {
+                let mut sum = Sum::default();
+                let first = 5_666_081 + i64::from(i) * 3;
+                (first..first + 3).for_each(|n| sum.add_sample(Sample::normal(n as f64)));
+                sum.point(UnixSeconds(i64::from(i + 1) * 3))
+            })
+            .collect();
+        let mut bytes = Vec::new();
+        encode(&points, Effort::Small, &mut bytes);
+        let mut back = Vec::new();
+        decode(&bytes, 50, 3, 3, &mut |point| back.push(point)).unwrap();
+        for (back, point) in back.iter().zip(&points) {
+            let average = back.sum / f64::from(back.count);
+            assert!(back.min < average && average < back.max, "{back:?}");
+            assert!((average - point.sum / 3.0).abs() < 0.5, "{back:?}");
+        }
     }
 
     #[test]
