@@ -60,6 +60,15 @@ impl Host {
         self.readable_dimensions(&record)
     }
 
+    /// Whether anything is stored of an archived chart, on any tier.
+    pub(super) fn holds_samples(&self, record: &ChartRecord) -> bool {
+        self.readable_dimensions(record).iter().any(|dim| {
+            let reader = &dim.reader;
+            reader.retention().is_some()
+                || (1..reader.tiers()).any(|tier| reader.tier_retention(tier).is_some())
+        })
+    }
+
     fn readable_dimensions(&self, record: &ChartRecord) -> Vec<Dimension> {
         let engine = self.engine();
         let open = |dim: &DimensionRecord| {

@@ -20,9 +20,9 @@ use super::host::{Host, HostInfo};
 use super::hosts::Hosts;
 use crate::base::ids::MachineGuid;
 use crate::base::threads::{self, StopToken};
-use crate::base::time::{Clock, UnixSeconds};
+use crate::base::time::{Clock, MICROS, UnixSeconds};
 use crate::storage::dbengine::Store;
-use crate::storage::metadata::Database;
+use crate::storage::metadata::{ChartHead, Database, Place};
 use crate::storage::records::ChartRecord;
 use crate::storage::{Mode, StorageEngine};
 
@@ -34,6 +34,9 @@ const START_WAITS: Duration = Duration::from_millis(100);
 const CHECKED_BYTES: u64 = 16 << 20;
 /// Charts written in one transaction.
 const CHARTS_AT_ONCE: usize = 500;
+/// How often some archived charts are looked at, whether they still have samples, and how many.
+const PRUNE_EVERY_US: i64 = 10 * MICROS;
+const PRUNED_AT_ONCE: usize = 4;
 /// How often a host that stays connected is noted as seen.
 const SEEN_EVERY_S: i64 = 600;
 
@@ -58,6 +61,14 @@ pub struct Keeper {
     /// End of the catalog when the last round began: all before it was defined before that round.
     catalog_end: u64,
     catalog_noted: u64,
+    pruning: Pruning,
+}
+
+/// Where the search for charts without samples is.
+struct Pruning {
+    next_us: i64,
+    host: MachineGuid,
+    place: Place,
 }
 
 /// What the database has of a host.
@@ -79,6 +90,7 @@ pub fn start(parts: Parts, stop: &StopToken) -> io::Result<JoinHandle<()>> {
         let _ = ready.try_send(());
         while !stop.wait(EVERY) {
             keeper.round();
+            keeper.prune();
         }
         keeper.end();
     })?;
@@ -90,7 +102,13 @@ impl Keeper {
     /// Adds the archived hosts that the database knows.
     pub fn new(parts: Parts) -> Keeper {
         parts.hosts.remember_in(&parts.database);
+        let pruning = Pruning {
+            next_us: parts.clock.monotonic_us() + PRUNE_EVERY_US,
+            host: parts.hosts.local().guid(),
+            place: Place::default(),
+        };
         let keeper = Keeper {
+            pruning,
             parts,
             known: FxHashMap::default(),
             caught_up: false,
@@ -156,6 +174,36 @@ impl Keeper {
                 host.set_older_charts(host.database().is_some());
             }
         }
+    }
+
+    /// Forgets archived charts of which retention has left no sample, a few at a time: names of what came and went would
+    /// pile up.
+    pub fn prune(&mut self) {
+        let started = self.parts.clock.monotonic_us();
+        if started < self.pruning.next_us {
+            return;
+        }
+        self.pruning.next_us = started + PRUNE_EVERY_US;
+        let hosts = self.parts.hosts.all();
+        let at = hosts.iter().position(|host| host.guid() == self.pruning.host).unwrap_or(0);
+        let Some(host) = hosts.get(at) else { return };
+        if let Some(database) = host.database().filter(|_| host.has_older_charts()) {
+            let mut is_archived = |head: &ChartHead<'_>| host.chart(head.id).is_none();
+            let place = &mut self.pruning.place;
+            let charts = database.portion(host.guid(), place, PRUNED_AT_ONCE, &mut is_archived);
+            let empty = |chart: &&ChartRecord| !host.holds_samples(chart);
+            let gone: Vec<&ChartRecord> = charts.iter().filter(empty).collect();
+            if !gone.is_empty() {
+                database.write(|batch| {
+                    gone.iter().try_for_each(|chart| batch.forget_chart(host.guid(), &chart.id))
+                });
+            }
+            if !self.pruning.place.is_end() {
+                return;
+            }
+        }
+        self.pruning.host = hosts[(at + 1) % hosts.len()].guid();
+        self.pruning.place = Place::default();
     }
 
     /// Writes what changed since the last round.

@@ -569,6 +569,32 @@ mod tests {
     }
 
     #[test]
+    fn names_of_which_no_sample_is_left_are_forgotten() {
+        let (cache, clock) = (tempfile::tempdir().unwrap(), clock());
+        let mut rig = Rig::start(cache.path(), &clock, rules());
+        let host = Arc::clone(rig.hosts.local());
+        rig.collect(&host, "t.kept", &["a"]);
+        for n in 0..50 {
+            // It is defined, and nothing of it ever stored.
+            let id = format!("t.empty{n}");
+            let chart = host.define_chart(&ChartSpec { id: &id, ..ChartSpec::default() }).unwrap();
+            chart.define_dimension(&DimensionSpec::plain("a", Algorithm::Absolute, 1, 1)).unwrap();
+            chart.mark_obsolete();
+        }
+        rig.pass(HOUR);
+        host.chart("t.kept").unwrap().mark_obsolete();
+        rig.pass(HOUR + 1);
+        assert_eq!((live(&host).len(), archived(&host).len()), (0, 51));
+        for _ in 0..30 {
+            rig.clock.advance(11 * MICROS);
+            rig.keeper.prune();
+        }
+        assert_eq!(archived(&host), ["t.kept"]);
+        drop(host);
+        rig.end();
+    }
+
+    #[test]
     fn without_its_database_the_store_tells_the_names() {
         let (cache, clock) = (tempfile::tempdir().unwrap(), clock());
         let mut rig = Rig::start(cache.path(), &clock, rules());

@@ -83,6 +83,21 @@ pub struct ChartHead<'a> {
     pub context: &'a str,
 }
 
+/// Where in the list of a host's charts somebody is: after that type and id; `None` is the end.
+pub struct Place(Option<(String, String)>);
+
+impl Default for Place {
+    fn default() -> Self {
+        Place(Some(Default::default()))
+    }
+}
+
+impl Place {
+    pub fn is_end(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
 pub struct Database {
     path: PathBuf,
     writer: Mutex<Option<Connection>>,
@@ -296,42 +311,48 @@ impl Database {
         wanted: &mut dyn FnMut(&ChartHead<'_>) -> bool,
         visit: &mut dyn FnMut(ChartRecord),
     ) {
-        let mut after = (String::new(), String::new());
-        loop {
-            let (portion, more) = self.read(|connection| {
-                let mut statement = connection.prepare_cached(
-                    "SELECT type, id, name, context FROM chart WHERE host_id=?1 AND (type, id) > (?2, ?3) \
-                     ORDER BY type, id LIMIT ?4",
-                )?;
-                let mut rows = statement.query(params![
-                    host.0.as_bytes(),
-                    after.0,
-                    after.1,
-                    i64::try_from(PORTION).unwrap_or(1)
-                ])?;
-                let mut found = Vec::new();
-                let mut count = 0;
-                while let Some(row) = rows.next()? {
-                    count += 1;
-                    let (kind, rest): (String, String) = (row.get(0)?, row.get(1)?);
-                    let id = format!("{kind}.{rest}");
-                    let name: Option<String> = row.get(2)?;
-                    let name = name.map_or_else(|| id.clone(), |name| format!("{kind}.{name}"));
-                    let context = row.get_ref(3)?.as_str().unwrap_or("");
-                    if wanted(&ChartHead { id: &id, name: &name, context }) {
-                        found.push((kind.clone(), rest.clone()));
-                    }
-                    after = (kind, rest);
-                }
-                let charts = found.iter().map(|(kind, id)| whole_chart(connection, host, kind, id));
-                let charts = charts.collect::<Result<Vec<_>>>()?;
-                Ok((charts.into_iter().flatten().collect::<Vec<_>>(), count == PORTION))
-            });
+        let mut place = Place::default();
+        while !place.is_end() {
+            let portion = self.portion(host, &mut place, PORTION, wanted);
             portion.into_iter().for_each(&mut *visit);
-            if !more {
-                return;
-            }
         }
+    }
+
+    /// The next charts of a host that are `wanted`, of `count` looked at; `place` moves on.
+    pub fn portion(
+        &self,
+        host: MachineGuid,
+        place: &mut Place,
+        count: usize,
+        wanted: &mut dyn FnMut(&ChartHead<'_>) -> bool,
+    ) -> Vec<ChartRecord> {
+        let Some((mut kind, mut rest)) = place.0.take() else { return Vec::new() };
+        let (charts, more) = self.read(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT type, id, name, context FROM chart WHERE host_id=?1 AND (type, id) > (?2, ?3) \
+                 ORDER BY type, id LIMIT ?4",
+            )?;
+            let limit = i64::try_from(count).unwrap_or(i64::MAX);
+            let mut rows = statement.query(params![host.0.as_bytes(), kind, rest, limit])?;
+            let mut found = Vec::new();
+            let mut seen = 0;
+            while let Some(row) = rows.next()? {
+                seen += 1;
+                (kind, rest) = (row.get(0)?, row.get(1)?);
+                let id = format!("{kind}.{rest}");
+                let name: Option<String> = row.get(2)?;
+                let name = name.map_or_else(|| id.clone(), |name| format!("{kind}.{name}"));
+                let context = row.get_ref(3)?.as_str().unwrap_or("");
+                if wanted(&ChartHead { id: &id, name: &name, context }) {
+                    found.push((kind.clone(), rest.clone()));
+                }
+            }
+            let charts = found.iter().map(|(kind, id)| whole_chart(connection, host, kind, id));
+            let charts = charts.collect::<Result<Vec<_>>>()?;
+            Ok((charts.into_iter().flatten().collect::<Vec<_>>(), seen == count))
+        });
+        place.0 = more.then_some((kind, rest));
+        charts
     }
 
     /// The chart of an id, else of a name.
