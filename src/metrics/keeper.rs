@@ -29,7 +29,7 @@ use crate::storage::{Mode, StorageEngine};
 const EVERY: Duration = Duration::from_secs(1);
 /// How long the start of the agent waits for what earlier runs knew: long enough for small databases, short enough for
 /// all others.
-const START_WAITS: Duration = Duration::from_millis(100);
+const START_WAITS: Duration = Duration::from_millis(60);
 /// A file this small is looked through at start.
 const CHECKED_BYTES: u64 = 16 << 20;
 /// Charts written in one transaction.
