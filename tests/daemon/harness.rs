@@ -726,7 +726,12 @@ impl FakeChild {
             .map_err(|e| e.to_string())?;
         // the answer has no end mark: a child takes what one look brings
         let mut buffer = [0; 8192];
-        let got = socket.read(&mut buffer).map_err(|e| e.to_string())?;
+        let got = loop {
+            match socket.read(&mut buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                got => break got.map_err(|error| error.to_string())?,
+            }
+        };
         let answer = String::from_utf8_lossy(&buffer[..got]).into_owned();
         let agreed = answer.strip_prefix("Hit me baby, push them over with the version=");
         match agreed.and_then(|number| number.trim().parse().ok()) {
