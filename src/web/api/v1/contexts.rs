@@ -202,6 +202,10 @@ fn write_context(j: &mut JsonWriter, host: &Host, context: &Context, filter: &Fi
 }
 
 fn write_chart(j: &mut JsonWriter, host: &Host, chart: &Chart, filter: &Filter) {
+    let older = match filter.show.contains(Show::DIMENSIONS) {
+        true => host.archived_dimensions(chart),
+        false => Vec::new(),
+    };
     let state = chart.lock();
     let meta = &state.meta;
     let Some((first, last, collected)) = span(host, &state, filter.now) else { return };
@@ -221,7 +225,8 @@ fn write_chart(j: &mut JsonWriter, host: &Host, chart: &Chart, filter: &Filter) 
         }
         if filter.show.contains(Show::DIMENSIONS) {
             j.key("dimensions").object(|j| {
-                for dim in state.dims.iter().filter(|dim| filter.takes_dimension(dim)) {
+                let all = state.dims.iter().chain(&older);
+                for dim in all.filter(|dim| filter.takes_dimension(dim)) {
                     let Some((first, last)) = dim.reader.retention() else { continue };
                     let collected = collected && dim.was_collected() && !dim.is_obsolete();
                     let last = if collected { last.0.max(filter.now) } else { last.0 };
