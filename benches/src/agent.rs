@@ -39,6 +39,8 @@ pub struct Agent {
     pub port: u16,
     dir: PathBuf,
     process: Child,
+    /// Started in this instant.
+    pub born: Instant,
 }
 
 /// What one agent differs in from another.
@@ -46,9 +48,26 @@ pub struct Agent {
 pub struct Setup {
     pub options: Vec<(&'static str, &'static str, String)>,
     pub stream: String,
+    /// A cache directory that is there already.
+    pub cache: Option<PathBuf>,
 }
 
 impl Setup {
+    /// A parent with a dbengine of three tiers that deletes nothing.
+    pub fn dbengine(self) -> Setup {
+        let sizes = [
+            "dbengine multihost disk space MB",
+            "dbengine tier 1 multihost disk space MB",
+            "dbengine tier 2 multihost disk space MB",
+        ];
+        let setup = self
+            .option("db", "mode", "dbengine")
+            .option("db", "storage tiers", "3")
+            .option("db", "seconds to replicate", "31536000")
+            .takes_children("dbengine");
+        sizes.into_iter().fold(setup, |setup, size| setup.option("db", size, "16384"))
+    }
+
     pub fn option(mut self, section: &'static str, name: &'static str, value: &str) -> Setup {
         self.options.push((section, name, value.to_owned()));
         self
@@ -84,7 +103,12 @@ impl Agent {
         fs::write(dir.join("etc/netdata.conf"), configuration(name, port, &dir, setup))?;
         fs::write(dir.join("etc/stream.conf"), &setup.stream)?;
         fs::write(dir.join("etc/.opt-out-from-anonymous-statistics"), "")?;
+        if let Some(cache) = &setup.cache {
+            fs::remove_dir(dir.join("cache"))?;
+            std::os::unix::fs::symlink(cache, dir.join("cache"))?;
+        }
         let output = fs::File::create(dir.join("log/output.log"))?;
+        let born = Instant::now();
         let process = Command::new(program)
             .args(["-D", "-c"])
             .arg(dir.join("etc/netdata.conf"))
@@ -98,7 +122,7 @@ impl Agent {
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()?;
-        let mut agent = Agent { port, dir, process };
+        let mut agent = Agent { port, dir, process, born };
         let headless = setup.options.iter().any(|(section, name, value)| {
             (*section, *name, value.as_str()) == ("web", "mode", "none")
         });
@@ -110,7 +134,7 @@ impl Agent {
                     agent.log_end()
                 )));
             }
-            thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(2));
         }
         Ok(agent)
     }
@@ -151,6 +175,26 @@ impl Agent {
         (sum(&["Rss:"]), sum(&["Private_Dirty:", "Private_Hugetlb:"]))
     }
 
+    /// The cache directory.
+    pub fn cache(&self) -> PathBuf {
+        self.dir.join("cache")
+    }
+
+    /// Stops it the clean way and waits for its end; gives the processor seconds of its whole life. Its directory stays
+    /// until it is dropped.
+    pub fn stop(&mut self) -> io::Result<f64> {
+        let before = cpu_of_children();
+        Command::new("kill").arg("-TERM").arg(self.process.id().to_string()).status()?;
+        let end = Instant::now() + Duration::from_secs(120);
+        while self.process.try_wait()?.is_none() {
+            if Instant::now() > end {
+                return Err(io::Error::other("it does not stop"));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(cpu_of_children() - before)
+    }
+
     pub fn log_end(&self) -> String {
         let mut log = String::new();
         for name in ["error.log", "output.log"] {
@@ -167,6 +211,14 @@ impl Drop for Agent {
         let _ = self.process.wait();
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// Processor seconds of all children of this process that have ended.
+fn cpu_of_children() -> f64 {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
+    let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(13) + ticks(14)) / 100.0
 }
 
 fn configuration(name: &str, port: u16, dir: &Path, setup: &Setup) -> String {

@@ -14,8 +14,13 @@ impl Client {
         Ok(Client(BufReader::with_capacity(1 << 16, socket)))
     }
 
-    /// Asks and reads the whole answer, which must be a 200.
+    /// Asks and reads the whole answer, which must be a 200; gives its length.
     pub fn get(&mut self, path: &str) -> io::Result<usize> {
+        Ok(self.body(path)?.len())
+    }
+
+    /// As [`Client::get`], and gives the answer itself.
+    pub fn body(&mut self, path: &str) -> io::Result<Vec<u8>> {
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: keep-alive\r\n\r\n");
         self.0.get_mut().write_all(request.as_bytes())?;
@@ -35,6 +40,6 @@ impl Client {
         }
         let mut body = vec![0; length];
         self.0.read_exact(&mut body)?;
-        Ok(length)
+        Ok(body)
     }
 }

@@ -9,6 +9,7 @@ use crate::agent::KEY;
 /// All that 1.37.1 knows but compression and replication.
 const OLD: u32 = 15352 & !(1 << 12);
 /// The interpolated form, binary numbers and slots on top.
+const REPLICATION: u32 = 1 << 12;
 const NEW: u32 = OLD | (1 << 14) | (1 << 15) | (1 << 18);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,12 +18,15 @@ pub enum Form {
     V1,
     /// BEGIN2, SET2, END2 with slots and final values in base64.
     V2,
+    /// Nothing but the past: RBEGIN, RSET, REND, which both have.
+    Past,
 }
 
 impl Form {
     pub fn caps(self) -> u32 {
         match self {
             Form::V1 => OLD,
+            Form::Past => OLD | REPLICATION,
             Form::V2 => NEW,
         }
     }
@@ -63,7 +67,8 @@ fn base64(out: &mut Vec<u8>, number: u64) {
     }
 }
 
-fn guid(n: u32) -> String {
+/// The identity of a child of that number.
+pub fn guid(n: u32) -> String {
     format!("{n:08x}-bec0-4000-8000-{:012x}", std::process::id())
 }
 
@@ -140,7 +145,7 @@ impl FakeChild {
         text.clear();
         for c in 1..=self.shape.charts {
             match self.form {
-                Form::V1 => {
+                Form::V1 | Form::Past => {
                     let _ = writeln!(text, "BEGIN \"load.chart{c}\" 1000000");
                     for d in 1..=self.shape.dimensions {
                         let _ = writeln!(text, "SET \"dimension{d}\" = {}", self.next_value());
@@ -174,6 +179,45 @@ impl FakeChild {
     fn next_value(&mut self) -> u32 {
         self.value = self.value.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (self.value >> 8) | 1
+    }
+
+    /// Sends what every dimension had in the seconds `after..before`, an hour of all charts at a time. `value` is asked for
+    /// every second of a dimension (counted through all charts), forwards.
+    pub fn past(
+        &mut self,
+        after: i64,
+        before: i64,
+        value: &mut dyn FnMut(usize, i64) -> Option<f64>,
+    ) -> io::Result<()> {
+        const STEP: i64 = 3600;
+        let names: Vec<String> =
+            (1..=self.shape.dimensions).map(|d| format!("RSET \"dimension{d}\" ")).collect();
+        let (mut text, wall) = (Vec::new(), now() + 5);
+        let mut from = after;
+        while from < before {
+            let to = before.min(from + STEP);
+            for c in 1..=self.shape.charts {
+                text.clear();
+                let _ = writeln!(text, "RBEGIN \"load.chart{c}\"");
+                for at in from..to {
+                    let _ = writeln!(text, "RBEGIN '' {at} {} {wall}", at + 1);
+                    for (d, name) in names.iter().enumerate() {
+                        let number = (c as usize - 1) * names.len() + d;
+                        text.extend_from_slice(name.as_bytes());
+                        match value(number, at + 1) {
+                            Some(value) => {
+                                let _ = writeln!(text, "{value} \"\"");
+                            }
+                            None => text.extend_from_slice(b"nan \"E\"\n"),
+                        }
+                    }
+                }
+                let _ = writeln!(text, "REND 1 {after} {before} true {from} {to} {wall}");
+                self.socket.write_all(&text)?;
+            }
+            from = to;
+        }
+        Ok(())
     }
 
     /// Sends one sample of every dimension.

@@ -3,7 +3,9 @@
 mod agent;
 mod client;
 mod load;
+mod series;
 mod sink;
+mod stored;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,8 @@ use sink::Sink;
 enum Goal {
     AtMost(f64),
     AtMostOfReal(f64),
+    /// Only reported.
+    None,
 }
 
 struct Figure {
@@ -37,6 +41,7 @@ impl Figure {
         match self.goal {
             Goal::AtMost(most) => Some(self.ours <= most),
             Goal::AtMostOfReal(share) => self.real.map(|real| self.ours <= real * share),
+            Goal::None => None,
         }
     }
 
@@ -49,7 +54,11 @@ impl Figure {
             .map_or("-".to_owned(), |real| format!("1/{:.1}", real / self.ours));
         let goal = match self.goal {
             Goal::AtMost(most) => format!("<= {}", number(most)),
+            Goal::AtMostOfReal(share) if share > 0.25 && share != 0.5 && share < 1.0 => {
+                format!("<= {share:.2} of real")
+            }
             Goal::AtMostOfReal(share) => format!("<= 1/{:.0} of real", 1.0 / share),
+            Goal::None => "-".to_owned(),
         };
         let verdict = match self.passes() {
             Some(true) => "pass",
@@ -86,6 +95,10 @@ const ROWS: &[(&str, Row)] = &[
     ("dimension", dimension),
     ("scaling", scaling),
     ("query", query),
+    ("disk", stored::disk),
+    ("ingest", stored::ingest),
+    ("query-db", stored::query),
+    ("start", stored::start),
 ];
 
 impl Programs {

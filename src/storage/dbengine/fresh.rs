@@ -4,8 +4,6 @@
 //! A point that a segment has is derived again when some of its samples are fresh; of the two the one of more samples
 //! counts, as the samples of the other may be gone by retention. Pure arithmetic over what the two closures read.
 
-use std::collections::BTreeMap;
-
 use super::tiers::Sum;
 use crate::base::number::Sample;
 use crate::base::time::UnixSeconds;
@@ -43,11 +41,9 @@ pub(super) fn touched(times: &[i64], every: i64) -> Vec<i64> {
 
 impl Fresh<'_> {
     /// The points of `tier` (1 and above) with `after < end <= until` that hold anything.
-    pub(super) fn points(&self, tier: usize, after: i64, until: i64) -> BTreeMap<i64, TierPoint> {
-        let mut points = BTreeMap::new();
-        (self.stored)(tier, after, until, &mut |point| {
-            points.insert(point.end.0, point);
-        });
+    pub(super) fn points(&self, tier: usize, after: i64, until: i64) -> Vec<TierPoint> {
+        let mut points: Vec<TierPoint> = Vec::new();
+        (self.stored)(tier, after, until, &mut |point| points.push(point));
         let every = self.every[tier];
         let ends = touched(self.touched, every);
         let ends: Vec<i64> =
@@ -63,7 +59,7 @@ impl Fresh<'_> {
                     }
                 });
             } else {
-                for point in self.points(tier - 1, first - every, last).values() {
+                for point in &self.points(tier - 1, first - every, last) {
                     if let Some(sum) = index(point.end.0).ok().and_then(|index| sums.get_mut(index))
                     {
                         sum.add_point(point);
@@ -72,9 +68,13 @@ impl Fresh<'_> {
             }
             for (sum, &end) in sums.iter().zip(run) {
                 let point = sum.point(UnixSeconds(end));
-                let known = points.get(&end).map_or(0, |known| known.count);
-                if point.count > 0 && point.count >= known {
-                    points.insert(end, point);
+                if point.count == 0 {
+                    continue;
+                }
+                match points.binary_search_by_key(&end, |known| known.end.0) {
+                    Ok(at) if point.count >= points[at].count => points[at] = point,
+                    Ok(_) => {}
+                    Err(at) => points.insert(at, point),
                 }
             }
         }
@@ -114,7 +114,7 @@ mod tests {
             Fresh { every: &[1, 4, 12], touched: &late, samples: &samples, stored: &stored };
         let one = fresh.points(1, 0, 100);
         let sums: Vec<(i64, u32, f64)> =
-            one.values().map(|point| (point.end.0, point.count, point.sum)).collect();
+            one.iter().map(|point| (point.end.0, point.count, point.sum)).collect();
         assert_eq!(
             sums,
             [
@@ -129,7 +129,7 @@ mod tests {
         );
         let two = fresh.points(2, 12, 100);
         let sums: Vec<(i64, u32, f64)> =
-            two.values().map(|point| (point.end.0, point.count, point.sum)).collect();
+            two.iter().map(|point| (point.end.0, point.count, point.sum)).collect();
         assert_eq!(sums, [(24, 12, 234.0), (36, 2, 59.0)]);
         assert_eq!(fresh.points(1, 4, 8).len(), 1);
     }

@@ -77,6 +77,8 @@ pub(super) struct Block {
     marked: AtomicU32,
     /// Rows below this one were given back to the kernel.
     forgotten: AtomicU32,
+    /// No row above this one was written.
+    reach: AtomicU32,
     /// Its samples are in a segment.
     pub(super) flushed: AtomicBool,
     /// And in the tiers above: the file can go.
@@ -121,6 +123,7 @@ impl Block {
             sealed: AtomicU32::new(0),
             marked: AtomicU32::new(0),
             forgotten: AtomicU32::new(0),
+            reach: AtomicU32::new(0),
             flushed: AtomicBool::new(false),
             derived: AtomicBool::new(false),
         }
@@ -203,6 +206,7 @@ impl Block {
         for watermark in [&block.sealed, &block.marked, &block.forgotten] {
             watermark.store(ROWS, Ordering::Release);
         }
+        block.reach.store(ROWS - 1, Ordering::Release);
         Ok(block)
     }
 
@@ -252,12 +256,20 @@ impl Block {
         }
         cells[start + ROW_HEAD + column]
             .store((sample.0 ^ Sample::EMPTY.0).to_le(), Ordering::Release);
+        if row > self.reach.load(Ordering::Acquire) {
+            self.reach.fetch_max(row, Ordering::AcqRel);
+        }
         if check.load(Ordering::Acquire) != 0 {
             check.store(0, Ordering::Release);
         }
         // The row may have been sealed just now, and the flush may have passed: then the sample must also go the late
         // way, where storing it once more does no harm.
         row >= self.sealed.load(Ordering::Acquire)
+    }
+
+    /// The last row that may hold anything.
+    pub(super) fn reach(&self) -> u32 {
+        self.reach.load(Ordering::Acquire)
     }
 
     pub(super) fn get(&self, row: u32, column: usize) -> Sample {

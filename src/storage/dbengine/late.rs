@@ -50,7 +50,11 @@ struct State {
     /// Records not in the log yet.
     pending: Vec<u8>,
     dropped: u64,
-    /// Monotonic microseconds of the oldest sample, and of the newest.
+    /// Samples taken in so far, and what of them was seen when somebody last looked: looking at the clock per sample
+    /// costs more than the sample.
+    added: u64,
+    seen: u64,
+    /// Monotonic microseconds: when the oldest sample was first seen, and the newest.
     since: Option<i64>,
     newest_us: i64,
 }
@@ -106,7 +110,8 @@ impl Late {
             log: None,
             number: logs.last().map_or(0, |(number, _)| number + 1),
             dirty: false,
-            unsynced: Vec::new(),
+            // Whoever wrote them may have been killed before they were.
+            unsynced: logs.iter().filter_map(|(_, path)| File::open(path).ok()).collect(),
             closed: logs.into_iter().map(|(_, path)| (path, false)).collect(),
         };
         Ok(Late { files: Mutex::new(files), state: Mutex::new(state) })
@@ -117,7 +122,7 @@ impl Late {
         self.state.lock().samples.keys().map(|&(metric, _)| metric).max().unwrap_or(0)
     }
 
-    pub(super) fn add(&self, (metric, every): Series, time: u32, sample: Sample, now_us: i64) {
+    pub(super) fn add(&self, (metric, every): Series, time: u32, sample: Sample) {
         let mut state = self.state.lock();
         if state.count >= SAMPLES_MAX {
             state.dropped += 1;
@@ -125,8 +130,7 @@ impl Late {
         }
         put_record(metric, every, time, sample, &mut state.pending);
         state.insert((metric, every), time, sample);
-        state.since.get_or_insert(now_us);
-        state.newest_us = now_us;
+        state.added += 1;
     }
 
     /// Calls `visit` for the late samples of a series, in order of arrival.
@@ -185,9 +189,21 @@ impl Late {
         std::mem::take(&mut self.state.lock().dropped)
     }
 
+    /// So many that a flush should not wait for its hour.
+    pub(super) fn is_large(&self) -> bool {
+        self.state.lock().count >= FLUSH_AT
+    }
+
     /// Many, or a burst that is over, or waiting for `age_us`.
     pub(super) fn wants_flush(&self, now_us: i64, age_us: i64) -> bool {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        if state.count == 0 {
+            return false;
+        }
+        if state.seen != state.added {
+            (state.seen, state.newest_us) = (state.added, now_us);
+            state.since.get_or_insert(now_us);
+        }
         let burst_over = state.count >= BURST && now_us - state.newest_us >= BURST_OVER_US;
         let waited = |since: i64| now_us.saturating_sub(since) >= age_us;
         state.count >= FLUSH_AT || burst_over || state.since.is_some_and(waited)
@@ -365,10 +381,10 @@ mod tests {
         let sample = Sample::normal(4.0);
         {
             let late = Late::open(dir.path()).unwrap();
-            late.add((1, 1), 100, sample, 0);
+            late.add((1, 1), 100, sample);
             late.write().unwrap();
             late.take();
-            late.add((1, 1), 101, sample, 0);
+            late.add((1, 1), 101, sample);
             late.write().unwrap();
             assert_eq!(seen(&late), [(100, sample), (101, sample)]);
         }
@@ -392,10 +408,10 @@ mod tests {
     fn a_failed_flush_loses_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let late = Late::open(dir.path()).unwrap();
-        late.add((1, 1), 99, Sample::normal(0.0), 0);
-        late.add((1, 1), 100, Sample::normal(1.0), 0);
+        late.add((1, 1), 99, Sample::normal(0.0));
+        late.add((1, 1), 100, Sample::normal(1.0));
         late.take();
-        late.add((1, 1), 101, Sample::normal(2.0), 0);
+        late.add((1, 1), 101, Sample::normal(2.0));
         late.failed(0, &|_, time| time == 99);
         late.drop_flushed();
         assert_eq!(seen(&late), [(100, Sample::normal(1.0)), (101, Sample::normal(2.0))]);
@@ -418,7 +434,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let late = Late::open(dir.path()).unwrap();
             for time in 100..103 {
-                late.add((1, 1), time, Sample::normal(1.0), 0);
+                late.add((1, 1), time, Sample::normal(1.0));
                 late.write().unwrap();
             }
             let path = dir.path().join(files::late_name(0));

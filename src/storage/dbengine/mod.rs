@@ -3,7 +3,7 @@
 //! A sample goes into a row of a mapped hot block ([`hot`]), or, when its row is closed already, into the late log
 //! ([`late`]). Sealed blocks and late samples become segments ([`segment`]), pages of one metric each, which are merged
 //! into larger ones as they grow in number and deleted, oldest first, when a tier holds too much ([`store`]). Higher
-//! tiers are derived from the tier below whenever a span of it is written ([`tiers`]), so a hole that is filled later is
+//! tiers are derived from the tier below whenever a span of it is written ([`derive`], [`tiers`]), so a hole that is filled later is
 //! filled on every tier. The catalog ([`catalog`]) says what the numbers stand for, so a copy of the directories is a
 //! complete store. Nothing here assumes that time goes forward.
 //!
@@ -22,6 +22,7 @@ mod late;
 pub(crate) mod names;
 mod segment;
 mod store;
+mod derive;
 mod tiers;
 
 pub use self::store::{Settings, Store, StoreError, TierSettings, TierStats};

@@ -8,18 +8,22 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use memmap2::Mmap;
 
 use super::files::{self, SegmentName};
 use crate::storage::map;
 
-const MAGIC: &[u8; 8] = b"NDRSSEG1";
-const END_MAGIC: &[u8; 8] = b"NDRSEND1";
+const MAGIC: &[u8; 8] = b"NDRSSEG2";
+const END_MAGIC: &[u8; 8] = b"NDRSEND2";
 const HEADER: usize = 16;
 pub(super) const PAGE_HEADER: usize = 24;
 const ENTRY: usize = 16;
+/// Entries that share a checksum: a look-up reads and checks one such block, whatever the size of the index.
+const BLOCK: usize = 256;
+/// Of a block: its first metric and its checksum.
+const FENCE: usize = 8;
 const TRAILER: usize = 32;
 
 /// What a page holds.
@@ -90,15 +94,16 @@ impl SegmentWriter {
     /// Completes the file and gives it its name; it is on the disk when this returns.
     pub(super) fn finish(mut self) -> io::Result<PathBuf> {
         self.index.sort_unstable();
-        let mut crc = crc32fast::Hasher::new();
-        for entry in &self.index {
-            let mut bytes = [0u8; ENTRY];
-            for (place, word) in bytes.chunks_exact_mut(4).zip(entry) {
-                place.copy_from_slice(&word.to_le_bytes());
-            }
-            crc.update(&bytes);
+        let mut fences = Vec::with_capacity(self.index.len().div_ceil(BLOCK) * FENCE);
+        let mut bytes = Vec::with_capacity(BLOCK * ENTRY);
+        for block in self.index.chunks(BLOCK) {
+            bytes.clear();
+            bytes.extend(block.iter().flatten().flat_map(|word| word.to_le_bytes()));
+            fences.extend_from_slice(&block[0][0].to_le_bytes());
+            fences.extend_from_slice(&crc32fast::hash(&bytes).to_le_bytes());
             self.out.write_all(&bytes)?;
         }
+        self.out.write_all(&fences)?;
         let mut trailer = [0u8; TRAILER];
         trailer[..8].copy_from_slice(END_MAGIC);
         trailer[8..16].copy_from_slice(&self.at.to_le_bytes());
@@ -107,7 +112,7 @@ impl SegmentWriter {
         // Sorted by metric, so the last one's is the highest.
         let highest = self.index.last().map_or(0, |entry| entry[0]);
         trailer[20..24].copy_from_slice(&highest.to_le_bytes());
-        trailer[24..28].copy_from_slice(&crc.finalize().to_le_bytes());
+        trailer[24..28].copy_from_slice(&crc32fast::hash(&fences).to_le_bytes());
         let own = crc32fast::hash(&trailer[..28]);
         trailer[28..].copy_from_slice(&own.to_le_bytes());
         self.out.write_all(&trailer)?;
@@ -148,19 +153,24 @@ pub(super) struct Segment {
     pub(super) name: SegmentName,
     path: PathBuf,
     map: Mmap,
+    /// Found and checked at the first question, so that opening a store costs nothing per metric.
+    index: OnceLock<Option<MappedIndex>>,
+    /// Put together from the pages, because the file's own is damaged.
+    rebuilt: OnceLock<Vec<[u32; 4]>>,
     /// When its newest samples were flushed, in unix seconds, if that was in this run; else 0.
     flushed_s: i64,
-    /// Found and checked at the first question, so that opening a store costs nothing per metric.
-    index: OnceLock<Index>,
+    /// When it came, in the clock's monotonic microseconds, if that was in this run; else 0.
+    since_us: i64,
     /// A page was damaged: said once per segment.
     complained: AtomicBool,
 }
 
-enum Index {
-    /// Within the file.
-    Mapped { offset: usize, entries: usize },
-    /// Put together from the pages, because the file's own is damaged.
-    Rebuilt(Vec<[u32; 4]>),
+/// The index within the file; its fences are whole, its blocks are checked when they are first read.
+struct MappedIndex {
+    offset: usize,
+    entries: usize,
+    /// A bit per block.
+    checked: Box<[AtomicU64]>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -182,17 +192,29 @@ impl Segment {
         if &header[..8] != MAGIC {
             return Err(OpenError::NotASegment);
         }
-        let complained = AtomicBool::new(false);
-        let (path, index) = (path.to_owned(), OnceLock::new());
-        Ok(Segment { name, path, map, flushed_s: 0, index, complained })
+        Ok(Segment {
+            name,
+            path: path.to_owned(),
+            map,
+            index: OnceLock::new(),
+            rebuilt: OnceLock::new(),
+            flushed_s: 0,
+            since_us: 0,
+            complained: AtomicBool::new(false),
+        })
     }
 
-    pub(super) fn flushed_at(self, flushed_s: i64) -> Segment {
-        Segment { flushed_s, ..self }
+    /// As one that came at `since_us` and whose newest samples were flushed at `flushed_s`.
+    pub(super) fn flushed_at(self, flushed_s: i64, since_us: i64) -> Segment {
+        Segment { flushed_s, since_us, ..self }
     }
 
     pub(super) fn flushed_s(&self) -> i64 {
         self.flushed_s
+    }
+
+    pub(super) fn since_us(&self) -> i64 {
+        self.since_us
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -203,24 +225,12 @@ impl Segment {
         self.map.len() as u64
     }
 
-    /// Entries are sorted by metric, then start.
-    fn index(&self) -> &Index {
-        self.index.get_or_init(|| match self.mapped_index() {
-            Some((offset, entries)) => Index::Mapped { offset, entries },
-            None => {
-                let found = self.walk();
-                log::error!(
-                    "DBENGINE: '{}' has a damaged index: read again from its pages, {} found",
-                    self.path.display(),
-                    found.len()
-                );
-                Index::Rebuilt(found)
-            }
-        })
+    fn index(&self) -> Option<&MappedIndex> {
+        self.index.get_or_init(|| self.mapped_index()).as_ref()
     }
 
-    /// The end of the file, if it is as it was written: where the index begins, its entries, its checksum, and the
-    /// highest metric number in it.
+    /// The end of the file, if it is as it was written: where the index begins, its entries, the checksum of its fences,
+    /// and the highest metric number in it.
     fn trailer(&self) -> Option<(usize, usize, u32, u32)> {
         let at = self.map.len().checked_sub(TRAILER)?;
         let trailer = self.map.get(at..)?;
@@ -229,23 +239,132 @@ impl Segment {
         }
         let offset = usize::try_from(u64_at(trailer, 8)?).ok()?;
         let entries = u32_at(trailer, 16)? as usize;
-        let fits = offset.checked_add(entries.checked_mul(ENTRY)?)? == at;
+        let fences = entries.div_ceil(BLOCK) * FENCE;
+        let fits = offset.checked_add(entries.checked_mul(ENTRY)?)?.checked_add(fences)? == at;
         fits.then_some((offset, entries, u32_at(trailer, 24)?, u32_at(trailer, 20)?))
     }
 
-    /// The index's place, if trailer and index are whole.
-    fn mapped_index(&self) -> Option<(usize, usize)> {
+    /// The index's place, if trailer and fences are whole.
+    fn mapped_index(&self) -> Option<MappedIndex> {
         let (offset, entries, checksum, _) = self.trailer()?;
-        let index = self.map.get(offset..offset + entries * ENTRY)?;
-        (crc32fast::hash(index) == checksum).then_some((offset, entries))
+        let blocks = entries.div_ceil(BLOCK);
+        let fences = offset + entries * ENTRY;
+        if crc32fast::hash(self.map.get(fences..fences + blocks * FENCE)?) != checksum {
+            return None;
+        }
+        let checked = (0..blocks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        Some(MappedIndex { offset, entries, checked })
     }
 
     /// The highest metric number among its pages. Costs a look at the end of the file, unless that is damaged.
     pub(super) fn highest_metric(&self) -> u32 {
         match self.trailer() {
             Some((.., highest)) => highest,
-            None => {
-                self.entries().checked_sub(1).and_then(|last| self.entry(last)).map_or(0, |e| e[0])
+            None => self.rebuilt().last().map_or(0, |entry| entry[0]),
+        }
+    }
+
+    fn rebuilt(&self) -> &[[u32; 4]] {
+        self.rebuilt.get_or_init(|| {
+            let found = self.walk();
+            log::error!(
+                "DBENGINE: '{}' has a damaged index: read again from its pages, {} found",
+                self.path.display(),
+                found.len()
+            );
+            found
+        })
+    }
+
+    /// The bytes of a block of the index; `None` when it is damaged.
+    fn block(&self, index: &MappedIndex, number: usize) -> Option<&[u8]> {
+        let from = index.offset + number * BLOCK * ENTRY;
+        let count = BLOCK.min(index.entries.checked_sub(number * BLOCK)?);
+        let bytes = self.map.get(from..from + count * ENTRY)?;
+        let (word, bit) = (index.checked.get(number / 64)?, 1u64 << (number % 64));
+        if word.load(Ordering::Relaxed) & bit == 0 {
+            if crc32fast::hash(bytes) != self.fence(index, number)?[1] {
+                return None;
+            }
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+        Some(bytes)
+    }
+
+    /// First metric and checksum of a block.
+    fn fence(&self, index: &MappedIndex, number: usize) -> Option<[u32; 2]> {
+        let at = index.offset + index.entries * ENTRY + number * FENCE;
+        let bytes = self.map.get(at..at + FENCE)?;
+        Some([u32_at(bytes, 0)?, u32_at(bytes, 4)?])
+    }
+
+    /// Calls `visit` for the entries of `metric` in order of time until it says stop; false when a block is damaged.
+    fn entries_mapped(
+        &self,
+        index: &MappedIndex,
+        metric: u32,
+        visit: &mut dyn FnMut([u32; 4]) -> bool,
+    ) -> bool {
+        let blocks = index.entries.div_ceil(BLOCK);
+        // The last block that begins before the metric does may end with it.
+        let (mut low, mut high) = (0, blocks);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            match self.fence(index, middle) {
+                Some([first, _]) if first < metric => low = middle + 1,
+                _ => high = middle,
+            }
+        }
+        for number in low.saturating_sub(1)..blocks {
+            if self.fence(index, number).is_none_or(|[first, _]| first > metric) {
+                return true;
+            }
+            let Some(bytes) = self.block(index, number) else { return false };
+            let count = bytes.len() / ENTRY;
+            let metric_of = |entry: usize| u32_at(bytes, entry * ENTRY).unwrap_or(u32::MAX);
+            let (mut low, mut high) = (0, count);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if metric_of(middle) < metric { low = middle + 1 } else { high = middle }
+            }
+            for entry in (low..count).filter_map(|entry| entry_at(bytes, entry)) {
+                if entry[0] != metric || !visit(entry) {
+                    return true;
+                }
+            }
+        }
+        true
+    }
+
+    /// Calls `visit` for the entries of `metric` in order of time, until it says stop.
+    fn entries(&self, metric: u32, visit: &mut dyn FnMut([u32; 4]) -> bool) {
+        if self.rebuilt.get().is_none()
+            && let Some(index) = self.index()
+        {
+            let mut seen = 0usize;
+            let whole = self.entries_mapped(index, metric, &mut |entry| {
+                seen += 1;
+                visit(entry)
+            });
+            // Damage shows before anything of its block was visited, but earlier blocks may have been.
+            if whole {
+                return;
+            }
+            let rebuilt = self.rebuilt();
+            let from = rebuilt.partition_point(|entry| entry[0] < metric);
+            let rest = rebuilt[from..].iter().take_while(|entry| entry[0] == metric).skip(seen);
+            for &entry in rest {
+                if !visit(entry) {
+                    return;
+                }
+            }
+            return;
+        }
+        let rebuilt = self.rebuilt();
+        let from = rebuilt.partition_point(|entry| entry[0] < metric);
+        for &entry in rebuilt[from..].iter().take_while(|entry| entry[0] == metric) {
+            if !visit(entry) {
+                return;
             }
         }
     }
@@ -290,77 +409,56 @@ impl Segment {
         (key.every > 0 && u32_at(header, 20)? == crc.finalize()).then_some(Page { key, payload })
     }
 
-    fn entries(&self) -> usize {
-        match self.index() {
-            Index::Mapped { entries, .. } => *entries,
-            Index::Rebuilt(found) => found.len(),
-        }
-    }
-
-    fn entry(&self, number: usize) -> Option<[u32; 4]> {
-        match self.index() {
-            Index::Mapped { offset, .. } => {
-                let at = offset + number * ENTRY;
-                let bytes = self.map.get(at..at + ENTRY)?;
-                Some([u32_at(bytes, 0)?, u32_at(bytes, 4)?, u32_at(bytes, 8)?, u32_at(bytes, 12)?])
-            }
-            Index::Rebuilt(found) => found.get(number).copied(),
-        }
-    }
-
-    /// Number of the first entry that is not before `(metric, start)`.
-    fn first_from(&self, metric: u32, start: u32) -> usize {
-        let (mut low, mut high) = (0, self.entries());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.entry(middle) {
-                Some(entry) if (entry[0], entry[1]) < (metric, start) => low = middle + 1,
-                _ => high = middle,
-            }
-        }
-        low
-    }
-
     /// Calls `visit` for the pages of `metric` that reach into `from..=to` seconds.
     pub(super) fn pages(&self, metric: u32, from: u32, to: u32, visit: &mut dyn FnMut(Page<'_>)) {
-        for number in self.first_from(metric, 0)..self.entries() {
-            let Some(entry) = self.entry(number) else { return };
-            if entry[0] != metric || entry[1] > to {
-                return;
+        self.entries(metric, &mut |entry| {
+            if entry[1] > to {
+                return false;
             }
             if entry[2] >= from
                 && let Some(page) = self.checked(entry)
             {
                 visit(page);
             }
-        }
+            true
+        });
     }
 
     /// First and last slot of a metric, without touching its pages.
     pub(super) fn span(&self, metric: u32) -> Option<(u32, u32)> {
-        let first = self.first_from(metric, 0);
         let mut span: Option<(u32, u32)> = None;
-        for number in first..self.entries() {
-            let entry = self.entry(number)?;
-            if entry[0] != metric {
-                break;
-            }
+        self.entries(metric, &mut |entry| {
             span =
                 Some(span.map_or((entry[1], entry[2]), |(from, to)| {
                     (from.min(entry[1]), to.max(entry[2]))
                 }));
-        }
+            true
+        });
         span
     }
 
     /// Appends the metrics it has pages of, each once.
     pub(super) fn metrics(&self, into: &mut Vec<u32>) {
-        for number in 0..self.entries() {
-            if let Some([metric, ..]) = self.entry(number)
-                && into.last() != Some(&metric)
-            {
+        let mut add = |metric: u32| {
+            if into.last() != Some(&metric) {
                 into.push(metric);
             }
+        };
+        if self.rebuilt.get().is_none()
+            && let Some(index) = self.index()
+        {
+            let blocks = index.entries.div_ceil(BLOCK);
+            if (0..blocks).all(|number| self.block(index, number).is_some()) {
+                for bytes in (0..blocks).filter_map(|number| self.block(index, number)) {
+                    for entry in bytes.chunks_exact(ENTRY) {
+                        add(u32_at(entry, 0).unwrap_or(0));
+                    }
+                }
+                return;
+            }
+        }
+        for entry in self.rebuilt() {
+            add(entry[0]);
         }
     }
 
@@ -381,6 +479,11 @@ impl Segment {
         }
         page
     }
+}
+
+fn entry_at(bytes: &[u8], number: usize) -> Option<[u32; 4]> {
+    let bytes = bytes.get(number * ENTRY..(number + 1) * ENTRY)?;
+    Some([u32_at(bytes, 0)?, u32_at(bytes, 4)?, u32_at(bytes, 8)?, u32_at(bytes, 12)?])
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
@@ -439,6 +542,40 @@ mod tests {
         let segment = Segment::open(&path, NAME).unwrap();
         assert_eq!(found(&segment, 3, 0, 1000), ["3@100", "3@200"]);
         assert_eq!(found(&segment, 7, 0, 1000), ["7@100", "7@200"]);
+    }
+
+    #[test]
+    fn metrics_are_found_in_an_index_of_many_blocks() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = SegmentWriter::create(dir.path(), NAME).unwrap();
+        // Metric 500 alone fills more than a block.
+        for metric in (2..2000).step_by(2) {
+            for start in 0..if metric == 500 { 600 } else { 1 } {
+                let key = PageKey { metric, start: 100 + start, every: 1, count: 1 };
+                writer.add(key, format!("{metric}").as_bytes()).unwrap();
+            }
+        }
+        let path = writer.finish().unwrap();
+        let check = |segment: &Segment| {
+            for metric in 0..2002 {
+                let wanted = match metric {
+                    500 => 600,
+                    0 | 2000.. => 0,
+                    _ => 1 - metric as usize % 2,
+                };
+                assert_eq!(found(segment, metric, 0, 1000).len(), wanted, "{metric}");
+            }
+            let mut metrics = Vec::new();
+            segment.metrics(&mut metrics);
+            assert_eq!(metrics, (2..2000).step_by(2).collect::<Vec<u32>>());
+        };
+        check(&Segment::open(&path, NAME).unwrap());
+        // Damage in the middle of the index shows while a metric is being read.
+        let mut bytes = fs::read(&path).unwrap();
+        let index = bytes.len() - TRAILER - 1598usize.div_ceil(BLOCK) * FENCE - 1598 * ENTRY;
+        bytes[index + (BLOCK + 200) * ENTRY] ^= 4;
+        fs::write(&path, &bytes).unwrap();
+        check(&Segment::open(&path, NAME).unwrap());
     }
 
     #[test]

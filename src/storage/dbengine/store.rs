@@ -21,13 +21,14 @@ use parking_lot::{Mutex, RwLock};
 use super::backfill::Backfill;
 use super::catalog::{Catalog, CatalogError, Record};
 use super::codec::{self, Effort};
+use super::derive::Derived;
 use super::files::{self, SegmentName, tier_directory};
 use super::fresh::{self, Fresh};
-use super::hot::{Block, COLUMNS, Hot, Place, ROWS, block_of};
+use super::hot::{Block, COLUMNS, Hot, Place, ROWS, SEAL_AFTER, block_of};
 use super::late::Late;
 use super::names;
 use super::segment::{OpenError, PageKey, Segment, SegmentWriter};
-use super::tiers::{self, Sum};
+use super::tiers::Columns;
 use crate::base::ids::MachineGuid;
 use crate::base::number::Sample;
 use crate::base::sys;
@@ -39,9 +40,16 @@ use crate::storage::{
 };
 
 /// Slots of a window: segments hold pages of one window only, and a merged page is at most this long.
-const WINDOW: i64 = 12 * ROWS as i64;
-/// Segments of one window and level that are merged into one of the next.
-const MERGE_AT: usize = 12;
+pub(super) const WINDOW: i64 = 12 * ROWS as i64;
+/// Segments of one window and level that are merged into one of the next: for samples, and for points, which are few.
+const MERGE_AT: [usize; 2] = [12, 4];
+/// A window whose time is over is made one segment when nothing came for it for so long, if what came since it last was
+/// one is worth it ([`MERGE_SHARE`] of it), or it has been left alone for longer.
+const QUIET_US: i64 = 3 * 1_000_000;
+const LONG_QUIET_US: i64 = 600 * 1_000_000;
+const MERGE_SHARE: u64 = 16;
+/// More than a store will see: a merge raises the level, which has eight bits.
+const LEVEL_MAX: u8 = 250;
 /// Merging stops below the largest size a segment's offsets reach.
 const MERGE_BYTES_MAX: u64 = 3 << 30;
 /// A merge that failed is tried again after this.
@@ -136,8 +144,22 @@ struct Tier {
     settings: TierSettings,
     /// Slots of tier 0 in one point of this one.
     grouping: u32,
-    /// Sorted by interval, window, sequence.
-    segments: RwLock<Vec<Arc<Segment>>>,
+    /// Sorted by interval, window, sequence. Replaced as a whole, so that readers copy one pointer.
+    segments: RwLock<Arc<Vec<Arc<Segment>>>>,
+}
+
+impl Tier {
+    fn segments(&self) -> Arc<Vec<Arc<Segment>>> {
+        Arc::clone(&self.segments.read())
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Segment>>)) {
+        let mut segments = self.segments.write();
+        let mut changed = Vec::clone(&segments);
+        change(&mut changed);
+        changed.sort_by_key(|segment| order(&segment.name));
+        *segments = Arc::new(changed);
+    }
 }
 
 pub struct Store {
@@ -189,22 +211,21 @@ impl Store {
                 directory,
                 settings: *tier,
                 grouping,
-                segments: RwLock::new(segments),
+                segments: RwLock::new(Arc::new(segments)),
             });
         }
         let catalog = Catalog::open(&first)?;
         let hot = Hot::open(&first).map_err(failed(&first))?;
         let late = Late::open(&first).map_err(failed(&first))?;
         // The catalog may have lost what the samples were stored under: those numbers stay unused.
-        let in_segments = tiers.iter().flat_map(|tier| {
-            let segments = tier.segments.read();
-            segments.iter().map(|segment| segment.highest_metric()).max()
-        });
+        let in_segments = tiers
+            .iter()
+            .flat_map(|tier| tier.segments().iter().map(|segment| segment.highest_metric()).max());
         let used = in_segments.chain([hot.highest_metric(), late.highest_metric()]).max();
         catalog.reserve(used.unwrap_or(0));
         let groupings: Vec<u32> = tiers.iter().map(|tier| tier.grouping).collect();
         let backfill = Backfill::plan(&settings.cache, &groupings, || {
-            let held = tiers.first().map(|tier| tier.segments.read().clone()).unwrap_or_default();
+            let held = tiers.first().map(Tier::segments).unwrap_or_default();
             let windows = held.iter().map(|segment| (window_end(&segment.name), segment.name));
             // In order of time, whatever the interval.
             let windows: BTreeSet<_> =
@@ -245,14 +266,14 @@ impl Store {
     pub fn disk_bytes(&self) -> Vec<u64> {
         self.tiers
             .iter()
-            .map(|tier| tier.segments.read().iter().map(|segment| segment.bytes()).sum())
+            .map(|tier| tier.segments().iter().map(|segment| segment.bytes()).sum())
             .collect()
     }
 
     pub fn stats(&self) -> Vec<TierStats> {
         let (now, metrics) = (self.clock.now_seconds().0, self.catalog.metrics());
         let stats = |tier: &Tier| {
-            let segments = tier.segments.read();
+            let segments = tier.segments();
             let first = segments.iter().map(|segment| window_start(&segment.name)).min();
             let last = segments.iter().map(|segment| window_end(&segment.name)).max();
             TierStats {
@@ -292,8 +313,13 @@ impl Store {
                 }
             })?,
             threads::spawn("DBENGINE[flush]", move || {
-                while !flush_stop.wait(Duration::from_secs(1)) {
-                    flush.chores(&flush_stop);
+                let mut waited = 0;
+                while !flush_stop.wait(Duration::from_millis(100)) {
+                    waited += 1;
+                    if waited >= 10 || flush.late.is_large() {
+                        waited = 0;
+                        flush.chores(&flush_stop);
+                    }
                 }
             })?,
         ])
@@ -328,6 +354,10 @@ impl Store {
         let now = self.clock.monotonic_us();
         while !stop.is_stopped() && now >= self.merge_after_us.load(Ordering::Relaxed) {
             match self.merge_one() {
+                // A flood must not wait until all is merged.
+                Ok(true) if self.late.is_large() => {
+                    self.report(Chore::Flush, self.flush_due(false));
+                }
                 Ok(true) => {}
                 Ok(false) => {
                     self.report(Chore::Merge, Ok(()));
@@ -424,31 +454,51 @@ impl Store {
         Ok(())
     }
 
-    /// All blocks of one span become one segment.
+    /// All blocks of one span become one segment, and what follows from them on the higher tiers.
     fn flush_blocks(&self, every: u32, number: u32, blocks: &[Arc<Block>]) -> io::Result<()> {
         let first_ordinal = i64::from(number) * i64::from(ROWS) + 1;
-        let metrics = self.write_blocks(every, first_ordinal, blocks)?;
         let after = (first_ordinal - 1) * i64::from(every);
         let until = (first_ordinal + i64::from(ROWS) - 1) * i64::from(every);
-        self.derive(&Span { every, metrics, after, until })?;
+        // Points that lie within the blocks are made of what is at hand. The others are rare: tiers whose points do not
+        // divide a block, metrics that have several columns or changed their interval, a flush that failed half-way.
+        let at_hand = self.tiers.get(1).is_some_and(|tier| ROWS % tier.settings.iterations == 0)
+            && !blocks.iter().any(|block| block.flushed.load(Ordering::Acquire))
+            && !self.has_other_intervals(every, (after, until));
+        let mut derived = at_hand.then(|| Derived::new(self, every));
+        let metrics = self.write_blocks(every, first_ordinal, blocks, &mut derived)?;
+        match derived {
+            Some(derived) => derived.publish()?,
+            None => self.derive(&Span { every, metrics, after, until })?,
+        }
         for block in blocks {
             block.derived.store(true, Ordering::Release);
         }
         Ok(())
     }
 
-    /// Writes the segment, unless that was done and only the rest failed; gives the metrics in it.
+    /// Whether any metric has samples of another interval about that time.
+    fn has_other_intervals(&self, every: u32, (after, until): (i64, i64)) -> bool {
+        self.tiers[0].segments().iter().any(|segment| {
+            segment.name.every != every
+                && window_end(&segment.name) > after
+                && window_start(&segment.name) < until
+        })
+    }
+
+    /// Writes the segment, unless that was done and only the rest failed; gives the metrics in it. `derived` is given
+    /// what follows from it, or taken away where that has to be derived from what is stored.
     fn write_blocks(
         &self,
         every: u32,
         first_ordinal: i64,
         blocks: &[Arc<Block>],
+        derived: &mut Option<Derived<'_>>,
     ) -> io::Result<Vec<u32>> {
         let window = window_of(first_ordinal);
-        let name = SegmentName { every, window, sequence: self.sequence(), level: 0 };
         let known = self.segments_in(0, every, window);
-        let mut writer = SegmentWriter::create(&self.tiers[0].directory, name)?;
+        let (name, mut writer) = self.new_segment(0, every, window)?;
         let mut metrics = Vec::new();
+        let mut seen = rustc_hash::FxHashSet::default();
         let mut columns: [Vec<Sample>; 16] = Default::default();
         let mut payload = Vec::new();
         for block in blocks {
@@ -458,9 +508,9 @@ impl Store {
                     continue;
                 }
                 block.gather(first_column, &mut columns);
-                for (offset, slots) in columns.iter_mut().enumerate() {
+                for (offset, all) in columns.iter_mut().enumerate() {
                     let Some(metric) = block.metric(first_column + offset) else { continue };
-                    if slots.iter().all(|sample| sample.is_empty()) {
+                    if all.iter().all(|sample| sample.is_empty()) {
                         continue;
                     }
                     metrics.push(metric);
@@ -468,14 +518,27 @@ impl Store {
                         continue;
                     }
                     // Late samples of these slots, flushed already, came after the row was sealed.
-                    overlay(&known, metric, every, first_ordinal, slots);
-                    let Some((from, slots)) = trimmed(slots) else { continue };
+                    overlay(&known, metric, every, first_ordinal, all);
+                    let Some((from, slots)) = trimmed(all) else { continue };
+                    let first = first_ordinal + from as i64;
                     payload.clear();
                     codec::encode(slots, Effort::Quick, &mut payload);
-                    writer.add(
-                        page_key(metric, first_ordinal + from as i64, every, slots.len()),
-                        &payload,
-                    )?;
+                    writer.add(page_key(metric, first, every, slots.len()), &payload)?;
+                    let span = (first, first + slots.len() as i64 - 1);
+                    let is_first = seen.insert(metric);
+                    if let Some(points) = derived {
+                        let added = points.add(metric, span, &mut |from, to, visit| {
+                            let from = usize::try_from(from - first_ordinal).unwrap_or(0);
+                            let to = usize::try_from(to - first_ordinal + 1).unwrap_or(0);
+                            let slots = all.get(from..to.min(all.len())).unwrap_or_default();
+                            for (&sample, at) in slots.iter().zip(from..) {
+                                visit(first_ordinal + at as i64, sample);
+                            }
+                        });
+                        if added.is_err() || !is_first {
+                            *derived = None;
+                        }
+                    }
                 }
             }
         }
@@ -512,153 +575,140 @@ impl Store {
         samples: &super::late::Samples,
         done: &mut BTreeSet<(u32, u32)>,
     ) -> io::Result<()> {
-        // By interval and window, then by metric, then by time.
-        let mut sorted: BTreeMap<(u32, u32), BTreeMap<u32, BTreeMap<i64, Sample>>> =
-            BTreeMap::new();
-        for (&(metric, every), of_metric) in samples {
-            for &(time, sample) in of_metric {
-                let ordinal = i64::from(time) / i64::from(every);
-                let window = sorted.entry((every, window_of(ordinal))).or_default();
-                window.entry(metric).or_default().insert(ordinal, sample);
+        // Each series in order of time, the last one stored for a slot; and the windows its slots lie in.
+        let mut series = Vec::with_capacity(samples.len());
+        let mut pages = Vec::new();
+        for (&(metric, every), stored) in samples {
+            let mut slots = stored.clone();
+            if !slots.is_sorted_by_key(|&(time, _)| time) {
+                slots.sort_by_key(|&(time, _)| time);
             }
+            slots.dedup_by(|later, kept| {
+                let same = later.0 == kept.0;
+                if same {
+                    kept.1 = later.1;
+                }
+                same
+            });
+            let window = |&(time, _): &(u32, Sample)| window_of(i64::from(time / every));
+            let mut at = 0;
+            for run in slots.chunk_by(|a, b| window(a) == window(b)) {
+                pages.push((every, window(&run[0]), metric, series.len(), at..at + run.len()));
+                at += run.len();
+            }
+            series.push(slots);
         }
-        for ((every, window), metrics) in sorted {
-            let name = SegmentName { every, window, sequence: self.sequence(), level: 0 };
-            let mut writer = SegmentWriter::create(&self.tiers[0].directory, name)?;
-            let mut payload = Vec::new();
+        pages.sort_unstable_by_key(|&(every, window, metric, ..)| (every, window, metric));
+        let (mut filled, mut payload) = (Vec::new(), Vec::new());
+        for segment in pages.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
+            let (every, window) = (segment[0].0, segment[0].1);
+            let (name, mut writer) = self.new_segment(0, every, window)?;
             let (mut first, mut last) = (i64::MAX, i64::MIN);
-            for (&metric, slots) in &metrics {
-                let (Some((&from, _)), Some((&to, _))) =
-                    (slots.first_key_value(), slots.last_key_value())
-                else {
-                    continue;
-                };
-                (first, last) = (first.min(from), last.max(to));
-                let filled: Vec<Sample> = (from..=to)
-                    .map(|ordinal| slots.get(&ordinal).copied().unwrap_or(Sample::EMPTY))
-                    .collect();
+            for (_, _, metric, number, run) in segment {
+                let slots = &series[*number][run.clone()];
+                let from = i64::from(slots[0].0 / every);
+                filled.clear();
+                for &(time, sample) in slots {
+                    let offset = i64::from(time / every) - from;
+                    filled.resize(usize::try_from(offset).unwrap_or(0), Sample::EMPTY);
+                    filled.push(sample);
+                }
+                (first, last) = (first.min(from), last.max(from + filled.len() as i64 - 1));
                 payload.clear();
                 codec::encode(&filled, Effort::Quick, &mut payload);
-                writer.add(page_key(metric, from, every, filled.len()), &payload)?;
+                writer.add(page_key(*metric, from, every, filled.len()), &payload)?;
             }
             self.publish(0, writer, name)?;
-            let metrics: Vec<u32> = metrics.into_keys().collect();
+            let metrics: Vec<u32> = segment.iter().map(|page| page.2).collect();
             let every_s = i64::from(every);
             let (after, until) = ((first - 1) * every_s, last * every_s);
-            self.underived.lock().push(Span { every, metrics, after, until });
+            self.note_underived(Span { every, metrics, after, until });
             done.insert((every, window));
         }
         Ok(())
     }
 
-    /// Derives the points of all higher tiers that touch the span `after..=until` (seconds). One that reaches beyond it
-    /// comes out as far as there are samples, and again when there are more: nobody knows whether there will be.
-    fn derive(&self, span: &Span) -> io::Result<()> {
-        let Span { every, ref metrics, mut after, mut until } = *span;
-        for tier in 1..self.tiers.len() {
-            let point_every = i64::from(every) * i64::from(self.tiers[tier].grouping);
-            let Ok(tier_every) = u32::try_from(point_every) else { return Ok(()) };
-            let first = after.div_euclid(point_every) + 1;
-            let last = (until + point_every - 1).div_euclid(point_every);
-            if last < first {
-                return Ok(());
+    /// Windows in a row of the same metrics are derived as one span.
+    fn note_underived(&self, span: Span) {
+        let mut spans = self.underived.lock();
+        let window = |span: &Span, time: i64| window_of(time / i64::from(span.every));
+        match spans.last_mut() {
+            Some(last)
+                if (last.every, &last.metrics) == (span.every, &span.metrics)
+                    && window(last, last.until) + 1
+                        == window(&span, span.after + i64::from(span.every)) =>
+            {
+                last.until = span.until;
             }
-            // A span of late samples may reach over several windows.
-            for window in window_of(first)..=window_of(last) {
-                let from = first.max(i64::from(window) * WINDOW + 1);
-                let to = last.min((i64::from(window) + 1) * WINDOW);
-                self.derive_window(tier, every, tier_every, metrics, from, to, window)?;
-            }
-            after = (first - 1) * point_every;
-            until = last * point_every;
+            _ => spans.push(span),
         }
-        Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a span of a tier, spelled out")]
-    fn derive_window(
-        &self,
-        tier: usize,
-        every: u32,
-        tier_every: u32,
-        metrics: &[u32],
-        from: i64,
-        to: i64,
-        window: u32,
-    ) -> io::Result<()> {
-        let name = SegmentName { every: tier_every, window, sequence: self.sequence(), level: 0 };
-        let mut writer = SegmentWriter::create(&self.tiers[tier].directory, name)?;
-        let point_every = i64::from(tier_every);
-        let (after, until) = ((from - 1) * point_every, to * point_every);
-        let mut payload = Vec::new();
+    /// Derives the points of all higher tiers that touch the span `after..=until` (seconds) from what segments hold.
+    fn derive(&self, span: &Span) -> io::Result<()> {
+        let Span { every, ref metrics, after, until } = *span;
+        let every_s = i64::from(every);
+        let slots = (after.div_euclid(every_s) + 1, until.div_euclid(every_s));
+        if slots.1 < slots.0 {
+            return Ok(());
+        }
+        let mut derived = Derived::new(self, every);
         let mut scratch = Scratch::default();
         for &metric in metrics {
-            let mut sums = vec![Sum::default(); usize::try_from(to - from + 1).unwrap_or(0)];
-            let index = |end: i64| {
-                usize::try_from((end + point_every - 1).div_euclid(point_every) - from)
-                    .unwrap_or(usize::MAX)
-            };
-            if tier == 1 {
+            derived.add(metric, slots, &mut |from, to, visit| {
                 self.samples(
                     metric,
                     every,
                     Sources::Segments,
-                    after,
-                    until,
+                    ((from - 1) * every_s, to * every_s),
                     &mut scratch,
-                    &mut |end, sample| {
-                        if let Some(sum) = sums.get_mut(index(end.0)) {
-                            sum.add_sample(sample);
-                        }
-                    },
+                    &mut |at, sample| visit(at.0.div_euclid(every_s), sample),
                 );
-            } else {
-                let below = every * self.tiers[tier - 1].grouping;
-                self.points(metric, tier - 1, below, after, until, &mut |point| {
-                    if let Some(sum) = sums.get_mut(index(point.end.0)) {
-                        sum.add_point(&point);
-                    }
-                });
-            }
-            let mut points: Vec<TierPoint> = sums
-                .iter()
-                .zip(from..)
-                .map(|(sum, ordinal)| sum.point(UnixSeconds(ordinal * point_every)))
-                .collect();
-            // The tier below may have been trimmed meanwhile: what is known of more samples stays.
-            self.points(metric, tier, tier_every, after, until, &mut |known| {
-                if let Some(point) = points.get_mut(index(known.end.0))
-                    && known.count > point.count
-                {
-                    *point = known;
-                }
-            });
-            let held = |point: &TierPoint| point.count > 0;
-            let (Some(start), Some(end)) =
-                (points.iter().position(held), points.iter().rposition(held))
-            else {
-                continue;
-            };
-            payload.clear();
-            tiers::encode(&points[start..=end], Effort::Small, &mut payload);
-            writer.add(
-                page_key(metric, from + start as i64, tier_every, end - start + 1),
-                &payload,
-            )?;
+            })?;
         }
-        self.publish(tier, writer, name)
+        derived.publish()
     }
 
-    fn publish(&self, tier: usize, writer: SegmentWriter, name: SegmentName) -> io::Result<()> {
+    // --- what deriving needs ---------------------------------------------------------------------
+
+    pub(super) fn tiers_count(&self) -> usize {
+        self.tiers.len()
+    }
+
+    /// Points of the tier below in one of this tier.
+    pub(super) fn iterations(&self, tier: usize) -> u32 {
+        self.tiers.get(tier).map_or(1, |tier| tier.settings.iterations.max(1))
+    }
+
+    /// Seconds between points of a tier, for samples every `every` seconds.
+    pub(super) fn point_every(&self, every: u32, tier: usize) -> Option<u32> {
+        every.checked_mul(self.tiers.get(tier)?.grouping)
+    }
+
+    pub(super) fn new_segment(
+        &self,
+        tier: usize,
+        every: u32,
+        window: u32,
+    ) -> io::Result<(SegmentName, SegmentWriter)> {
+        let name = SegmentName { every, window, sequence: self.sequence(), level: 0 };
+        Ok((name, SegmentWriter::create(&self.tiers[tier].directory, name)?))
+    }
+
+    pub(super) fn publish(
+        &self,
+        tier: usize,
+        writer: SegmentWriter,
+        name: SegmentName,
+    ) -> io::Result<()> {
         if writer.is_empty() {
             return Ok(());
         }
         let path = writer.finish()?;
         let segment = Segment::open(&path, name).map_err(io::Error::other)?;
-        let segment = segment.flushed_at(self.clock.now_seconds().0);
-        let mut segments = self.tiers[tier].segments.write();
-        segments.push(Arc::new(segment));
-        segments.sort_by_key(|segment| order(&segment.name));
+        let now = (self.clock.now_seconds().0, self.clock.monotonic_us());
+        let segment = Arc::new(segment.flushed_at(now.0, now.1));
+        self.tiers[tier].change(|segments| segments.push(segment));
         self.generation.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
@@ -668,13 +718,7 @@ impl Store {
     }
 
     fn segments_in(&self, tier: usize, every: u32, window: u32) -> Vec<Arc<Segment>> {
-        let segments = self.tiers[tier].segments.read();
-        let from = segments.partition_point(|s| (s.name.every, s.name.window) < (every, window));
-        segments[from..]
-            .iter()
-            .take_while(|s| (s.name.every, s.name.window) == (every, window))
-            .cloned()
-            .collect()
+        in_window(&self.tiers[tier].segments(), every, window).to_vec()
     }
 
     /// Derives the higher tiers for one window that lacks them, if there is one.
@@ -696,27 +740,55 @@ impl Store {
 
     // --- merging ---------------------------------------------------------------------------------
 
-    /// Merges the segments of one window and level that have become many; false when there are none.
+    /// Merges the segments of one window that have become many, or are all that it will have; false when there are none.
     pub fn merge_one(&self) -> io::Result<bool> {
         for tier in 0..self.tiers.len() {
-            let mut counts: BTreeMap<(u8, u32, u32), Vec<Arc<Segment>>> = BTreeMap::new();
-            for segment in &*self.tiers[tier].segments.read() {
-                let name = segment.name;
-                counts
-                    .entry((name.level, name.every, name.window))
-                    .or_default()
-                    .push(Arc::clone(segment));
-            }
-            let due = counts.into_iter().find(|(_, segments)| {
-                segments.len() >= MERGE_AT
-                    && segments.iter().map(|s| s.bytes()).sum::<u64>() < MERGE_BYTES_MAX
-            });
-            if let Some((_, segments)) = due {
-                self.merge(tier, &segments)?;
-                return Ok(true);
+            let segments = self.tiers[tier].segments();
+            let same_window = |a: &Arc<Segment>, b: &Arc<Segment>| {
+                (a.name.every, a.name.window) == (b.name.every, b.name.window)
+            };
+            for here in segments.chunk_by(same_window) {
+                if let Some(inputs) = self.worth_merging(tier, here) {
+                    self.merge(tier, &inputs)?;
+                    return Ok(true);
+                }
             }
         }
         Ok(false)
+    }
+
+    /// Those of the segments of a window that should become one now.
+    fn worth_merging(&self, tier: usize, here: &[Arc<Segment>]) -> Option<Vec<Arc<Segment>>> {
+        let name = here.first()?.name;
+        let bytes = |segments: &[Arc<Segment>]| segments.iter().map(|s| s.bytes()).sum::<u64>();
+        let mergeable = |segments: &[Arc<Segment>]| {
+            bytes(segments) < MERGE_BYTES_MAX && segments.iter().all(|s| s.name.level < LEVEL_MAX)
+        };
+        let merge_at = MERGE_AT[tier.min(1)];
+        if here.len() >= merge_at {
+            let mut levels: Vec<u8> = here.iter().map(|segment| segment.name.level).collect();
+            levels.sort_unstable();
+            levels.dedup();
+            for level in levels {
+                let of_level: Vec<_> =
+                    here.iter().filter(|s| s.name.level == level).cloned().collect();
+                if of_level.len() >= merge_at && mergeable(&of_level) {
+                    return Some(of_level);
+                }
+            }
+        }
+        let over = window_end(&name) + SEAL_AFTER * i64::from(name.every)
+            < self.clock.now_seconds().0
+            && (here.len() > 1 || name.level == 0);
+        if !over {
+            return None;
+        }
+        let newest = here.iter().map(|segment| segment.since_us()).max()?;
+        let quiet = self.clock.monotonic_us() - newest;
+        let largest = here.iter().map(|segment| segment.bytes()).max()?;
+        let worth = here.len() == 1 || (bytes(here) - largest) * MERGE_SHARE >= largest;
+        let due = quiet >= LONG_QUIET_US || (quiet >= QUIET_US && worth);
+        (due && mergeable(here)).then(|| here.to_vec())
     }
 
     fn merge(&self, tier: usize, inputs: &[Arc<Segment>]) -> io::Result<()> {
@@ -725,7 +797,8 @@ impl Store {
         else {
             return Ok(());
         };
-        let name = SegmentName { level: newest.level.saturating_add(1), ..newest };
+        let level = inputs.iter().map(|segment| segment.name.level).max().unwrap_or(0);
+        let name = SegmentName { level: level.saturating_add(1), ..newest };
         let mut metrics: Vec<u32> = Vec::new();
         for input in inputs {
             input.metrics(&mut metrics);
@@ -736,6 +809,8 @@ impl Store {
         let first = i64::from(name.window) * WINDOW + 1;
         let mut payload = Vec::new();
         let mut slots = Vec::new();
+        let (mut points, mut filled) = (Vec::new(), Vec::new());
+        let mut columns = Columns::default();
         for metric in metrics {
             payload.clear();
             if tier == 0 {
@@ -749,34 +824,31 @@ impl Store {
                     &payload,
                 )?;
             } else {
-                let mut points: BTreeMap<i64, TierPoint> = BTreeMap::new();
-                overlay_points(inputs, metric, i64::MIN, i64::MAX, &mut points);
+                points.clear();
+                gather_points(inputs, metric, (0, u32::MAX), &mut columns, &mut points);
+                let (Some(first), Some(last)) = (points.first(), points.last()) else { continue };
                 let every = i64::from(name.every);
-                let (Some((&from, _)), Some((&to, _))) =
-                    (points.first_key_value(), points.last_key_value())
-                else {
-                    continue;
-                };
-                let filled: Vec<TierPoint> = (from / every..=to / every)
-                    .map(|ordinal| {
-                        let end = ordinal * every;
-                        points.get(&end).copied().unwrap_or(TierPoint::empty(UnixSeconds(end)))
-                    })
-                    .collect();
-                tiers::encode(&filled, Effort::Small, &mut payload);
-                writer.add(page_key(metric, from / every, name.every, filled.len()), &payload)?;
+                let (from, to) = (first.end.0 / every, last.end.0 / every);
+                filled.clear();
+                filled.extend((from..=to).map(|at| TierPoint::empty(UnixSeconds(at * every))));
+                for point in &points {
+                    let at = usize::try_from(point.end.0 / every - from).unwrap_or(0);
+                    if let Some(place) = filled.get_mut(at) {
+                        *place = *point;
+                    }
+                }
+                columns.encode(&filled, Effort::Small, &mut payload);
+                writer.add(page_key(metric, from, name.every, filled.len()), &payload)?;
             }
         }
         let path = writer.finish()?;
         let merged = Segment::open(&path, name).map_err(io::Error::other)?;
         let newest = inputs.iter().map(|segment| segment.flushed_s()).max().unwrap_or(0);
-        let merged = Arc::new(merged.flushed_at(newest));
-        {
-            let mut segments = self.tiers[tier].segments.write();
+        let merged = Arc::new(merged.flushed_at(newest, self.clock.monotonic_us()));
+        self.tiers[tier].change(|segments| {
             segments.retain(|segment| !inputs.iter().any(|input| Arc::ptr_eq(input, segment)));
             segments.push(merged);
-            segments.sort_by_key(|segment| order(&segment.name));
-        }
+        });
         self.generation.fetch_add(1, Ordering::AcqRel);
         for input in inputs {
             remove(input.path());
@@ -792,7 +864,7 @@ impl Store {
         for tier in &self.tiers {
             for _ in 0..DELETE_PER_ROUND {
                 let oldest = {
-                    let segments = tier.segments.read();
+                    let segments = tier.segments();
                     let bytes: u64 = segments.iter().map(|segment| segment.bytes()).sum();
                     let too_large = tier.settings.bytes_max > 0
                         && bytes > tier.settings.bytes_max
@@ -810,7 +882,7 @@ impl Store {
                         .cloned()
                 };
                 let Some(oldest) = oldest else { break };
-                tier.segments.write().retain(|segment| !Arc::ptr_eq(segment, &oldest));
+                tier.change(|segments| segments.retain(|s| !Arc::ptr_eq(s, &oldest)));
                 self.generation.fetch_add(1, Ordering::AcqRel);
                 match fs::remove_file(oldest.path()) {
                     Ok(()) => log::info!(
@@ -829,14 +901,12 @@ impl Store {
     // --- reading ---------------------------------------------------------------------------------
 
     /// Visits the slots with `after < time <= until`, in time order, gaps included.
-    #[expect(clippy::too_many_arguments, reason = "a span of a metric, spelled out")]
     fn samples(
         &self,
         metric: u32,
         every: u32,
         sources: Sources<'_>,
-        after: i64,
-        until: i64,
+        (after, until): (i64, i64),
         scratch: &mut Scratch,
         visit: &mut dyn FnMut(UnixSeconds, Sample),
     ) {
@@ -862,7 +932,8 @@ impl Store {
                 {
                     return;
                 }
-                for row in 0..ROWS {
+                let row = |ordinal: i64| u32::try_from(ordinal - block.first()).unwrap_or(0);
+                for row in row(first)..=row(last).min(block.reach()) {
                     let sample = block.get(row, column);
                     if !sample.is_empty() {
                         scratch.hot.push((block.first() + i64::from(row), sample));
@@ -871,7 +942,9 @@ impl Store {
             });
         }
         // Last of all: what leaves the others meanwhile is in a segment by then.
-        let all = self.tiers[0].segments.read().clone();
+        let all = self.tiers[0].segments();
+        let others = all.first().zip(all.last());
+        let others = others.is_some_and(|(a, b)| a.name.every != every || b.name.every != every);
         let mut base = first;
         while base <= last {
             let window = window_of(base);
@@ -887,7 +960,7 @@ impl Store {
                     *slot = sample;
                 }
             };
-            for segment in all.iter().filter(|segment| segment.name.every != every) {
+            for segment in all.iter().filter(|segment| others && segment.name.every != every) {
                 other_interval(
                     segment,
                     metric,
@@ -902,12 +975,7 @@ impl Store {
             for &(ordinal, sample) in &scratch.hot {
                 put(slots, ordinal, sample);
             }
-            let from = all.partition_point(|s| (s.name.every, s.name.window) < (every, window));
-            let here =
-                all[from..].iter().take_while(|s| (s.name.every, s.name.window) == (every, window));
-            for segment in here {
-                overlay(std::slice::from_ref(segment), metric, every, base, slots);
-            }
+            overlay(in_window(&all, every, window), metric, every, base, slots);
             for &(ordinal, sample) in &scratch.late {
                 put(slots, ordinal, sample);
             }
@@ -919,33 +987,33 @@ impl Store {
     }
 
     /// Visits the points of a tier with `after < end <= until` that hold anything, in time order.
-    fn points(
+    pub(super) fn points(
         &self,
         metric: u32,
         tier: usize,
         tier_every: u32,
-        after: i64,
-        until: i64,
+        (after, until): (i64, i64),
         visit: &mut dyn FnMut(TierPoint),
     ) {
-        let mut points = BTreeMap::new();
-        let segments: Vec<Arc<Segment>> = {
-            let all = self.tiers[tier].segments.read();
-            all.iter()
-                .filter(|segment| {
-                    segment.name.every == tier_every
-                        && window_end(&segment.name) > after
-                        && window_start(&segment.name) < until
-                })
-                .cloned()
-                .collect()
-        };
-        overlay_points(&segments, metric, after, until, &mut points);
-        for point in points.into_values() {
-            visit(point);
+        let Some(of) = self.tiers.get(tier) else { return };
+        let all = of.segments();
+        let seconds = |at: i64| u32::try_from(at.max(0)).unwrap_or(u32::MAX);
+        let span = (seconds(after.saturating_add(1)), seconds(until));
+        let (mut columns, mut points) = (Columns::default(), Vec::new());
+        for here in of_every(&all, tier_every).chunk_by(|a, b| a.name.window == b.name.window) {
+            let name = here[0].name;
+            if window_end(&name) <= after || window_start(&name) >= until {
+                continue;
+            }
+            points.clear();
+            gather_points(here, metric, span, &mut columns, &mut points);
+            for &point in &points {
+                visit(point);
+            }
         }
     }
 
+    /// First and last slot held of a metric.
     fn sample_retention(
         &self,
         metric: u32,
@@ -960,7 +1028,8 @@ impl Store {
         self.hot.blocks_of(metric, place, &mut |block, column| {
             let every = i64::from(block.name.every);
             let held = |row: &u32| !block.get(*row, column).is_empty();
-            if let (Some(from), Some(to)) = ((0..ROWS).find(held), (0..ROWS).rev().find(held)) {
+            let mut rows = 0..=block.reach();
+            if let (Some(from), Some(to)) = (rows.clone().find(held), rows.rfind(held)) {
                 widen(
                     (block.first() + i64::from(from)) * every,
                     (block.first() + i64::from(to)) * every,
@@ -968,12 +1037,38 @@ impl Store {
             }
         });
         // Last of all, as when reading.
-        let segments = self.tiers[0].segments.read().clone();
-        for (from, to) in segments.iter().filter_map(|segment| segment.span(metric)) {
-            widen(i64::from(from), i64::from(to));
+        for of_every in self.tiers[0].segments().chunk_by(|a, b| a.name.every == b.name.every) {
+            if let Some((from, to)) = span_of(of_every, metric) {
+                widen(from, to);
+            }
         }
         span
     }
+}
+
+/// The segments of one interval.
+fn of_every(all: &[Arc<Segment>], every: u32) -> &[Arc<Segment>] {
+    let from = all.partition_point(|segment| segment.name.every < every);
+    let to = all.partition_point(|segment| segment.name.every <= every);
+    &all[from..to]
+}
+
+fn in_window(all: &[Arc<Segment>], every: u32, window: u32) -> &[Arc<Segment>] {
+    let from = all.partition_point(|s| (s.name.every, s.name.window) < (every, window));
+    let to = all.partition_point(|s| (s.name.every, s.name.window) <= (every, window));
+    &all[from..to]
+}
+
+/// First and last slot that segments of one interval have of a metric: of the first window and of the last that has any.
+fn span_of(segments: &[Arc<Segment>], metric: u32) -> Option<(i64, i64)> {
+    let same_window = |a: &Arc<Segment>, b: &Arc<Segment>| a.name.window == b.name.window;
+    let spans = |here: &[Arc<Segment>]| {
+        let spans = here.iter().filter_map(|segment| segment.span(metric));
+        spans.reduce(|(a, b), (c, d)| (a.min(c), b.max(d)))
+    };
+    let (first, _) = segments.chunk_by(same_window).find_map(spans)?;
+    let (_, last) = segments.chunk_by(same_window).rev().find_map(spans)?;
+    Some((i64::from(first), i64::from(last)))
 }
 
 /// Where samples are looked for.
@@ -997,7 +1092,7 @@ fn order(name: &SegmentName) -> (u32, u32, u64, u8) {
     (name.every, name.window, name.sequence, name.level)
 }
 
-fn window_of(ordinal: i64) -> u32 {
+pub(super) fn window_of(ordinal: i64) -> u32 {
     u32::try_from((ordinal - 1).div_euclid(WINDOW).max(0)).unwrap_or(u32::MAX)
 }
 
@@ -1011,7 +1106,7 @@ fn window_end(name: &SegmentName) -> i64 {
     (i64::from(name.window) + 1) * WINDOW * i64::from(name.every)
 }
 
-fn page_key(metric: u32, first_ordinal: i64, every: u32, count: usize) -> PageKey {
+pub(super) fn page_key(metric: u32, first_ordinal: i64, every: u32, count: usize) -> PageKey {
     PageKey {
         metric,
         start: u32::try_from(first_ordinal * i64::from(every)).unwrap_or(u32::MAX),
@@ -1054,28 +1149,38 @@ fn overlay(segments: &[Arc<Segment>], metric: u32, every: u32, first: i64, slots
     }
 }
 
-fn overlay_points(
+/// The points that end within `from..=to` seconds, in order of time; where segments, which come in order of sequence,
+/// have several, that of the last one.
+fn gather_points(
     segments: &[Arc<Segment>],
     metric: u32,
-    after: i64,
-    until: i64,
-    points: &mut BTreeMap<i64, TierPoint>,
+    (from, to): (u32, u32),
+    columns: &mut Columns,
+    points: &mut Vec<TierPoint>,
 ) {
-    let clamp = |seconds: i64| u32::try_from(seconds.max(0)).unwrap_or(u32::MAX);
+    let (mut last, mut sorted) = (i64::MIN, true);
     for segment in segments {
-        segment.pages(metric, clamp(after), clamp(until), &mut |page| {
+        segment.pages(metric, from, to, &mut |page| {
             let key = page.key;
-            let _ = tiers::decode(
-                page.payload,
-                usize::from(key.count),
-                key.start,
-                key.every,
-                &mut |point| {
-                    if point.count > 0 && point.end.0 > after && point.end.0 <= until {
-                        points.insert(point.end.0, point);
-                    }
-                },
-            );
+            let (from, to) = (i64::from(from), i64::from(to));
+            let place = (key.start, key.every);
+            let _ = columns.decode(page.payload, usize::from(key.count), place, &mut |point| {
+                if point.end.0 >= from && point.end.0 <= to {
+                    sorted &= point.end.0 > last;
+                    last = point.end.0;
+                    points.push(point);
+                }
+            });
+        });
+    }
+    if !sorted {
+        points.sort_by_key(|point| point.end.0);
+        points.dedup_by(|later, kept| {
+            let same = later.end == kept.end;
+            if same {
+                *kept = *later;
+            }
+            same
         });
     }
 }
@@ -1204,6 +1309,8 @@ impl StorageEngine for Arc<Store> {
             every: every.seconds(),
             place,
             block: None,
+            now: 0,
+            late: 0,
         };
         Ok(Metric { writer: Box::new(writer), reader: Arc::new(reader) })
     }
@@ -1216,6 +1323,10 @@ struct StoreWriter {
     place: Place,
     /// The block of the last sample, usually also that of the next.
     block: Option<Arc<Block>>,
+    /// The current slot when the clock was last looked at.
+    now: i64,
+    /// Samples that found no row in `block`.
+    late: u32,
 }
 
 impl Writer for StoreWriter {
@@ -1240,19 +1351,23 @@ impl StoreWriter {
         if ordinal <= 0 || sample.is_empty() {
             return;
         }
-        let now = self.store.clock.now_seconds().0 / self.every;
-        self.block = self.place.group.block_for(&self.store.hot, ordinal, now);
-        if let Some(block) = &self.block
-            && block.put(ordinal, usize::from(self.place.column), sample)
-        {
-            return;
+        // A run of late samples looks at the clock now and then only: what was late stays so, unless the clock is set.
+        self.late = self.late.wrapping_add(1);
+        if ordinal + SEAL_AFTER >= self.now || self.late % 64 == 0 {
+            self.now = self.store.clock.now_seconds().0 / self.every;
+            self.block = self.place.group.block_for(&self.store.hot, ordinal, self.now);
+            if let Some(block) = &self.block
+                && block.put(ordinal, usize::from(self.place.column), sample)
+            {
+                return;
+            }
         }
         let (Ok(every), Ok(time)) =
             (u32::try_from(self.every), u32::try_from(ordinal * self.every))
         else {
             return;
         };
-        self.store.late.add((self.metric, every), time, sample, self.store.clock.monotonic_us());
+        self.store.late.add((self.metric, every), time, sample);
     }
 }
 
@@ -1300,8 +1415,7 @@ impl Reader for StoreReader {
             self.metric,
             self.every,
             Sources::All(self.place.as_ref()),
-            after,
-            until,
+            (after, until),
             &mut Scratch::default(),
             visit,
         );
@@ -1318,12 +1432,7 @@ impl Reader for StoreReader {
             let end = |time| fresh::end_of(time, i64::from(every));
             (end(first), end(last))
         });
-        let segments = of.segments.read().clone();
-        let spans = segments
-            .iter()
-            .filter(|segment| segment.name.every == every)
-            .filter_map(|s| s.span(self.metric))
-            .map(|(first, last)| (i64::from(first), i64::from(last)));
+        let spans = span_of(of_every(&of.segments(), every), self.metric).into_iter();
         let (first, last) = spans.chain(fresh).reduce(|(a, b), (c, d)| (a.min(c), b.max(d)))?;
         Some((UpdateEvery::clamped(i64::from(every)), UnixSeconds(first), UnixSeconds(last)))
     }
@@ -1343,7 +1452,7 @@ impl Reader for StoreReader {
         let every_s: Vec<i64> = every.iter().map(|&every| i64::from(every)).collect();
         let fresh = Fresh {
             every: &every_s,
-            touched: &fresh::touched(&self.fresh_times(), every_s[1]),
+            touched: &fresh::touched(&self.fresh_times(every_s[1]), every_s[1]),
             samples: &|after, until, visit| {
                 let sources = Sources::All(self.place.as_ref());
                 let (metric, scratch) = (self.metric, &mut Scratch::default());
@@ -1351,8 +1460,7 @@ impl Reader for StoreReader {
                     metric,
                     self.every,
                     sources,
-                    after,
-                    until,
+                    (after, until),
                     scratch,
                     &mut |at, sample| {
                         visit((at, sample));
@@ -1360,25 +1468,42 @@ impl Reader for StoreReader {
                 );
             },
             stored: &|tier, after, until, visit| {
-                self.store.points(self.metric, tier, every[tier], after, until, visit);
+                self.store.points(self.metric, tier, every[tier], (after, until), visit);
             },
         };
-        for point in fresh.points(tier, after.0, before.0).into_values() {
+        for point in fresh.points(tier, after.0, before.0) {
             visit(point);
         }
     }
 }
 
 impl StoreReader {
-    /// Times of the samples that are in no segment, as far as they are of this interval; not in order.
-    fn fresh_times(&self) -> Vec<i64> {
+    /// Times of samples that are in no segment, as far as they are of this interval: one at least of every `per_point`
+    /// seconds that have any. Not in order.
+    fn fresh_times(&self, per_point: i64) -> Vec<i64> {
         let mut times = Vec::new();
         let every = i64::from(self.every);
-        self.store.late.read((self.metric, self.every), &mut |time, _| times.push(i64::from(time)));
+        self.store.late.read((self.metric, self.every), &mut |time, _| {
+            let time = i64::from(time);
+            let end = |time: i64| fresh::end_of(time, per_point);
+            if times.last().is_none_or(|&last| end(last) != end(time)) {
+                times.push(time);
+            }
+        });
         self.store.hot.blocks_of(self.metric, self.place.as_ref(), &mut |block, column| {
-            if block.name.every == self.every {
-                let held = (0..ROWS).filter(|&row| !block.get(row, column).is_empty());
-                times.extend(held.map(|row| (block.first() + i64::from(row)) * every));
+            if block.name.every != self.every {
+                return;
+            }
+            let mut row = 0;
+            while row <= block.reach() {
+                if block.get(row, column).is_empty() {
+                    row += 1;
+                    continue;
+                }
+                let time = (block.first() + i64::from(row)) * every;
+                times.push(time);
+                let next = fresh::end_of(time, per_point) / every + 1 - block.first();
+                row = u32::try_from(next).unwrap_or(ROWS).max(row + 1);
             }
         });
         times
@@ -1397,8 +1522,9 @@ impl StoreReader {
         });
         self.store.hot.blocks_of(self.metric, self.place.as_ref(), &mut |block, column| {
             let held = |row: &u32| !block.get(*row, column).is_empty();
+            let mut rows = 0..=block.reach();
             if block.name.every == self.every
-                && let (Some(from), Some(to)) = ((0..ROWS).find(held), (0..ROWS).rev().find(held))
+                && let (Some(from), Some(to)) = (rows.clone().find(held), rows.rfind(held))
             {
                 let time = |row: u32| (block.first() + i64::from(row)) * every;
                 widen(time(from), time(to));
@@ -1412,6 +1538,7 @@ impl StoreReader {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::tiers::Sum;
     use super::*;
     use crate::base::time::{MICROS, UnixMicros};
 
