@@ -6,7 +6,10 @@ CARGO     ?= cargo
 CARGOFLAGS ?= --locked
 SCRIPTS   := .ci/run $(wildcard packaging/*.sh packaging/edit-config tests/*.sh plugins.d/*.sh plugins.d/*.plugin)
 
-.PHONY: help deps build quick run test lint fmt bench fuzz install clean
+# What `make torture` tortures; CI takes the binary its tests were run with.
+PROGRAM   ?= $(TARGET)/release/netdata
+
+.PHONY: help deps build quick run test lint fmt bench fuzz torture install clean
 
 help:
 	@echo "make run               build, then run a parent (http://localhost:19999) and a child on this machine; Ctrl-C stops both"
@@ -15,6 +18,7 @@ help:
 	@echo "make lint              format, clippy, shell scripts"
 	@echo "make bench [ROW=...]   ours and the real netdata on the same work"
 	@echo "make fuzz [TIME=600] [ONLY=target]   the fuzz targets, TIME seconds each"
+	@echo "make torture [CYCLES=1000] [SEED=n]   kills, power cuts, failing disks and damage, every sample compared"
 	@echo "make install DESTDIR=  what a package holds; see packaging/install.sh for the paths"
 
 deps:
@@ -41,11 +45,11 @@ lint:
 	$(CARGO) clippy $(CARGOFLAGS) --all-targets -- -D warnings
 	@for s in $(SCRIPTS); do bash -n $$s || exit 1; done
 	@if command -v shellcheck >/dev/null; then shellcheck -S warning $(SCRIPTS); else echo "shellcheck is not installed: the scripts were only parsed"; fi
-	@for c in benches tests/fuzz; do if [ -f $$c/Cargo.toml ]; then (cd $$c && $(CARGO) fmt --check) || exit 1; fi; done
+	@for c in benches tests/fuzz tests/torture; do if [ -f $$c/Cargo.toml ]; then (cd $$c && $(CARGO) fmt --check) || exit 1; fi; done
 
 fmt:
 	$(CARGO) fmt
-	@for c in benches tests/fuzz; do if [ -f $$c/Cargo.toml ]; then (cd $$c && $(CARGO) fmt); fi; done
+	@for c in benches tests/fuzz tests/torture; do if [ -f $$c/Cargo.toml ]; then (cd $$c && $(CARGO) fmt); fi; done
 
 bench: build
 	@packaging/deps.sh bench || echo "make bench: the real netdata is not there, only ours is measured"
@@ -55,9 +59,12 @@ fuzz:
 	@packaging/deps.sh build
 	tests/fuzz/run.sh $(or $(TIME),600) $(ONLY)
 
+torture: $(if $(filter $(TARGET)/release/netdata,$(PROGRAM)),build)
+	cd tests/torture && $(CARGO) run $(CARGOFLAGS) --quiet --release -- "$(PROGRAM)" $(or $(CYCLES),1000) $(SEED)
+
 install:
 	packaging/install.sh "$(TARGET)/release" "$(DESTDIR)"
 
 clean:
 	$(CARGO) clean
-	rm -rf benches/target tests/fuzz/target tests/fuzz/artifacts
+	rm -rf benches/target tests/fuzz/target tests/fuzz/artifacts tests/torture/target

@@ -19,6 +19,8 @@ pub mod engines;
 pub mod records;
 pub mod metadata;
 mod map;
+#[cfg(test)]
+mod fixtures;
 
 /// `[db] mode`, with the numeric ids of metadata and file headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -6,7 +6,7 @@
 //!
 //! `ram` and `alloc` live in memory alone. `save` reads its files when a metric is opened and writes them when told to
 //! (at a clean end, on SIGUSR1, when a host or chart is let go). `map` maps its files shared, so the kernel has every
-//! sample at once and keeps it when the process dies. File layout: `docs/formats/ring-files.md`.
+//! sample at once and keeps it when the process dies. File layout: `docs/formats/rings.md`.
 //!
 //! Locks: none per sample. The only writer is the dimension, under its chart's lock. A reader may meet a slot just
 //! being overwritten by one a whole ring newer; `head` is raised before the slot is written, so the reader can tell.
@@ -291,7 +291,10 @@ impl Ring {
         if mode == Mode::Map {
             if !good {
                 file.set_len(0)?;
-                sys::allocate(&file, head.length())?;
+            }
+            // Also one that is there: a copy may have holes, which a full disk could not fill.
+            sys::allocate(&file, head.length())?;
+            if !good {
                 file.write_all_at(&head.bytes(), 0)?;
             }
             let cells = Cells::map(&file, HEADER / 4 + head.entries as usize)?;
@@ -684,6 +687,33 @@ mod tests {
             );
             metric.writer.store(UnixSeconds(112), Sample::normal(1.0));
             assert_eq!(slots(&metric, 109, 200), [(110, None), (111, None), (112, Some(1.0))]);
+        }
+    }
+
+    /// A whole ring and its first slots again, so that every slot was written, 0 and 1 twice.
+    #[test]
+    fn loading_touches_no_slot_and_version_1_is_read_back() {
+        for (mode, name) in [(Mode::Map, "map"), (Mode::Save, "save")] {
+            let entries = i64::from(mode.entries(50));
+            let all: Vec<_> =
+                (4..entries + 4).map(|slot| (slot * 2, Some(slot as f64 / 4.0))).collect();
+            let dir = tempfile::tempdir().unwrap();
+            let engine = RingEngine::in_files(mode, 50, dir.path());
+            let every = UpdateEvery::clamped(2);
+            let mut metric = engine.open(&key("x y"), every).unwrap();
+            for slot in 1..entries + 4 {
+                metric.writer.store(UnixSeconds(slot * 2), Sample::normal(slot as f64 / 4.0));
+            }
+            engine.save();
+            drop((metric, engine));
+            super::super::fixtures::keep(name, dir.path());
+            let fixture = tempfile::tempdir().unwrap();
+            super::super::fixtures::unpack(name, fixture.path());
+            for directory in [dir.path(), fixture.path()] {
+                let engine = RingEngine::in_files(mode, 50, directory);
+                let metric = engine.open(&key("x y"), every).unwrap();
+                assert_eq!(slots(&metric, 0, 1_000_000), all);
+            }
         }
     }
 

@@ -1540,7 +1540,9 @@ mod tests {
 
     use super::super::tiers::Sum;
     use super::*;
+    use crate::base::number::SampleFlags;
     use crate::base::time::{MICROS, UnixMicros};
+    use crate::storage::fixtures;
 
     const T0: i64 = 7200 * 236_000;
 
@@ -1883,6 +1885,184 @@ mod tests {
         };
         assert_eq!(held(50), 100);
         assert_eq!(held(90), 0, "but in the end they are too old");
+    }
+
+    /// All a store can hold: constants, counters, noise, marks, gaps, a hole filled late and flushed, late samples in the
+    /// log alone, segments of two levels, three tiers, open hot rows. Always the same.
+    fn store_of_version_1() -> Rig {
+        let mut rig = Rig::new(4, 1);
+        let mut noise = 1u32;
+        for second in 0..9000i64 {
+            rig.clock.advance(MICROS);
+            let now = rig.now();
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            rig.put(0, now, 42.5);
+            rig.put(1, now, second as f64 * 8.0);
+            let hole = (2000..2600).contains(&second) || (8000..8050).contains(&second);
+            if !hole {
+                rig.put(2, now, f64::from(noise >> 12) / 1000.0);
+            }
+            if second % 7 != 0 {
+                let flags = SampleFlags { anomalous: second % 5 == 0, reset: second % 11 == 0 };
+                let sample = Sample::pack(-(second as f64), flags);
+                rig.metrics[3].writer.store(UnixSeconds(now), sample);
+                rig.model[3].insert(now, sample);
+            }
+            if second % 100 == 0 {
+                rig.chores();
+            }
+        }
+        (2000..2600).for_each(|second| rig.put(2, T0 + 1 + second, 7.0));
+        rig.clock.advance(61 * MICROS);
+        rig.chores();
+        rig.clock.advance(61 * MICROS);
+        rig.chores();
+        for second in 0..100 {
+            rig.clock.advance(MICROS);
+            (0..3).for_each(|metric| rig.put(metric, rig.now(), second as f64));
+        }
+        (8000..8050).for_each(|second| rig.put(2, T0 + 1 + second, 8.0));
+        rig.store().keep_safe();
+        rig.store().sync();
+        rig
+    }
+
+    #[test]
+    fn a_store_that_version_1_wrote_is_read_back() {
+        let mut rig = store_of_version_1();
+        rig.check();
+        rig.metrics.clear();
+        rig.store = None;
+        fixtures::keep("store", rig.cache.path());
+        rig.cache = tempfile::tempdir().unwrap();
+        fixtures::unpack("store", rig.cache.path());
+        let names: Vec<String> = fs::read_dir(tier_directory(rig.cache.path(), 0))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        let kinds = ["-0.segment", "-1.segment", ".cells", "late-", "catalog.log", "catalog.index"];
+        for kind in kinds {
+            assert!(names.iter().any(|name| name.contains(kind)), "no {kind} among {names:?}");
+        }
+        rig.open();
+        rig.check();
+        rig.restart();
+        rig.check();
+        for tier in [1, 2] {
+            rig.check_tier(tier, rig.now());
+        }
+    }
+
+    #[test]
+    fn a_number_that_the_catalog_lost_is_given_to_no_other_metric() {
+        for flushed in [false, true] {
+            let mut rig = Rig::new(3, 1);
+            for _ in 0..1500 {
+                rig.clock.advance(MICROS);
+                (0..3).for_each(|metric| rig.put(metric, rig.now(), metric as f64));
+            }
+            if flushed {
+                rig.restart();
+            }
+            rig.metrics.clear();
+            rig.store = None;
+            let log = tier_directory(rig.cache.path(), 0).join(files::CATALOG);
+            fs::write(&log, "").unwrap();
+            let store = Store::open(&settings(rig.cache.path()), rig.clock.clone()).unwrap();
+            let other = MetricKey { chart: "another.one".into(), ..key(0) };
+            let opened = StorageEngine::open(&store, &other, rig.every).unwrap();
+            assert_eq!(opened.reader.retention(), None, "flushed: {flushed}");
+        }
+    }
+
+    #[test]
+    fn a_point_stays_as_rich_as_it_was_when_its_samples_are_gone() {
+        let mut rig = Rig::new(1, 1);
+        for second in 0..9000 {
+            rig.clock.advance(MICROS);
+            if second % 60 != 30 {
+                rig.put(0, rig.now(), 5.0);
+            }
+            if second % 100 == 0 {
+                rig.chores();
+            }
+        }
+        rig.restart();
+        let counts = |rig: &Rig| {
+            let mut counts = BTreeMap::new();
+            rig.metrics[0].reader.read_tier(
+                1,
+                UnixSeconds(0),
+                UnixSeconds(T0 + 7200),
+                &mut |point| {
+                    counts.insert(point.end.0, point.count);
+                },
+            );
+            counts
+        };
+        let before = counts(&rig);
+        assert!(before.len() == 120 && before.values().all(|&count| count == 59));
+        // The samples of the first window are deleted, then one of them comes late.
+        let tier = &rig.store().tiers[0];
+        tier.change(|segments| {
+            segments.retain(|segment| i64::from(segment.name.window) * WINDOW != T0);
+        });
+        rig.metrics[0].writer.store(UnixSeconds(T0 + 31), Sample::normal(5.0));
+        rig.clock.advance(61 * MICROS);
+        (0..2).for_each(|_| rig.chores());
+        rig.clock.advance(61 * MICROS);
+        (0..2).for_each(|_| rig.chores());
+        assert_eq!(counts(&rig), before);
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_does_not_begin_the_retention() {
+        let mut rig = Rig::new(1, 1);
+        for _ in 0..1000 {
+            rig.clock.advance(MICROS);
+            rig.put(0, rig.now(), 1.0);
+        }
+        rig.crash();
+        rig.chores();
+        assert!(!rig.store().settled.load(Ordering::Acquire));
+        for _ in 0..1500 {
+            rig.clock.advance(MICROS);
+            rig.put(0, rig.now(), 1.0);
+        }
+        rig.chores();
+        assert!(rig.store().settled.load(Ordering::Acquire));
+    }
+
+    /// A directory in the way of a tier's segments is as good as a full disk.
+    #[test]
+    fn tiers_that_could_not_be_written_are_derived_when_they_can() {
+        let mut rig = Rig::new(2, 1);
+        let tier = tier_directory(rig.cache.path(), 1);
+        let aside = rig.cache.path().join("aside");
+        fs::rename(&tier, &aside).unwrap();
+        for second in 0..3000 {
+            rig.clock.advance(MICROS);
+            rig.put(0, rig.now(), second as f64);
+            if !(500..700).contains(&second) {
+                rig.put(1, rig.now(), second as f64);
+            }
+            if second % 100 == 0 {
+                rig.chores();
+            }
+        }
+        (500..700).for_each(|second| rig.put(1, T0 + 1 + second, 9.0));
+        rig.clock.advance(61 * MICROS);
+        rig.chores();
+        rig.check();
+        assert!(rig.store().failing.load(Ordering::Acquire) & Chore::Flush as u32 != 0);
+        fs::rename(&aside, &tier).unwrap();
+        rig.chores();
+        rig.check();
+        assert!(rig.store().failing.load(Ordering::Acquire) == 0);
+        rig.restart();
+        rig.check();
+        rig.check_tier(1, rig.now());
+        rig.check_tier(2, rig.now());
     }
 
     #[test]
