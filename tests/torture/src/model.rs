@@ -106,10 +106,10 @@ impl Chart {
         after: i64,
         before: i64,
     ) -> io::Result<BTreeMap<i64, Vec<Option<f64>>>> {
-        // No number of points: every slot is a row.
+        // No number of points: every slot is a row. Of the samples alone: points of a higher tier are none.
         let path = format!(
             "/host/child{}/api/v1/data?chart={}&after={after}&before={before}&points=0&group=average&format=json\
-             &options=unaligned,seconds",
+             &tier=0&options=unaligned,seconds,selected-tier",
             self.host, self.id
         );
         let (status, body) = agent.get(&path)?;
