@@ -27,11 +27,11 @@ const LAST: u8 = 0x0a;
 /// What a frame may become longer by when its text does not compress.
 const GROWTH: usize = 512;
 /// Decoded at once by the algorithms that hand their text out in pieces.
-const PIECE: usize = 16 * 1024;
+const PIECE: usize = 8 * 1024;
 
 /// Our zstd window is that of lz4: lines come again every second or every few, and both ends pay for its memory.
 const ZSTD_WINDOW_LOG: u32 = 16;
-const ZSTD_TABLE_LOG: u32 = 14;
+const ZSTD_TABLE_LOG: u32 = 13;
 /// Widest window taken from others, 8 MiB; the level 2.x has by default uses 2 MiB. Only what is used becomes resident.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 const GZIP_WINDOW_BITS: u8 = 15;

@@ -7,6 +7,10 @@
 mod harness;
 
 #[cfg(test)]
+#[path = "../daemon/certificates.rs"]
+mod certificates;
+
+#[cfg(test)]
 mod nothing_missing;
 #[cfg(test)]
 mod plugins;

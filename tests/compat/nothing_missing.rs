@@ -1,11 +1,19 @@
-//! Whatever the child has collected since the link stands is on the parent, through proxies of either make.
+//! Whatever the child has collected since the link stands is on the parent, through proxies of either make, compressed
+//! (with lz4, the only algorithm both makes have) and in TLS.
 
+use crate::certificates::Files;
 use crate::harness::Program::{Ours, Real};
 use crate::harness::*;
 
 /// Child first, parent last.
 #[track_caller]
 fn check(test: &str, chain: &[Program]) {
+    check_with(test, chain, None);
+}
+
+/// The same, inside TLS where there are files for it.
+#[track_caller]
+fn check_with(test: &str, chain: &[Program], files: Option<&Files>) {
     if chain.iter().any(|program| program.path().is_none()) {
         return skipped(test, "there is no real netdata here (tests/peer.sh gets it)");
     }
@@ -13,24 +21,50 @@ fn check(test: &str, chain: &[Program]) {
     let mut agents: Vec<Agent> = Vec::new();
     for (n, program) in above.iter().rev().enumerate() {
         let agent = Agent::new(&format!("level{n}")).program(*program).takes_children();
+        let agent = match files {
+            Some(files) => agent.shows(files),
+            None => agent,
+        };
         let agent = match agents.last() {
-            Some(parent) => agent.streams_to(&[parent.port]),
+            Some(parent) => streams_to(agent, parent, files),
             None => agent,
         };
         agents.push(agent.start());
     }
     let child = Agent::new("child").program(*child).collecting().plugin("counting", COUNTING);
-    let child = child.streams_to(&[agents.last().unwrap().port]).start();
+    let child = streams_to(child, agents.last().unwrap(), files).start();
     let parent = &agents[0];
     parent.wait_live("child", "own.load", 90);
     parent.wait_live("child", "system.cpu", 60);
     let from = now() + 5;
     wait_for("ten seconds more", 60, || (now() >= from + 18).then_some(()));
+    let log = child.log();
+    let agreed = log.lines().find(|line| line.contains("negotiated capabilities")).unwrap_or("");
+    assert!(agreed.contains("COMPRESSION"), "{agreed}");
     differences(&child, parent, (from, from + 10), Compare::Presence).none(1_500);
     for row in parent.samples("child", "own.load", 1, from, from + 10).values() {
         let b: f64 = row["b"].parse().unwrap();
         assert!((b - 10.0).abs() < 2.0, "the counter grows by ten a second, not {b}");
     }
+}
+
+fn streams_to(agent: Agent, parent: &Agent, files: Option<&Files>) -> Agent {
+    match files {
+        Some(files) => {
+            agent.streams_to_with(&format!("localhost:{}:SSL", parent.port), &files.trusted())
+        }
+        None => agent.streams_to(&[parent.port]),
+    }
+}
+
+#[test]
+fn our_child_to_a_real_parent_in_tls() {
+    check_with("our_child_to_a_real_parent_in_tls", &[Ours, Real], Some(&Files::new()));
+}
+
+#[test]
+fn a_real_child_to_our_parent_in_tls() {
+    check_with("a_real_child_to_our_parent_in_tls", &[Real, Ours], Some(&Files::new()));
 }
 
 #[test]

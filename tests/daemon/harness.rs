@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 use netdata_rs::base::threads::StopToken;
 use serde_json::Value;
 
+use crate::certificates::Files;
+
 pub const KEY: &str = "11111111-2222-3333-4444-555555555555";
 
 /// What 1.37.1 offers, without compression and replication: live data at once, in the old form.
@@ -213,13 +215,17 @@ impl Agent {
         self
     }
 
-    /// Streams to agents or fake parents on these ports, in this order.
+    /// Streams to agents or fake parents on these ports, in this order, compressed if they like.
     pub fn streams_to(self, ports: &[u16]) -> Agent {
         let destinations: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        self.streams_to_with(&destinations.join(" "), "")
+    }
+
+    /// The same with destinations as they stand in stream.conf, and more lines for `[stream]`.
+    pub fn streams_to_with(self, destinations: &str, more: &str) -> Agent {
         self.stream(&format!(
-            "[stream]\n    enabled = yes\n    destination = {}\n    api key = {KEY}\n    \
-             reconnect delay seconds = 1\n    timeout seconds = 10\n    enable compression = no\n",
-            destinations.join(" ")
+            "[stream]\n    enabled = yes\n    destination = {destinations}\n    api key = {KEY}\n    \
+             reconnect delay seconds = 1\n    timeout seconds = 10\n{more}\n"
         ))
     }
 
@@ -232,8 +238,17 @@ impl Agent {
     pub fn takes_children_with(self, mode: &str, more: &str) -> Agent {
         self.stream(&format!(
             "[{KEY}]\n    enabled = yes\n    default memory mode = {mode}\n    default history = 3600\n    \
-             health enabled by default = no\n    enable compression = no\n{more}\n"
+             health enabled by default = no\n{more}\n"
         ))
+    }
+
+    /// Shows the certificate `good`, and serves in the clear as well. (1.37.1 reads `^SSL` only after what a port serves.)
+    pub fn shows(self, files: &Files) -> Agent {
+        let words = "dashboard|registry|badges|management|streaming|netdata.conf^SSL=optional";
+        let bind = format!("127.0.0.1:{}={words}", self.port);
+        self.option("web", "ssl key", &files.path("good.key").display().to_string())
+            .option("web", "ssl certificate", &files.path("good.pem").display().to_string())
+            .option("web", "bind to", &bind)
     }
 
     /// A file below the agent's directory, written at every start.

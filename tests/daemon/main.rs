@@ -6,6 +6,8 @@ mod harness;
 #[cfg(test)]
 mod archive;
 #[cfg(test)]
+mod certificates;
+#[cfg(test)]
 mod exactness;
 #[cfg(test)]
 mod failover;
@@ -17,5 +19,7 @@ mod life;
 mod many_children;
 #[cfg(test)]
 mod same_guid;
+#[cfg(test)]
+mod transport;
 #[cfg(test)]
 mod web;

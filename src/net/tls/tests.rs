@@ -2,89 +2,17 @@
 
 use std::net::{TcpListener, TcpStream};
 
-use openssl::asn1::Asn1Time;
-use openssl::bn::BigNum;
-use openssl::ec::{EcGroup, EcKey};
-use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
-use openssl::pkey::{PKey, Private};
-use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
-use openssl::x509::{X509Builder, X509NameBuilder};
-use tempfile::TempDir;
-
+use self::certificates::{Files, certify};
 use super::super::Connection;
 use super::*;
 use crate::base::threads;
-use crate::base::time::Clock;
+
+#[path = "../../../tests/daemon/certificates.rs"]
+mod certificates;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A certificate and its key, in memory.
-struct Pair {
-    certificate: X509,
-    key: PKey<Private>,
-}
-
-/// For `name`, valid until so many days from now; signed by `by`, or an authority of its own.
-fn certify(name: &str, days: i64, by: Option<&Pair>) -> Pair {
-    let curve = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
-    let key = PKey::from_ec_key(EcKey::generate(&curve).unwrap()).unwrap();
-    let mut subject = X509NameBuilder::new().unwrap();
-    subject.append_entry_by_text("CN", name).unwrap();
-    let subject = subject.build();
-    let mut builder = X509Builder::new().unwrap();
-    builder.set_version(2).unwrap();
-    let serial = BigNum::from_u32(name.bytes().map(u32::from).sum()).unwrap();
-    builder.set_serial_number(&serial.to_asn1_integer().unwrap()).unwrap();
-    builder.set_subject_name(&subject).unwrap();
-    let issuer = by.map_or(&*subject, |by| by.certificate.subject_name());
-    builder.set_issuer_name(issuer).unwrap();
-    let now = Clock::system().now_seconds().0;
-    let at = |days: i64| Asn1Time::from_unix(now + days * 86_400).unwrap();
-    builder.set_not_before(&at(-10)).unwrap();
-    builder.set_not_after(&at(days)).unwrap();
-    builder.set_pubkey(&key).unwrap();
-    if by.is_none() {
-        let authority = BasicConstraints::new().critical().ca().build().unwrap();
-        builder.append_extension(authority).unwrap();
-    }
-    let mut names = SubjectAlternativeName::new();
-    names.dns(name);
-    if name == "localhost" {
-        names.ip("127.0.0.1");
-    }
-    let names = names.build(&builder.x509v3_context(None, None)).unwrap();
-    builder.append_extension(names).unwrap();
-    builder.sign(by.map_or(&key, |by| &by.key), MessageDigest::sha256()).unwrap();
-    Pair { certificate: builder.build(), key }
-}
-
-struct Files {
-    dir: TempDir,
-    authority: Pair,
-}
-
 impl Files {
-    fn new() -> Files {
-        let files = Files {
-            dir: tempfile::tempdir().unwrap(),
-            authority: certify("test authority", 10, None),
-        };
-        files.write("ca", &files.authority);
-        files
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn write(&self, name: &str, pair: &Pair) {
-        let pem = pair.certificate.to_pem().unwrap();
-        std::fs::write(self.path(&format!("{name}.pem")), pem).unwrap();
-        let pem = pair.key.private_key_to_pem_pkcs8().unwrap();
-        std::fs::write(self.path(&format!("{name}.key")), pem).unwrap();
-    }
-
     fn server(&self, name: &str) -> ServerOptions {
         ServerOptions {
             key: self.path(&format!("{name}.key")),
@@ -147,7 +75,6 @@ fn is_trusted(server: &ServerOptions, client: &ClientOptions, host: &str) -> boo
 #[test]
 fn what_is_written_arrives_and_is_not_readable_on_the_way() {
     let files = Files::new();
-    files.write("good", &certify("localhost", 5, Some(&files.authority)));
     let server = Arc::new(ServerTls::new(files.server("good")));
     let (here, there) = meet(&server, &files.client(), "localhost");
     let (mut here, mut there) = (here.unwrap(), there.unwrap());
@@ -180,9 +107,8 @@ fn what_is_written_arrives_and_is_not_readable_on_the_way() {
 #[test]
 fn a_certificate_has_to_be_valid_known_and_of_that_name() {
     let files = Files::new();
-    files.write("good", &certify("localhost", 5, Some(&files.authority)));
-    files.write("other", &certify("elsewhere.example", 5, Some(&files.authority)));
-    files.write("old", &certify("localhost", -1, Some(&files.authority)));
+    files.sign("other", "elsewhere.example", 5);
+    files.sign("old", "localhost", 0);
     files.write("own", &certify("localhost", 5, None));
     let client = files.client();
     let trusted = |name: &str, host: &str| is_trusted(&files.server(name), &client, host);
@@ -207,7 +133,6 @@ fn a_certificate_has_to_be_valid_known_and_of_that_name() {
 #[test]
 fn authorities_that_cannot_be_read_trust_nobody() {
     let files = Files::new();
-    files.write("good", &certify("localhost", 5, Some(&files.authority)));
     let server = Arc::new(ServerTls::new(files.server("good")));
     for name in ["missing.pem", "bad\0name"] {
         let client = ClientOptions { ca_file: Some(files.path(name)), ..ClientOptions::default() };
@@ -219,7 +144,6 @@ fn authorities_that_cannot_be_read_trust_nobody() {
 #[test]
 fn nobody_waits_for_a_peer_that_does_not_end_its_handshake() {
     let files = Files::new();
-    files.write("good", &certify("localhost", 5, Some(&files.authority)));
     let server = ServerTls::new(files.server("good"));
     let short = Duration::from_millis(50);
     let (mut here, mut silent) = sockets();
@@ -241,7 +165,6 @@ fn nobody_waits_for_a_peer_that_does_not_end_its_handshake() {
 #[test]
 fn what_is_no_handshake_is_an_error() {
     let files = Files::new();
-    files.write("good", &certify("localhost", 5, Some(&files.authority)));
     let server = ServerTls::new(files.server("good"));
     for junk in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0x16, 3, 1, 2, 0, 0, 0, 0, 0], &[0; 500]] {
         let (mut here, mut there) = sockets();
@@ -255,12 +178,12 @@ fn what_is_no_handshake_is_an_error() {
 #[test]
 fn a_certificate_that_does_not_load_leaves_the_one_in_use() {
     let files = Files::new();
-    let server = ServerTls::new(files.server("good"));
+    let server = ServerTls::new(files.server("later"));
     assert!(!server.is_on() && !server.is_wanted());
     let (mut here, _there) = sockets();
     assert!(!here.accept_tls(&server, PATIENCE, &StopToken::new()).unwrap());
 
-    files.write("good", &certify("localhost", 5, Some(&files.authority)));
+    files.sign("later", "localhost", 5);
     server.reload().unwrap();
     let server = Arc::new(server);
     let name = |server: &Arc<ServerTls>| {
@@ -270,13 +193,13 @@ fn a_certificate_that_does_not_load_leaves_the_one_in_use() {
         there.certificate_name().unwrap()
     };
     assert_eq!(name(&server), "localhost");
-    std::fs::write(files.path("good.key"), "no key").unwrap();
+    std::fs::write(files.path("later.key"), "no key").unwrap();
     assert!(matches!(server.reload(), Err(TlsError::Setting { .. })));
     assert_eq!(name(&server), "localhost");
     let any = ClientOptions { skip_verification: true, ..ClientOptions::default() };
     let (here, there) = meet(&server, &any, "localhost");
     let (mut here, mut there) = (here.unwrap(), there.unwrap());
-    files.write("good", &certify("renewed", 5, Some(&files.authority)));
+    files.sign("later", "renewed", 5);
     server.reload().unwrap();
     assert_eq!(name(&server), "renewed");
     // Who was connected before does not notice.
@@ -289,8 +212,7 @@ fn a_certificate_that_does_not_load_leaves_the_one_in_use() {
 #[test]
 fn clients_may_show_a_certificate_of_an_authority_that_is_known() {
     let files = Files::new();
-    files.write("good", &certify("localhost", 5, Some(&files.authority)));
-    files.write("kid", &certify("kid", 5, Some(&files.authority)));
+    files.sign("kid", "kid", 5);
     files.write("stranger", &certify("kid", 5, None));
     let options =
         ServerOptions { client_authorities: Some(files.path("ca.pem")), ..files.server("good") };
@@ -309,7 +231,6 @@ fn clients_may_show_a_certificate_of_an_authority_that_is_known() {
 #[test]
 fn versions_and_ciphers() {
     let files = Files::new();
-    files.write("good", &certify("localhost", 5, Some(&files.authority)));
     let version = |server: ServerOptions, client: Option<SslVersion>, cipher: &str| {
         let context = server.context().unwrap();
         let (mut here, there) = sockets();

@@ -144,6 +144,9 @@ fn sequence(out: &mut Vec<u8>, literals: &[u8], reference: Option<(usize, usize)
 
 // --- decoder ---------------------------------------------------------------------------------------------
 
+/// What a decoder begins with.
+const ROOM_FIRST: usize = 8 * 1024;
+
 pub(super) struct Lz4Decoder {
     /// Decoded text up to `end`, its last [`WINDOW`] bytes being what a block may refer to; room for the next behind it.
     text: Vec<u8>,
@@ -152,19 +155,13 @@ pub(super) struct Lz4Decoder {
 
 impl Lz4Decoder {
     pub(super) fn new() -> Lz4Decoder {
-        Lz4Decoder { text: vec![0; WINDOW + SLACK], end: 0 }
+        Lz4Decoder { text: vec![0; ROOM_FIRST], end: 0 }
     }
 
     /// The text of a block of at most `most` bytes; `None` when it is broken.
     pub(super) fn block(&mut self, block: &[u8], most: usize) -> Option<&[u8]> {
         let mut length = self.decode(block);
-        if is_too_small(&length) {
-            self.keep_window();
-            length = self.decode(block);
-        }
-        if is_too_small(&length) {
-            // No known sender makes blocks of more than half of the slack.
-            self.text.resize(WINDOW + most, 0);
+        while is_too_small(&length) && self.make_room(most) {
             length = self.decode(block);
         }
         let start = self.end;
@@ -172,16 +169,31 @@ impl Lz4Decoder {
         Some(&self.text[start..self.end])
     }
 
+    /// Room grows with what a connection has to say: one that says little stays small. False when there is enough.
+    fn make_room(&mut self, most: usize) -> bool {
+        let held = self.text.len();
+        if self.end > WINDOW {
+            self.text.copy_within(self.end - WINDOW..self.end, 0);
+            self.end = WINDOW;
+            return true;
+        }
+        let larger = match held {
+            ROOM_FIRST => WINDOW + SLACK,
+            // No known sender makes blocks of more than half of the slack.
+            _ if held < WINDOW + most => WINDOW + most,
+            _ => return false,
+        };
+        // Not resized: what is zero from the start takes no memory until it is used.
+        let mut text = vec![0; larger];
+        text[..self.end].copy_from_slice(&self.text[..self.end]);
+        self.text = text;
+        true
+    }
+
     fn decode(&mut self, block: &[u8]) -> Result<usize, DecompressError> {
         let (known, room) = self.text.split_at_mut(self.end);
         let dictionary = &known[known.len().saturating_sub(WINDOW)..];
         decompress_into_with_dict(block, room, dictionary)
-    }
-
-    fn keep_window(&mut self) {
-        let start = self.end.saturating_sub(WINDOW);
-        self.text.copy_within(start..self.end, 0);
-        self.end -= start;
     }
 }
 

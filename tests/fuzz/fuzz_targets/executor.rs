@@ -6,7 +6,7 @@ use std::sync::Arc;
 use libfuzzer_sys::fuzz_target;
 use netdata_rs::base::ids::MachineGuid;
 use netdata_rs::base::time::UnixMicros;
-use netdata_rs::ingest::executor::{Executor, Origin, Setup};
+use netdata_rs::ingest::executor::{Executor, Nodes, Origin, Setup};
 use netdata_rs::metrics::{Host, HostInfo, HostKind, HostSettings, Hosts};
 use netdata_rs::storage::Mode;
 use netdata_rs::storage::ring::RingEngine;
@@ -22,8 +22,12 @@ fn host() -> Arc<Host> {
 fuzz_target!(|data: &[u8]| {
     let Some((kind, text)) = data.split_first() else { return };
     let host = host();
-    let setup =
-        Setup { hosts: Some(Hosts::new(Arc::clone(&host))), ..Setup::new(Arc::clone(&host)) };
+    let nodes = Nodes {
+        hosts: Hosts::new(Arc::clone(&host)),
+        engine: Box::new(|_| Arc::new(RingEngine::in_memory(Mode::Ram, 64))),
+        created: Box::new(|_| {}),
+    };
+    let setup = Setup { nodes: Some(Arc::new(nodes)), ..Setup::new(Arc::clone(&host)) };
     let old = Capabilities::CLABELS
         | Capabilities::HLABELS
         | Capabilities::CLAIM
