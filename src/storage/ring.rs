@@ -698,7 +698,7 @@ mod tests {
             let all: Vec<_> =
                 (4..entries + 4).map(|slot| (slot * 2, Some(slot as f64 / 4.0))).collect();
             let dir = tempfile::tempdir().unwrap();
-            let engine = RingEngine::in_files(mode, 50, dir.path());
+            let engine = RingEngine::in_files(mode, 50, dir.path(), Clock::system());
             let every = UpdateEvery::clamped(2);
             let mut metric = engine.open(&key("x y"), every).unwrap();
             for slot in 1..entries + 4 {
@@ -710,7 +710,7 @@ mod tests {
             let fixture = tempfile::tempdir().unwrap();
             super::super::fixtures::unpack(name, fixture.path());
             for directory in [dir.path(), fixture.path()] {
-                let engine = RingEngine::in_files(mode, 50, directory);
+                let engine = RingEngine::in_files(mode, 50, directory, Clock::system());
                 let metric = engine.open(&key("x y"), every).unwrap();
                 assert_eq!(slots(&metric, 0, 1_000_000), all);
             }

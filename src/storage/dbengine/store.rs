@@ -461,9 +461,10 @@ impl Store {
         let until = (first_ordinal + i64::from(ROWS) - 1) * i64::from(every);
         // Points that lie within the blocks are made of what is at hand. The others are rare: tiers whose points do not
         // divide a block, metrics that have several columns or changed their interval, a flush that failed half-way.
-        let at_hand = self.tiers.get(1).is_some_and(|tier| ROWS % tier.settings.iterations == 0)
-            && !blocks.iter().any(|block| block.flushed.load(Ordering::Acquire))
-            && !self.has_other_intervals(every, (after, until));
+        let at_hand =
+            self.tiers.get(1).is_some_and(|tier| ROWS.is_multiple_of(tier.settings.iterations))
+                && !blocks.iter().any(|block| block.flushed.load(Ordering::Acquire))
+                && !self.has_other_intervals(every, (after, until));
         let mut derived = at_hand.then(|| Derived::new(self, every));
         let metrics = self.write_blocks(every, first_ordinal, blocks, &mut derived)?;
         match derived {
@@ -1353,7 +1354,7 @@ impl StoreWriter {
         }
         // A run of late samples looks at the clock now and then only: what was late stays so, unless the clock is set.
         self.late = self.late.wrapping_add(1);
-        if ordinal + SEAL_AFTER >= self.now || self.late % 64 == 0 {
+        if ordinal + SEAL_AFTER >= self.now || self.late.is_multiple_of(64) {
             self.now = self.store.clock.now_seconds().0 / self.every;
             self.block = self.place.group.block_for(&self.store.hot, ordinal, self.now);
             if let Some(block) = &self.block
