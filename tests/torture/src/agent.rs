@@ -224,7 +224,7 @@ impl Agent {
 
     pub fn get(&self, path: &str) -> io::Result<(u16, String)> {
         let mut socket = TcpStream::connect(self.address)?;
-        socket.set_read_timeout(Some(Duration::from_secs(30)))?;
+        socket.set_read_timeout(Some(Duration::from_secs(120)))?;
         write!(socket, "GET {path} HTTP/1.1\r\nHost: torture\r\nConnection: close\r\n\r\n")?;
         let mut answer = Vec::new();
         socket.read_to_end(&mut answer)?;

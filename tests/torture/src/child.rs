@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use crate::agent::KEY;
@@ -20,7 +20,7 @@ impl FakeChild {
     pub fn connect(parent: SocketAddr, number: usize) -> io::Result<FakeChild> {
         let mut socket = TcpStream::connect(parent)?;
         socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(Duration::from_secs(20)))?;
+        socket.set_read_timeout(Some(Duration::from_secs(60)))?;
         socket.set_write_timeout(Some(Duration::from_secs(20)))?;
         let head = format!(
             "STREAM key={KEY}&hostname=child{number}&registry_hostname=child{number}\
@@ -58,6 +58,14 @@ impl FakeChild {
             let _ = writeln!(self.text, "SET2 'd{dimension}' {value} # A");
         }
         self.text.push_str("END2\n");
+    }
+
+    /// Says that no more comes, and waits until the parent has read all of it and closes.
+    pub fn finish(mut self) -> io::Result<()> {
+        self.socket.shutdown(Shutdown::Write)?;
+        let mut rest = [0; 4096];
+        while self.socket.read(&mut rest)? > 0 {}
+        Ok(())
     }
 
     pub fn flush(&mut self) -> io::Result<()> {

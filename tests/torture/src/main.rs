@@ -452,11 +452,10 @@ impl Rig {
             self.violation(format!("the agent ended by itself:\n{}", self.places.log()));
         }
         let mut at = Instant::now();
-        drop(children);
         match kind {
             Kind::Stop => {
                 // What is on its way is read first: a stop ends the connections at once.
-                thread::sleep(Duration::from_millis(300));
+                children.into_iter().try_for_each(FakeChild::finish)?;
                 at = Instant::now();
                 let code = agent.stop()?;
                 if code != Some(0) {
