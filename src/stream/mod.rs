@@ -16,12 +16,20 @@ use rustc_hash::FxHashMap;
 
 pub mod admission;
 pub mod liveness;
+pub mod fence;
 pub mod mailbox;
 mod outgoing;
 pub mod receiver;
 pub mod uplink;
 pub mod parents;
 pub mod replication;
+pub mod pulls;
+pub mod puller;
+pub mod answers;
+pub mod workers;
+pub mod shelf;
+pub mod link;
+pub mod status;
 pub mod sender;
 pub mod path;
 
@@ -31,13 +39,14 @@ pub use self::sender::{Sender, SenderState, SenderStatus};
 use self::path::{Entry, Paths};
 use self::sender::SenderPlan;
 use self::uplink::{Uplink, UplinkOptions};
+use self::workers::Workers;
 use crate::base::ids::MachineGuid;
 use crate::base::log::Errno;
 use crate::base::pattern::SimplePattern;
 use crate::base::threads::{self, StopToken};
 use crate::base::time::{Clock, MICROS, UpdateEvery};
 use crate::config::{OnDemand, ReceiverDefaults, ReceiverOptions, StreamConf};
-use crate::metrics::{Host, HostKind, Hosts, LabelSource, Tap};
+use crate::metrics::{Chart, Host, HostKind, Hosts, LabelSource, Tap};
 use crate::net::parse_destinations;
 use crate::net::tls::ClientOptions;
 use crate::storage::{Mode, StorageEngine};
@@ -57,6 +66,8 @@ pub struct Settings {
     pub update_every: UpdateEvery,
     /// `[db] gap when lost iterations above`
     pub gap_when_lost: i64,
+    /// `[db] replication threads`
+    pub replication_threads: usize,
     pub engine: EngineMaker,
     pub cache_dir: PathBuf,
     pub lib_dir: PathBuf,
@@ -74,6 +85,9 @@ pub struct Streams {
     last_let_in: Mutex<Option<i64>>,
     children: Mutex<FxHashMap<MachineGuid, Arc<Child>>>,
     senders: Mutex<FxHashMap<MachineGuid, Running>>,
+    workers: Arc<Workers>,
+    /// How often each host has connected in this run.
+    connections: Mutex<FxHashMap<MachineGuid, u64>>,
 }
 
 struct Running {
@@ -96,6 +110,7 @@ impl Streams {
         stop: StopToken,
     ) -> Arc<Streams> {
         let started_ms = clock.now().0 / 1000;
+        let workers = Workers::new(settings.replication_threads, stop.child());
         let streams = Arc::new(Streams {
             settings,
             hosts,
@@ -106,6 +121,8 @@ impl Streams {
             last_let_in: Mutex::new(None),
             children: Mutex::default(),
             senders: Mutex::default(),
+            workers,
+            connections: Mutex::default(),
         });
         let weak = Arc::downgrade(&streams);
         stop.on_stop(move || {
@@ -156,7 +173,7 @@ impl Streams {
             }
             complete &= thread.is_finished();
         }
-        complete
+        complete & self.workers.join(left())
     }
 
     pub fn settings(&self) -> &Settings {
@@ -169,6 +186,11 @@ impl Streams {
 
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Who answers requests for samples.
+    pub fn workers(&self) -> &Arc<Workers> {
+        &self.workers
     }
 
     /// Stops everything here.
@@ -196,6 +218,37 @@ impl Streams {
     /// The sender of one host.
     pub fn sender(&self, guid: MachineGuid) -> Option<Arc<Sender>> {
         self.senders.lock().get(&guid).map(|running| Arc::clone(&running.sender))
+    }
+
+    /// How one host stands.
+    pub fn status_of(&self, host: &Host) -> status::HostStatus {
+        let now = self.clock.now_seconds().0;
+        let child = self.child(host.guid());
+        let sender = self.sender(host.guid());
+        let (mut first, mut last) = (0, 0);
+        for chart in host.charts() {
+            if let Some((f, l)) = chart.lock().retention() {
+                first = if first == 0 { f.0 } else { first.min(f.0) };
+                last = last.max(l.0);
+            }
+        }
+        status::HostStatus {
+            guid: host.guid(),
+            hostname: host.hostname(),
+            hops: host.info().hops,
+            clock_skew_s: child.as_ref().map_or(0, |child| child.skew()),
+            receiving: (host.kind() == HostKind::Child).then(|| match &child {
+                Some(child) => child.status(now),
+                None => status::Connection::none(
+                    status::Direction::Receiving,
+                    host.disconnected_at().0,
+                ),
+            }),
+            sending: sender.map(|sender| sender.connection(now)),
+            first,
+            last,
+            lag_s: if last == 0 { 0 } else { (now - last).max(0) },
+        }
     }
 
     pub fn paths(&self) -> &Paths {
@@ -256,6 +309,14 @@ impl Streams {
                 Some(every)
             }
         }
+    }
+
+    /// Counts a connection of a host; gives how many there were before. What ever was a host has an entry.
+    fn count_connection(&self, guid: MachineGuid) -> u64 {
+        let mut connections = self.connections.lock();
+        let count = connections.entry(guid).or_default();
+        *count += 1;
+        *count - 1
     }
 
     /// Gives a child its place. False when somebody else took it meanwhile; `rival` is whose place it may take.
@@ -424,6 +485,23 @@ impl Streams {
         }
     }
 
+    /// How far back this agent asks its own parents.
+    fn own_policy(&self) -> replication::Policy {
+        let defaults = &self.settings.defaults;
+        replication::Policy {
+            enabled: defaults.replication,
+            period: defaults.seconds_to_replicate,
+            step: defaults.seconds_per_replication_step,
+        }
+    }
+
+    /// Samples of a chart came from above: the node below may lack them too.
+    fn tell_child(&self, chart: &Chart) {
+        if let Some(child) = self.child(chart.host_guid()) {
+            child.below.offer(chart);
+        }
+    }
+
     fn nudge_sender(&self, guid: MachineGuid) {
         if let Some(sender) = self.sender(guid) {
             sender.nudge();
@@ -456,7 +534,7 @@ impl Streams {
             && child.agreed.contains(Capabilities::PATHS)
         {
             let json = self.path_of(host);
-            child.mailbox.post(|out| crate::wire::pluginsd::stream_path(out, json.as_bytes()));
+            child.below.mailbox.post(|out| crate::wire::pluginsd::stream_path(out, json.as_bytes()));
         }
         self.nudge_sender(host.guid());
     }
