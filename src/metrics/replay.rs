@@ -118,9 +118,9 @@ impl Chart {
 }
 
 impl ChartState {
-    /// Where what a parent may ask for begins and ends, `(0, 0)` if there is none. `now` bounds the end. The beginning is
-    /// that of the first slot, not its end: a parent asks for what comes after it.
-    pub fn offered(&self, now: UnixSeconds) -> (UnixSeconds, UnixSeconds) {
+    /// Where what is held begins and ends, `(0, 0)` if there is nothing. The beginning is that of the first slot, not its
+    /// end: a parent asks for what comes after it.
+    pub fn held(&self) -> (UnixSeconds, UnixSeconds) {
         let never = UnixSeconds(0);
         let every = self.meta.update_every.seconds();
         let (first, last) = match self.downstream {
@@ -130,10 +130,20 @@ impl ChartState {
                 None => (never, never),
             },
         };
-        let last = last.max(self.last_updated).min(now);
+        let last = last.max(self.last_updated);
         if last == never {
             return (never, never);
         }
         if first == never || first >= last { (last - every, last) } else { (first, last) }
+    }
+
+    /// What a parent is told of that: nobody has samples of the future.
+    pub fn offered(&self, now: UnixSeconds) -> (UnixSeconds, UnixSeconds) {
+        let (first, last) = self.held();
+        if last <= now {
+            return (first, last);
+        }
+        let every = self.meta.update_every.seconds();
+        (first.min(now - every), now)
     }
 }

@@ -83,7 +83,6 @@ impl Puller {
         let mut budget = BUDGET_SLOTS;
         loop {
             let now_us = self.clock.monotonic_us();
-            let now = self.clock.now_seconds();
             let mut state = self.pulls.lock();
             if !state.pulls.is_eager() {
                 return;
@@ -91,7 +90,7 @@ impl Puller {
             let State { pulls, archived } = &mut *state;
             let mut missing = |id: &str, after: i64, until: i64| -> Vec<Span> {
                 let Some(chart) = host.chart(id) else { return Vec::new() };
-                let view = View::of(&chart.lock(), now);
+                let view = View::of(&chart.lock());
                 missing_of(view, archived.get(id), after, until)
             };
             let next = pulls.more(now_us, &mut budget, &mut missing);

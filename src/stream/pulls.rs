@@ -133,7 +133,8 @@ impl Pulls {
         let Some((last, oldest)) = asked_span(offer, standing, policy) else { return Ask::LIVE };
         if standing.local_last.min(standing.now) >= last {
             pull.unseen = (oldest < last).then_some((oldest, last));
-            return Ask::LIVE;
+            // Whatever the peer has gained by the time it answers comes with the answer.
+            return Ask { start: true, after: last, before: last };
         }
         let newest = policy.step.min(FIRST_SLOTS * pull.every).max(pull.every);
         let from = if standing.local_last > 0 { standing.local_last } else { oldest };
@@ -436,13 +437,13 @@ mod tests {
         first(offer(50_000, 99_999), standing(99_990), true, 99_990, 99_999);
         first(offer(1_000, 99_999), standing(0), true, 99_879, 99_999);
         first(offer(99_900, 99_999), standing(0), true, 99_900, 99_999);
+        first(offer(99_900, 99_999), standing(99_999), true, 99_999, 99_999);
     }
 
     #[test]
     fn nothing_is_asked_for_where_there_is_nothing_to_get() {
         for (offer, standing) in [
             (offer(0, 0), standing(0)),
-            (offer(99_000, 99_999), standing(99_999)),
             (offer(99_000, 99_999), Standing { has_dimensions: false, ..standing(0) }),
             (offer(99_999, 99_000), standing(0)),
         ] {

@@ -69,14 +69,14 @@ pub struct View {
     pub every: i64,
     /// Ids and readers, in the order of the chart.
     pub dims: Vec<(Arc<str>, Arc<dyn Reader>)>,
-    /// As [`ChartState::offered`] gives it.
+    /// As [`ChartState::held`] gives it: samples from a clock ahead of ours are samples too.
     pub first: i64,
     pub last: i64,
 }
 
 impl View {
-    pub fn of(state: &ChartState, now: UnixSeconds) -> View {
-        let (first, last) = state.offered(now);
+    pub fn of(state: &ChartState) -> View {
+        let (first, last) = state.held();
         let dims = state.dims.iter().map(|dim| (Arc::clone(&dim.id), Arc::clone(&dim.reader)));
         View {
             every: state.meta.update_every.seconds(),
@@ -161,7 +161,7 @@ pub fn answer(
     how: &Answering,
 ) -> Answered {
     let Answering { dialect, slot, now, .. } = *how;
-    let view = View::of(state, now);
+    let view = View::of(state);
     let View { every, first, last, .. } = view;
     pluginsd::replay_begin(out, dialect, slot, chart.id());
     let mut end = ReplayEnd {
@@ -264,7 +264,7 @@ fn put_slots(out: &mut Vec<u8>, view: &View, after: i64, before: i64, how: &Answ
         if out.len() - start > how.bytes_max {
             return end - every;
         }
-        pluginsd::replay_point(out, how.dialect, how.slot, end - every, end, how.now.0);
+        pluginsd::replay_point(out, how.dialect, how.slot, end - every, end, how.now.0.max(end));
         for ((sample, (id, _)), number) in row.iter().zip(&view.dims).zip(1u32..) {
             if sample.is_empty() {
                 continue;

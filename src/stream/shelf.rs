@@ -107,7 +107,7 @@ impl Shelf {
             Item::Chart(id) => {
                 let Some(chart) = self.host.find_any_chart(id) else { return };
                 let state = chart.lock();
-                let (first, last) = state.offered(now);
+                let (first, last) = state.held();
                 put_archived(out, &chart, &state, state.dims.iter(), first, last, now);
             }
             Item::Dimensions(id) => {
@@ -128,12 +128,11 @@ impl Shelf {
 
     /// What can be read of a chart, live or archived, as far as the peer knows its dimensions.
     pub fn view(&self, id: &str) -> Option<View> {
-        let now = self.clock.now_seconds();
         let chart = self.host.find_any_chart(id)?;
         if **chart.id() != *id {
             return None;
         }
-        let mut view = View::of(&chart.lock(), now);
+        let mut view = View::of(&chart.lock());
         if self.told.lock().with_older.contains(id) {
             for dim in self.host.archived_dimensions(&chart) {
                 if let Some((first, last)) = dim.reader.retention() {
@@ -162,10 +161,10 @@ impl Shelf {
 
     /// Appends what is held of a chart that flows, or did.
     pub fn put_offer(&self, out: &mut Vec<u8>, chart: &Chart) {
-        let now = self.clock.now_seconds();
-        let (first, last) = chart.lock().offered(now);
+        let (first, last) = chart.lock().held();
         if last.0 > 0 {
-            pluginsd::offer(out, chart.id(), first.0, last.0, now.0);
+            let wall = self.clock.now_seconds().max(last);
+            pluginsd::offer(out, chart.id(), first.0, last.0, wall.0);
         }
     }
 }
@@ -219,5 +218,5 @@ fn put_archived<'a>(
         };
         pluginsd::archived_dimension(out, &line);
     }
-    pluginsd::offer(out, chart.id(), first.0, last.0, now.0);
+    pluginsd::offer(out, chart.id(), first.0, last.0, now.max(last).0);
 }

@@ -247,11 +247,11 @@ impl Uplink {
                     now,
                     bytes_max: outbox.limit / 4,
                 };
-                let (_, last) = state.offered(now);
+                let (_, last) = state.held();
                 if !ask.start && ask.after > 0 && ask.after.max(ask.before) < last.0 {
                     // The past changes no more: neither collectors nor other answers have to wait for its reading.
                     how.bytes_max = how.bytes_max.min(PAST_BYTES);
-                    past = Some((View::of(state, now), how));
+                    past = Some((View::of(state), how));
                 } else {
                     let answered = replication::answer(&mut outbox.bytes, chart, state, ask, &how);
                     state.upstream.streaming |= answered.start;
@@ -556,10 +556,10 @@ impl Tap for Uplink {
         {
             return;
         }
-        let now = self.clock.now_seconds();
-        let (first, last) = state.offered(now);
+        let (first, last) = state.held();
+        let wall = self.clock.now_seconds().max(last);
         let start = outbox.bytes.len();
-        pluginsd::offer(&mut outbox.bytes, chart.id(), first.0, last.0, now.0);
+        pluginsd::offer(&mut outbox.bytes, chart.id(), first.0, last.0, wall.0);
         self.bound(&mut outbox, start);
     }
 
