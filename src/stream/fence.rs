@@ -10,6 +10,9 @@ use crate::base::time::MICROS;
 /// A session that comes a longer way takes the place of a silent one only after this.
 const LONGER_WAY_US: i64 = 30 * MICROS;
 
+/// The distance of a session that only compares what was stored earlier: everybody else comes first.
+pub const PAST_HOPS: i64 = i64::MAX;
+
 /// The session that is there already.
 #[derive(Clone, Copy, Debug)]
 pub struct Session {

@@ -215,6 +215,12 @@ impl Above {
         self.shelf.as_ref().is_some_and(Shelf::is_told)
     }
 
+    /// Everything was offered, and everything missing was asked for and answered.
+    pub fn is_settled(&self) -> bool {
+        let pulled = |puller: &Arc<Puller>| puller.progress().filling == 0;
+        self.is_told() && self.puller.as_ref().is_none_or(pulled)
+    }
+
     /// Asks for what may be asked for now; true when there is more to do at once.
     pub fn more(&self) -> bool {
         let Some(puller) = &self.puller else { return false };

@@ -37,7 +37,7 @@ pub use self::receiver::{Acceptor, Child};
 pub use self::sender::{Sender, SenderState, SenderStatus};
 
 use self::path::{Entry, Paths};
-use self::sender::SenderPlan;
+use self::sender::{Purpose, SenderPlan};
 use self::uplink::{Uplink, UplinkOptions};
 use self::workers::Workers;
 use crate::base::ids::MachineGuid;
@@ -88,6 +88,11 @@ pub struct Streams {
     workers: Arc<Workers>,
     /// How often each host has connected in this run.
     connections: Mutex<FxHashMap<MachineGuid, u64>>,
+    /// When a clone was named last, by machine GUID.
+    clones: Mutex<FxHashMap<MachineGuid, i64>>,
+    /// Hosts that are not here, whose past was compared with a parent: over which connection of our own, and when they
+    /// had left.
+    compared: Mutex<FxHashMap<MachineGuid, (u64, i64)>>,
 }
 
 struct Running {
@@ -123,6 +128,8 @@ impl Streams {
             senders: Mutex::default(),
             workers,
             connections: Mutex::default(),
+            clones: Mutex::default(),
+            compared: Mutex::default(),
         });
         let weak = Arc::downgrade(&streams);
         stop.on_stop(move || {
@@ -319,6 +326,24 @@ impl Streams {
         *count - 1
     }
 
+    /// Two machines that both live have one GUID: said once in a while, with what tells them apart.
+    fn note_clone(&self, connected: &Child, peer: &crate::net::Peer, hostname: &str) {
+        let now = self.clock.now_seconds().0;
+        let mut clones = self.clones.lock();
+        clones.retain(|_, at| now - *at < CLONE_SAID_S);
+        if clones.contains_key(&connected.guid) || clones.len() >= CLONES_MAX {
+            return;
+        }
+        clones.insert(connected.guid, now);
+        drop(clones);
+        log::error!(
+            "STREAM {hostname} [receive from {peer}]: machine GUID [{}] is used by two live nodes: '{}' at {} is connected, '{hostname}' at {peer} is not let in. One is a copy of the other: give it a machine GUID of its own.",
+            connected.guid,
+            connected.hostname,
+            connected.peer
+        );
+    }
+
     /// Gives a child its place. False when somebody else took it meanwhile; `rival` is whose place it may take.
     fn register(&self, child: &Arc<Child>, rival: Option<&Arc<Child>>) -> bool {
         let mut children = self.children.lock();
@@ -404,14 +429,25 @@ impl Streams {
 
     /// Starts a host's sender, unless it has one.
     fn send(self: &Arc<Self>, host: &Arc<Host>, wanted: &Wanted<'_>) {
+        self.send_as(host, wanted, Purpose::Live);
+    }
+
+    fn send_as(self: &Arc<Self>, host: &Arc<Host>, wanted: &Wanted<'_>, purpose: Purpose) {
         if wanted.destination.trim().is_empty() || wanted.api_key.is_empty() {
             log::error!("STREAM [send]: cannot enable sending thread - information is missing.");
             return;
         }
         let options = self.settings.conf.sender();
         let mut senders = self.senders.lock();
-        if senders.contains_key(&host.guid()) || self.stop.is_stopped() {
+        if self.stop.is_stopped() {
             return;
+        }
+        if let Some(running) = senders.get(&host.guid()) {
+            if running.sender.purpose() == Purpose::Live || purpose == Purpose::Past {
+                return;
+            }
+            // The host is here again: its past goes along with its present.
+            running.sender.stop();
         }
         let uplink = UplinkOptions {
             charts: SimplePattern::new(wanted.charts),
@@ -422,6 +458,7 @@ impl Streams {
             destinations: parse_destinations(wanted.destination, options.default_port),
             default_port: options.default_port,
             api_key: wanted.api_key.to_owned(),
+            purpose,
             timeout: options.timeout,
             reconnect_delay: options.reconnect_delay,
             update_every: self.settings.update_every.seconds(),
@@ -502,6 +539,64 @@ impl Streams {
         }
     }
 
+    /// The local host's sender calls this now and then, with the number of its connection to a parent of ours: what is
+    /// held of hosts that are not here is compared with it, each over a connection of its own.
+    fn compare_the_past(self: &Arc<Self>, asking: &Host, connection: u64) {
+        if asking.kind() != HostKind::Local || self.hosts.count() < 2 {
+            return;
+        }
+        // With that parent and no other: it is one of ours.
+        let Some(own) = self.sender(asking.guid()) else { return };
+        let destination = own.status().destination;
+        let now = self.clock.now_seconds().0;
+        let mut running = 0;
+        self.senders.lock().retain(|_, one| {
+            let past = one.sender.purpose() == Purpose::Past;
+            running += usize::from(past && !one.thread.is_finished());
+            !past || !one.thread.is_finished()
+        });
+        for host in self.hosts.all() {
+            if running >= COMPARED_AT_ONCE {
+                return;
+            }
+            let mark = (connection, host.disconnected_at().0);
+            if host.kind() != HostKind::Child
+                || host.is_connected()
+                || now - host.disconnected_at().0 < LEFT_FOR_S
+                || !host.settings().mode.persists()
+                || self.child(host.guid()).is_some()
+                || self.sender(host.guid()).is_some()
+                || self.compared.lock().get(&host.guid()) == Some(&mark)
+            {
+                continue;
+            }
+            self.compared.lock().insert(host.guid(), mark);
+            running += 1;
+            let Some(host) = self.revived(&host) else { continue };
+            let sender = self.settings.conf.sender();
+            let wanted =
+                Wanted { destination: &destination, api_key: &sender.api_key, charts: "*" };
+            self.send_as(&host, &wanted, Purpose::Past);
+        }
+    }
+
+    /// An archived host becomes one that can be written to; the service thread archives it again in its time.
+    fn revived(&self, host: &Arc<Host>) -> Option<Arc<Host>> {
+        if !host.is_archived() {
+            return Some(Arc::clone(host));
+        }
+        let settings = host.settings().clone();
+        let engine = (self.settings.engine)(settings.mode, settings.history, host.guid());
+        let (guid, left) = (host.guid(), host.disconnected_at());
+        let info = host.info();
+        let make = || Host::new(guid, HostKind::Child, (*info).clone(), engine, settings);
+        let (host, _) = self.hosts.get_or_create(guid, make)?;
+        if !host.is_connected() {
+            host.set_connected(false, left);
+        }
+        Some(host)
+    }
+
     fn nudge_sender(&self, guid: MachineGuid) {
         if let Some(sender) = self.sender(guid) {
             sender.nudge();
@@ -539,6 +634,14 @@ impl Streams {
         self.nudge_sender(host.guid());
     }
 }
+
+/// A clone is named once in so many seconds, and so many of them.
+const CLONE_SAID_S: i64 = 600;
+const CLONES_MAX: usize = 1000;
+/// Who left so recently may be back at once.
+const LEFT_FOR_S: i64 = 15;
+/// Hosts that are not here, whose past is compared at one time.
+const COMPARED_AT_ONCE: usize = 4;
 
 /// How often a thread that is being waited for is looked at.
 const JOIN_STEP: Duration = Duration::from_millis(10);

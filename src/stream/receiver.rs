@@ -13,6 +13,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::admission::{Forbidden, admit};
+use super::fence;
 use super::link::{Below, OFFER_AFTER_US};
 use super::liveness::Rhythm;
 use super::mailbox::Mailbox;
@@ -72,6 +73,8 @@ pub struct Child {
     /// Our end, `ip:port`.
     pub local: String,
     pub agreed: Capabilities,
+    /// Hops from the host, for [`fence`]; a session about the past alone is the farthest.
+    distance: i64,
     /// Unix seconds of the connection.
     pub since: i64,
     pub(super) below: Arc<Below>,
@@ -145,8 +148,11 @@ impl Child {
 /// What became of the child that is connected already.
 #[derive(Debug, PartialEq, Eq)]
 enum Rival {
-    Active { seconds: i64 },
+    /// `speaks`: samples came from it while the other one asked.
+    Active { seconds: i64, speaks: bool },
     Dead { seconds: i64 },
+    /// It lives, and comes a longer way from the host.
+    Farther,
 }
 
 /// Takes children for [`Streams`].
@@ -233,9 +239,14 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
     }
     let from = format!("STREAM {host} [receive from {peer}]");
     let rival = streams.child(guid);
+    let distance =
+        if request.past { fence::PAST_HOPS } else { request.hops.unwrap_or(1).max(1) };
     if let Some(rival) = &rival {
-        match judge(streams, rival) {
-            Rival::Active { seconds } => {
+        match judge(streams, rival, distance) {
+            Rival::Active { seconds, speaks } => {
+                if speaks && (rival.distance, distance) == (1, 1) {
+                    streams.note_clone(rival, peer, host);
+                }
                 count(&STATS.streams.duplicate);
                 log_access(peer, "REJECTED - ALREADY CONNECTED", &request);
                 log::info!(
@@ -247,6 +258,15 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
                 count(&STATS.streams.taken_over);
                 log::info!(
                     "{from}: multiple connections for same host detected - existing connection is dead ({seconds} sec), accepting new connection."
+                );
+                rival.close();
+                rival.wait_left(LEAVE_TIME);
+            }
+            Rival::Farther => {
+                count(&STATS.streams.taken_over);
+                log::info!(
+                    "{from}: multiple connections for same host detected - the one from {} comes a longer way, accepting new connection.",
+                    rival.peer
                 );
                 rival.close();
                 rival.wait_left(LEAVE_TIME);
@@ -273,6 +293,7 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
         peer: peer.clone(),
         local: connection.local().map(|a| a.to_string()).unwrap_or_default(),
         agreed,
+        distance,
         since: clock.now_seconds().0,
         below: Arc::new(Below::new(
             agreed,
@@ -304,19 +325,26 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
     }))
 }
 
-/// Whether the connected child lives. Asks its machine when its silence leaves that open, so it may take a while.
-fn judge(streams: &Streams, rival: &Child) -> Rival {
+/// Whether the connected child keeps its place against one that is `distance` hops away from the host. Asks its machine
+/// when its silence leaves that open, so it may take a while.
+fn judge(streams: &Streams, rival: &Child, distance: i64) -> Rival {
     let clock = streams.clock();
     let age_us = |rival: &Child| rival.rhythm.lock().age(clock.monotonic_us());
     let seconds = age_us(rival) / MICROS;
-    let silent = rival.rhythm.lock().is_silent(clock.monotonic_us());
-    if rival.closer.health() == Health::Gone || silent {
-        return Rival::Dead { seconds };
+    let old = fence::Session {
+        hops: rival.distance,
+        gone: rival.closer.health() == Health::Gone,
+        silent: rival.rhythm.lock().is_silent(clock.monotonic_us()),
+        age_us: age_us(rival),
+    };
+    if fence::decide(&old, distance) == fence::Verdict::Replace {
+        let farther = !old.gone && !old.silent;
+        return if farther { Rival::Farther } else { Rival::Dead { seconds } };
     }
+    let received = rival.received_bytes();
     // An empty line means nothing to a child, but its machine confirms it or it does not. A child that has not spoken
     // yet may still wait for its first response, to which nothing may be added.
-    if rival.received_bytes() > 0 {
-        let received = rival.received_bytes();
+    if received > 0 {
         let written = rival.written.load(Ordering::Acquire);
         rival.below.mailbox.post(|out| out.push(b'\n'));
         let deadline = clock.monotonic_us() + PROBE_TIME.as_micros() as i64;
@@ -337,7 +365,8 @@ fn judge(streams: &Streams, rival: &Child) -> Rival {
             }
         }
     }
-    Rival::Active { seconds: age_us(rival) / MICROS }
+    let speaks = rival.received_bytes() != received;
+    Rival::Active { seconds: age_us(rival) / MICROS, speaks }
 }
 
 /// A child's place in the register, given up on drop.
@@ -414,6 +443,9 @@ impl Session {
         // Without keepalive a dead machine is only noticed later.
         let _ = connection.set_keepalive(KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES);
         log::info!("{from}: established link with negotiated capabilities: {}", child.agreed);
+        // A look at the past is no visit: when the host was here last stays as it was.
+        let was_here = host.disconnected_at();
+        let is_past = child.distance == fence::PAST_HOPS;
         host.set_connected(true, streams.clock().now_seconds());
         count(&STATS.streams.children);
         log_access(peer, "CONNECTED", request);
@@ -471,7 +503,9 @@ impl Session {
         log_access(peer, "DISCONNECTED", request);
         drop(connection);
         if streams.unregister(child) {
-            host.set_connected(false, streams.clock().now_seconds());
+            let stays = is_past && was_here.0 > 0;
+            let left = if stays { was_here } else { streams.clock().now_seconds() };
+            host.set_connected(false, left);
             streams.child_left(&host);
         }
         log::info!("{from}: receive thread ended (task id {task})");

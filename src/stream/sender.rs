@@ -50,6 +50,10 @@ const COMMANDS_READ: usize = 4096;
 const PAYLOAD_MAX: usize = 1 << 20;
 /// Slow changes (labels, functions, variables, the path) are looked for this often.
 const LOOK_EVERY_US: i64 = MICROS;
+/// What is held of hosts that are not here is compared once our own connection has stood for so long.
+const COMPARE_AFTER_US: i64 = 10 * MICROS;
+/// A comparison is over when nothing was said for so long.
+const QUIET_US: i64 = 10 * MICROS;
 /// A link that was lost sooner than this after it stood is not made anew at once.
 const FLAP: Duration = Duration::from_secs(1);
 
@@ -58,12 +62,22 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// What a sender is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The host's samples as they come, and what the parent lacks.
+    Live,
+    /// The host is not here: what both hold of it is compared once, with a parent of ours.
+    Past,
+}
+
 /// How a host is sent, as configuration has it.
 #[derive(Clone, Debug)]
 pub struct SenderPlan {
     pub destinations: Vec<Destination>,
     pub default_port: u16,
     pub api_key: String,
+    pub purpose: Purpose,
     pub timeout: Duration,
     pub reconnect_delay: Duration,
     /// Our own, also for hosts we only pass on.
@@ -140,6 +154,10 @@ impl Sender {
         self.uplink.host()
     }
 
+    pub fn purpose(&self) -> Purpose {
+        self.plan.purpose
+    }
+
     pub fn status(&self) -> SenderStatus {
         let mut status = self.status.lock().clone();
         status.sent = self.sent.load(Ordering::Relaxed);
@@ -211,7 +229,8 @@ impl Sender {
                 Some(link) => thread.stream(link),
                 None => self.plan.reconnect_delay,
             };
-            if !pause.is_zero() && self.stop.wait(pause) {
+            // A comparison that failed is made again with our next connection.
+            if self.plan.purpose == Purpose::Past || (!pause.is_zero() && self.stop.wait(pause)) {
                 break;
             }
         }
@@ -252,6 +271,8 @@ struct Told {
 enum End {
     #[error("stopped")]
     Stop,
+    #[error("what is held of the host is the same at both ends.")]
+    Compared,
     #[error("connection closed by far end.")]
     Closed,
     #[error("error during receive ({}) - closing connection.", .0.raw_os_error().unwrap_or(-1))]
@@ -276,7 +297,7 @@ impl End {
     /// The word of `/api/v2/node_instances`.
     fn reason(&self) -> &'static str {
         match self {
-            End::Stop => "DISCONNECTED SHUTDOWN REQUESTED",
+            End::Stop | End::Compared => "DISCONNECTED SHUTDOWN REQUESTED",
             End::Closed => "DISCONNECTED SOCKET CLOSED BY REMOTE END",
             End::Receive(_) => "DISCONNECTED SOCKET READ FAILED",
             End::Send { .. } => "DISCONNECTED SOCKET WRITE FAILED",
@@ -470,6 +491,7 @@ impl Thread<'_> {
             machine_guid: self.host().guid().to_string(),
             update_every: Some(self.sender.plan.update_every),
             version: Some(i64::from(offered.bits())),
+            past: self.sender.plan.purpose == Purpose::Past,
             ..request_about(&info)
         }
     }
@@ -507,7 +529,7 @@ impl Thread<'_> {
         let end = self.pump(&mut link, number, &to);
         STATS.streams.parents.fetch_sub(1, Ordering::Relaxed);
         match &end {
-            End::Stop => {}
+            End::Stop | End::Compared => {}
             End::Overflow { .. } => {
                 self.sender.drops.fetch_add(1, Ordering::Relaxed);
                 count(&STATS.streams.overflow);
@@ -516,6 +538,7 @@ impl Thread<'_> {
         }
         match &end {
             End::Stop => {}
+            End::Compared => log::info!("{to}: {end}"),
             End::Send { source, .. } => log::error!("{to}: {end}{}", Errno(source)),
             End::Receive(source) => log::error!("{to}: {end}{}", Errno(source)),
             End::Compression { source } => {
@@ -552,6 +575,8 @@ impl Thread<'_> {
         };
         let (mut sent, mut attempts) = (0u64, 0u64);
         let mut progress_us = self.clock.monotonic_us();
+        let began_us = progress_us;
+        let mut heard_us = progress_us;
         let mut look_us = progress_us + LOOK_EVERY_US;
         let above = Arc::new(self.above(number, link.agreed));
         self.sender.back.lock().clone_from(&above.puller);
@@ -606,6 +631,15 @@ impl Thread<'_> {
                 self.touch_charts_with_new_functions(agreed);
                 uplink.push(number, |out| self.news(out, agreed, Moment::Later));
                 self.streams.look_for_virtual_hosts(self.host());
+                if is_ours && now_us - began_us > COMPARE_AFTER_US {
+                    self.streams.compare_the_past(self.host(), u64::from(number));
+                }
+            }
+            if self.sender.plan.purpose == Purpose::Past
+                && (!is_ours || (now_us - heard_us > QUIET_US && above.is_settled() && is_done))
+                && commands.asked.waiting() == 0
+            {
+                return End::Compared;
             }
             if is_done {
                 progress_us = now_us;
@@ -635,6 +669,7 @@ impl Thread<'_> {
                 match link.connection.read(&mut read) {
                     Ok(0) => return End::Closed,
                     Ok(count) => {
+                        heard_us = now_us;
                         self.sender.heard.fetch_add(count as u64, Ordering::Relaxed);
                         commands.feed(&read[..count], self.streams, &uplink, to);
                         if count < read.len() {

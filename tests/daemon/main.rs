@@ -6,6 +6,8 @@ mod harness;
 #[cfg(test)]
 mod archive;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod exactness;
 #[cfg(test)]
 mod failover;
