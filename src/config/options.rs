@@ -161,7 +161,7 @@ pub const NETDATA_CONF: &[Known] = &[
     now("db", "delete obsolete charts files", &[("global", "delete obsolete charts files")]),
     now("db", "delete orphan hosts files", &[("global", "delete orphan hosts files")]),
     now("db", "enable zero metrics", &[("global", "enable zero metrics")]),
-    later("db", "replication threads", Some("1"), &[]),
+    now("db", "replication threads", &[]),
     later("db", "dbengine pages per extent", None, &[("global", "dbengine extent pages")]),
     // [directories]
     now("directories", "config", &[("global", "config directory")]),

@@ -410,6 +410,8 @@ fn start_streams(
         accept_every: Duration::from_secs(u64::try_from(accept_every).unwrap_or(0)),
         update_every: database.update_every,
         gap_when_lost: database.gap_when_lost,
+        replication_threads: usize::try_from(config.number("db", "replication threads", 1))
+            .unwrap_or(1),
         engine: Box::new(move |mode, history, guid| {
             engines.engine(mode, history, Whose::Other(guid))
         }),

@@ -38,6 +38,7 @@ mod commands;
 mod bodies;
 mod nodes;
 mod replay;
+mod spans;
 mod violation;
 #[cfg(test)]
 mod tests;
@@ -84,6 +85,23 @@ pub trait Hooks: Send {
         let _ = (host, chart, offer);
     }
 
+    /// Charts of the host that are not collected are of interest.
+    fn wants_archived(&self, host: &Arc<Host>) -> bool {
+        let _ = host;
+        false
+    }
+
+    /// The peer says what it holds of a chart, or of those `dims` of it that are not collected. Nothing waits for an
+    /// answer.
+    fn offered(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer, dims: &[Arc<str>]) {
+        let _ = (host, chart, offer, dims);
+    }
+
+    /// The peer asks for samples of a chart with `after < time <= before`.
+    fn asked(&mut self, chart: &str, start: bool, after: i64, before: i64) {
+        let _ = (chart, start, after, before);
+    }
+
     /// A block of replicated samples is complete.
     fn replayed(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, block: Replayed) {
         let _ = (host, chart, block);
@@ -108,6 +126,8 @@ pub struct Replayed {
     /// The request this answers, as far as it was covered.
     pub after: i64,
     pub before: i64,
+    /// Slots of samples that were in it.
+    pub slots: u32,
 }
 
 /// No interest in any of it.
@@ -183,6 +203,8 @@ pub struct Executor {
     replayed: u64,
     /// A replicated slot is being filled; `point` holds its values.
     replay: Option<replay::Block>,
+    /// Slots stored since the block of replicated samples began.
+    replay_slots: u32,
 
     origin: Origin,
     rules: Rules,
@@ -196,6 +218,8 @@ pub struct Executor {
     host_labels: Option<Labels>,
     chart_labels: Option<Labels>,
     definition: Option<Definition>,
+    /// Dimensions named since `ARCHIVED`.
+    old_dims: Vec<Arc<str>>,
 }
 
 impl Executor {
@@ -226,6 +250,7 @@ impl Executor {
             completed: 0,
             replayed: 0,
             replay: None,
+            replay_slots: 0,
             origin: setup.origin,
             rules,
             update_every: setup.update_every,
@@ -237,6 +262,7 @@ impl Executor {
             host_labels: None,
             chart_labels: None,
             definition: None,
+            old_dims: Vec::new(),
         }
     }
 

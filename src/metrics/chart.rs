@@ -11,6 +11,7 @@ use super::collect::Point;
 use super::dimension::{Algorithm, Dimension, DimensionOptions, DimensionSpec};
 use super::host::HostLink;
 use super::labels::{LabelSource, Labels};
+use crate::base::ids::MachineGuid;
 use crate::base::intern::intern;
 use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
 use crate::storage::{MetricKey, StorageError};
@@ -139,8 +140,13 @@ pub trait Tap: Send + Sync {
     /// The definition of a chart changed outside a collection (obsolete, labels). Called without data following.
     fn redefined(&self, chart: &Chart, state: &mut ChartState);
 
-    /// The chart's own past is complete here: the parent may hear of it. Called without data following.
+    /// The chart is live here, or its past is complete: the parent may hear of it. Called without data following.
     fn caught_up(&self, chart: &Chart, state: &mut ChartState) {
+        let _ = (chart, state);
+    }
+
+    /// Older samples were added to a chart: a parent that has looked already should look again.
+    fn filled(&self, chart: &Chart, state: &mut ChartState) {
         let _ = (chart, state);
     }
 
@@ -217,6 +223,8 @@ pub struct ChartState {
     pub upstream: Upstream,
     /// Its past is still arriving from the child: nothing of it goes upstream yet.
     pub replicating: bool,
+    /// It is live, and older samples are still arriving.
+    pub filling: bool,
     /// What the child holds of it (see [`ChartState::offered`]), where this agent keeps nothing itself.
     pub downstream: Option<(UnixSeconds, UnixSeconds)>,
 
@@ -269,6 +277,7 @@ impl Chart {
             noted: 0,
             upstream: Upstream::default(),
             replicating: false,
+            filling: false,
             downstream: None,
             counter: 0,
             counter_done: 0,
@@ -307,6 +316,11 @@ impl Chart {
     /// `type.id`
     pub fn id(&self) -> &Arc<str> {
         &self.id
+    }
+
+    /// The host it belongs to.
+    pub fn host_guid(&self) -> MachineGuid {
+        self.host.guid
     }
 
     /// The part before the first dot.

@@ -20,6 +20,7 @@ pub mod archive;
 pub mod keeper;
 pub mod lifecycle;
 
+pub use self::archive::ChartHead;
 pub use self::chart::{
     Chart, ChartMeta, ChartOptions, ChartSpec, ChartState, ChartType, Relayed, Tap, Upstream,
 };

@@ -26,21 +26,28 @@ impl Chart {
     pub fn store_replicated(&self, point: &Point<'_>) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        self.change_update_every(state, point.every);
+        if state.replicating || state.last_updated.0 == 0 {
+            self.change_update_every(state, point.every);
+        } else if state.meta.update_every != point.every {
+            // Of a time when the chart had another interval: it cannot stand among those of now.
+            return;
+        }
         let end = point.end.floor_to(point.every);
+        // What is older than the newest collection changes nothing about where the chart stands.
+        let newest = end > state.last_updated && end.micros() > state.last_collected;
         for set in point.values {
             let Some(dim) = state.dims.get_mut(set.dim as usize) else { continue };
             let sample = Sample::pack(set.value, set.flags);
             if !sample.is_empty() {
                 dim.writer.store(end, sample);
             }
-            if end >= state.last_updated {
+            if newest {
                 dim.latest = set.value;
             }
         }
         state.counter += 1;
         state.counter_done += 1;
-        if end > state.last_updated {
+        if newest {
             state.last_updated = end;
             state.last_collected = end.micros();
         }
@@ -65,6 +72,18 @@ impl Chart {
         }
         if caught_up {
             tap.caught_up(self, state);
+        }
+    }
+
+    /// The past of the chart is as complete as the peer can make it; `brought`: something was added to it.
+    pub fn end_filling(&self, brought: bool) {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        state.filling = false;
+        let Some(tap) = self.host.tap() else { return };
+        tap.caught_up(self, state);
+        if brought {
+            tap.filled(self, state);
         }
     }
 
@@ -99,9 +118,9 @@ impl Chart {
 }
 
 impl ChartState {
-    /// Where what a parent may ask for begins and ends, `(0, 0)` if there is none. `now` bounds the end. The beginning is
-    /// that of the first slot, not its end: a parent asks for what comes after it.
-    pub fn offered(&self, now: UnixSeconds) -> (UnixSeconds, UnixSeconds) {
+    /// Where what is held begins and ends, `(0, 0)` if there is nothing. The beginning is that of the first slot, not its
+    /// end: a parent asks for what comes after it.
+    pub fn held(&self) -> (UnixSeconds, UnixSeconds) {
         let never = UnixSeconds(0);
         let every = self.meta.update_every.seconds();
         let (first, last) = match self.downstream {
@@ -111,10 +130,20 @@ impl ChartState {
                 None => (never, never),
             },
         };
-        let last = last.max(self.last_updated).min(now);
+        let last = last.max(self.last_updated);
         if last == never {
             return (never, never);
         }
         if first == never || first >= last { (last - every, last) } else { (first, last) }
+    }
+
+    /// What a parent is told of that: nobody has samples of the future.
+    pub fn offered(&self, now: UnixSeconds) -> (UnixSeconds, UnixSeconds) {
+        let (first, last) = self.held();
+        if last <= now {
+            return (first, last);
+        }
+        let every = self.meta.update_every.seconds();
+        (first.min(now - every), now)
     }
 }

@@ -50,6 +50,11 @@ impl Mailbox {
         !letters.overflowed && out.len() <= MAILBOX_MAX
     }
 
+    /// Bytes that wait.
+    pub fn waiting(&self) -> usize {
+        self.letters.lock().bytes.len()
+    }
+
     /// Wakes the receiver without a letter.
     pub fn wake(&self) {
         self.wake.signal();

@@ -16,12 +16,20 @@ use rustc_hash::FxHashMap;
 
 pub mod admission;
 pub mod liveness;
+pub mod fence;
 pub mod mailbox;
 mod outgoing;
 pub mod receiver;
 pub mod uplink;
 pub mod parents;
 pub mod replication;
+pub mod pulls;
+pub mod puller;
+pub mod answers;
+pub mod workers;
+pub mod shelf;
+pub mod link;
+pub mod status;
 pub mod sender;
 pub mod path;
 
@@ -29,15 +37,16 @@ pub use self::receiver::{Acceptor, Child};
 pub use self::sender::{Sender, SenderState, SenderStatus};
 
 use self::path::{Entry, Paths};
-use self::sender::SenderPlan;
+use self::sender::{Purpose, SenderPlan};
 use self::uplink::{Uplink, UplinkOptions};
+use self::workers::Workers;
 use crate::base::ids::MachineGuid;
 use crate::base::log::Errno;
 use crate::base::pattern::SimplePattern;
 use crate::base::threads::{self, StopToken};
 use crate::base::time::{Clock, MICROS, UpdateEvery};
 use crate::config::{OnDemand, ReceiverDefaults, ReceiverOptions, StreamConf};
-use crate::metrics::{Host, HostKind, Hosts, LabelSource, Tap};
+use crate::metrics::{Chart, Host, HostKind, Hosts, LabelSource, Tap};
 use crate::net::parse_destinations;
 use crate::net::tls::ClientOptions;
 use crate::storage::{Mode, StorageEngine};
@@ -57,6 +66,8 @@ pub struct Settings {
     pub update_every: UpdateEvery,
     /// `[db] gap when lost iterations above`
     pub gap_when_lost: i64,
+    /// `[db] replication threads`
+    pub replication_threads: usize,
     pub engine: EngineMaker,
     pub cache_dir: PathBuf,
     pub lib_dir: PathBuf,
@@ -74,6 +85,14 @@ pub struct Streams {
     last_let_in: Mutex<Option<i64>>,
     children: Mutex<FxHashMap<MachineGuid, Arc<Child>>>,
     senders: Mutex<FxHashMap<MachineGuid, Running>>,
+    workers: Arc<Workers>,
+    /// How often each host has connected in this run.
+    connections: Mutex<FxHashMap<MachineGuid, u64>>,
+    /// When a clone was named last, by machine GUID.
+    clones: Mutex<FxHashMap<MachineGuid, i64>>,
+    /// Hosts that are not here, whose past was compared with a parent: over which connection of our own, and when they
+    /// had left.
+    compared: Mutex<FxHashMap<MachineGuid, (u64, i64)>>,
 }
 
 struct Running {
@@ -96,6 +115,7 @@ impl Streams {
         stop: StopToken,
     ) -> Arc<Streams> {
         let started_ms = clock.now().0 / 1000;
+        let workers = Workers::new(settings.replication_threads, stop.child());
         let streams = Arc::new(Streams {
             settings,
             hosts,
@@ -106,6 +126,10 @@ impl Streams {
             last_let_in: Mutex::new(None),
             children: Mutex::default(),
             senders: Mutex::default(),
+            workers,
+            connections: Mutex::default(),
+            clones: Mutex::default(),
+            compared: Mutex::default(),
         });
         let weak = Arc::downgrade(&streams);
         stop.on_stop(move || {
@@ -156,7 +180,7 @@ impl Streams {
             }
             complete &= thread.is_finished();
         }
-        complete
+        complete & self.workers.join(left())
     }
 
     pub fn settings(&self) -> &Settings {
@@ -169,6 +193,11 @@ impl Streams {
 
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Who answers requests for samples.
+    pub fn workers(&self) -> &Arc<Workers> {
+        &self.workers
     }
 
     /// Stops everything here.
@@ -196,6 +225,37 @@ impl Streams {
     /// The sender of one host.
     pub fn sender(&self, guid: MachineGuid) -> Option<Arc<Sender>> {
         self.senders.lock().get(&guid).map(|running| Arc::clone(&running.sender))
+    }
+
+    /// How one host stands.
+    pub fn status_of(&self, host: &Host) -> status::HostStatus {
+        let now = self.clock.now_seconds().0;
+        let child = self.child(host.guid());
+        let sender = self.sender(host.guid());
+        let (mut first, mut last) = (0, 0);
+        for chart in host.charts() {
+            if let Some((f, l)) = chart.lock().retention() {
+                first = if first == 0 { f.0 } else { first.min(f.0) };
+                last = last.max(l.0);
+            }
+        }
+        status::HostStatus {
+            guid: host.guid(),
+            hostname: host.hostname(),
+            hops: host.info().hops,
+            clock_skew_s: child.as_ref().map_or(0, |child| child.skew()),
+            receiving: (host.kind() == HostKind::Child).then(|| match &child {
+                Some(child) => child.status(now),
+                None => status::Connection::none(
+                    status::Direction::Receiving,
+                    host.disconnected_at().0,
+                ),
+            }),
+            sending: sender.map(|sender| sender.connection(now)),
+            first,
+            last,
+            lag_s: if last == 0 { 0 } else { (now - last).max(0) },
+        }
     }
 
     pub fn paths(&self) -> &Paths {
@@ -256,6 +316,32 @@ impl Streams {
                 Some(every)
             }
         }
+    }
+
+    /// Counts a connection of a host; gives how many there were before. What ever was a host has an entry.
+    fn count_connection(&self, guid: MachineGuid) -> u64 {
+        let mut connections = self.connections.lock();
+        let count = connections.entry(guid).or_default();
+        *count += 1;
+        *count - 1
+    }
+
+    /// Two machines that both live have one GUID: said once in a while, with what tells them apart.
+    fn note_clone(&self, connected: &Child, peer: &crate::net::Peer, hostname: &str) {
+        let now = self.clock.now_seconds().0;
+        let mut clones = self.clones.lock();
+        clones.retain(|_, at| now - *at < CLONE_SAID_S);
+        if clones.contains_key(&connected.guid) || clones.len() >= CLONES_MAX {
+            return;
+        }
+        clones.insert(connected.guid, now);
+        drop(clones);
+        log::error!(
+            "STREAM {hostname} [receive from {peer}]: machine GUID [{}] is used by two live nodes: '{}' at {} is connected, '{hostname}' at {peer} is not let in. One is a copy of the other: give it a machine GUID of its own.",
+            connected.guid,
+            connected.hostname,
+            connected.peer
+        );
     }
 
     /// Gives a child its place. False when somebody else took it meanwhile; `rival` is whose place it may take.
@@ -343,14 +429,25 @@ impl Streams {
 
     /// Starts a host's sender, unless it has one.
     fn send(self: &Arc<Self>, host: &Arc<Host>, wanted: &Wanted<'_>) {
+        self.send_as(host, wanted, Purpose::Live);
+    }
+
+    fn send_as(self: &Arc<Self>, host: &Arc<Host>, wanted: &Wanted<'_>, purpose: Purpose) {
         if wanted.destination.trim().is_empty() || wanted.api_key.is_empty() {
             log::error!("STREAM [send]: cannot enable sending thread - information is missing.");
             return;
         }
         let options = self.settings.conf.sender();
         let mut senders = self.senders.lock();
-        if senders.contains_key(&host.guid()) || self.stop.is_stopped() {
+        if self.stop.is_stopped() {
             return;
+        }
+        if let Some(running) = senders.get(&host.guid()) {
+            if running.sender.purpose() == Purpose::Live || purpose == Purpose::Past {
+                return;
+            }
+            // The host is here again: its past goes along with its present.
+            running.sender.stop();
         }
         let uplink = UplinkOptions {
             charts: SimplePattern::new(wanted.charts),
@@ -361,6 +458,7 @@ impl Streams {
             destinations: parse_destinations(wanted.destination, options.default_port),
             default_port: options.default_port,
             api_key: wanted.api_key.to_owned(),
+            purpose,
             timeout: options.timeout,
             reconnect_delay: options.reconnect_delay,
             update_every: self.settings.update_every.seconds(),
@@ -424,6 +522,81 @@ impl Streams {
         }
     }
 
+    /// How far back this agent asks its own parents.
+    fn own_policy(&self) -> replication::Policy {
+        let defaults = &self.settings.defaults;
+        replication::Policy {
+            enabled: defaults.replication,
+            period: defaults.seconds_to_replicate,
+            step: defaults.seconds_per_replication_step,
+        }
+    }
+
+    /// Samples of a chart came from above: the node below may lack them too.
+    fn tell_child(&self, chart: &Chart) {
+        if let Some(child) = self.child(chart.host_guid()) {
+            child.below.offer(chart);
+        }
+    }
+
+    /// The local host's sender calls this now and then, with the number of its connection to a parent of ours: what is
+    /// held of hosts that are not here is compared with it, each over a connection of its own.
+    fn compare_the_past(self: &Arc<Self>, asking: &Host, connection: u64) {
+        if asking.kind() != HostKind::Local || self.hosts.count() < 2 {
+            return;
+        }
+        // With that parent and no other: it is one of ours.
+        let Some(own) = self.sender(asking.guid()) else { return };
+        let destination = own.status().destination;
+        let now = self.clock.now_seconds().0;
+        let mut running = 0;
+        self.senders.lock().retain(|_, one| {
+            let past = one.sender.purpose() == Purpose::Past;
+            running += usize::from(past && !one.thread.is_finished());
+            !past || !one.thread.is_finished()
+        });
+        for host in self.hosts.all() {
+            if running >= COMPARED_AT_ONCE {
+                return;
+            }
+            let mark = (connection, host.disconnected_at().0);
+            if host.kind() != HostKind::Child
+                || host.is_connected()
+                || now - host.disconnected_at().0 < LEFT_FOR_S
+                || !host.settings().mode.persists()
+                || self.child(host.guid()).is_some()
+                || self.sender(host.guid()).is_some()
+                || self.compared.lock().get(&host.guid()) == Some(&mark)
+            {
+                continue;
+            }
+            self.compared.lock().insert(host.guid(), mark);
+            running += 1;
+            let Some(host) = self.revived(&host) else { continue };
+            let sender = self.settings.conf.sender();
+            let wanted =
+                Wanted { destination: &destination, api_key: &sender.api_key, charts: "*" };
+            self.send_as(&host, &wanted, Purpose::Past);
+        }
+    }
+
+    /// An archived host becomes one that can be written to; the service thread archives it again in its time.
+    fn revived(&self, host: &Arc<Host>) -> Option<Arc<Host>> {
+        if !host.is_archived() {
+            return Some(Arc::clone(host));
+        }
+        let settings = host.settings().clone();
+        let engine = (self.settings.engine)(settings.mode, settings.history, host.guid());
+        let (guid, left) = (host.guid(), host.disconnected_at());
+        let info = host.info();
+        let make = || Host::new(guid, HostKind::Child, (*info).clone(), engine, settings);
+        let (host, _) = self.hosts.get_or_create(guid, make)?;
+        if !host.is_connected() {
+            host.set_connected(false, left);
+        }
+        Some(host)
+    }
+
     fn nudge_sender(&self, guid: MachineGuid) {
         if let Some(sender) = self.sender(guid) {
             sender.nudge();
@@ -456,11 +629,19 @@ impl Streams {
             && child.agreed.contains(Capabilities::PATHS)
         {
             let json = self.path_of(host);
-            child.mailbox.post(|out| crate::wire::pluginsd::stream_path(out, json.as_bytes()));
+            child.below.mailbox.post(|out| crate::wire::pluginsd::stream_path(out, json.as_bytes()));
         }
         self.nudge_sender(host.guid());
     }
 }
+
+/// A clone is named once in so many seconds, and so many of them.
+const CLONE_SAID_S: i64 = 600;
+const CLONES_MAX: usize = 1000;
+/// Who left so recently may be back at once.
+const LEFT_FOR_S: i64 = 15;
+/// Hosts that are not here, whose past is compared at one time.
+const COMPARED_AT_ONCE: usize = 4;
 
 /// How often a thread that is being waited for is looked at.
 const JOIN_STEP: Duration = Duration::from_millis(10);

@@ -209,6 +209,16 @@ impl Parents {
         }
     }
 
+    /// The connection to a parent that had taken us is over. Whoever refused us because our samples came to it another way
+    /// is asked again at once: that way has just changed.
+    pub fn lost(&mut self) {
+        for parent in &mut self.list {
+            if parent.last_failure == Some(Failure::AlreadyStreaming) {
+                parent.postponed_until = 0;
+            }
+        }
+    }
+
     /// The parent did not take us.
     pub fn failed(&mut self, destination: &Destination, failure: Failure, now: i64) {
         if let Some(parent) = self.find(destination) {

@@ -4,21 +4,25 @@
 //! thread touches the socket; others leave letters in the child's [`Mailbox`]. A child that comes back takes the place
 //! of its own dead connection within a second; one that is alive keeps its place.
 
-use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 use super::admission::{Forbidden, admit};
+use super::fence;
+use super::link::{Below, OFFER_AFTER_US};
 use super::liveness::Rhythm;
 use super::mailbox::Mailbox;
 use super::path;
-use super::replication::{Ask, Policy, Pull, Standing, holes};
+use super::puller::Puller;
+use super::replication::{Ask, Policy};
 use super::sender::host_fact;
+use super::status::{Connection as Status, Direction, Filling, State};
+use super::workers::{Asked, Outlet};
 use super::{Streams, health_word};
 use crate::access_log;
 use crate::base::ids::MachineGuid;
@@ -26,7 +30,7 @@ use crate::base::log::Errno;
 use crate::base::stats::{STATS, count};
 use crate::base::sys::{self, Interest, Watched};
 use crate::base::threads::{self, StopToken};
-use crate::base::time::{MICROS, UnixSeconds, UpdateEvery};
+use crate::base::time::{MICROS, UpdateEvery};
 use crate::config::ReceiverOptions;
 use crate::ingest::executor::{Executor, Hooks, Offer, Origin, Replayed, Setup, Violation};
 use crate::ingest::functions::{CallWriter, Calls};
@@ -69,14 +73,19 @@ pub struct Child {
     /// Our end, `ip:port`.
     pub local: String,
     pub agreed: Capabilities,
+    /// Hops from the host, for [`fence`]; a session about the past alone is the farthest.
+    distance: i64,
     /// Unix seconds of the connection.
     pub since: i64,
-    pub(super) mailbox: Mailbox,
+    pub(super) below: Arc<Below>,
     closer: Closer,
     rhythm: Mutex<Rhythm>,
     received: AtomicU64,
     /// Bytes written to the child after its first response.
     written: AtomicU64,
+    skew: AtomicI64,
+    /// Connections of this host before, in this run.
+    reconnects: u64,
     updates: AtomicU64,
     over: Mutex<bool>,
     left: Condvar,
@@ -92,10 +101,38 @@ impl Child {
         self.updates.load(Ordering::Relaxed)
     }
 
+    /// Our clock minus the child's, by what it said of its clock last.
+    pub fn skew(&self) -> i64 {
+        self.skew.load(Ordering::Relaxed)
+    }
+
+    fn hear_clock(&self, wall: i64, now: i64) {
+        if wall > 0 {
+            self.skew.store(now - wall, Ordering::Relaxed);
+        }
+    }
+
+    /// How the connection stands.
+    pub fn status(&self, now: i64) -> Status {
+        let progress = self.below.puller.progress();
+        Status {
+            state: State::of(&progress),
+            local: self.local.clone(),
+            remote: self.peer.to_string(),
+            agreed: self.agreed,
+            bytes_in: self.received_bytes(),
+            bytes_out: self.written.load(Ordering::Relaxed),
+            updates: self.updates(),
+            reconnects: self.reconnects,
+            filling: Filling::of(&progress, now - self.since),
+            ..Status::none(Direction::Receiving, self.since)
+        }
+    }
+
     /// Ends the connection; its thread does the rest.
     pub(super) fn close(&self) {
         self.closer.close();
-        self.mailbox.wake();
+        self.below.mailbox.wake();
     }
 
     /// Waits until the connection's thread is through; false when it takes longer than `time`.
@@ -111,8 +148,11 @@ impl Child {
 /// What became of the child that is connected already.
 #[derive(Debug, PartialEq, Eq)]
 enum Rival {
-    Active { seconds: i64 },
+    /// `speaks`: samples came from it while the other one asked.
+    Active { seconds: i64, speaks: bool },
     Dead { seconds: i64 },
+    /// It lives, and comes a longer way from the host.
+    Farther,
 }
 
 /// Takes children for [`Streams`].
@@ -199,9 +239,14 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
     }
     let from = format!("STREAM {host} [receive from {peer}]");
     let rival = streams.child(guid);
+    let distance =
+        if request.past { fence::PAST_HOPS } else { request.hops.unwrap_or(1).max(1) };
     if let Some(rival) = &rival {
-        match judge(streams, rival) {
-            Rival::Active { seconds } => {
+        match judge(streams, rival, distance) {
+            Rival::Active { seconds, speaks } => {
+                if speaks && (rival.distance, distance) == (1, 1) {
+                    streams.note_clone(rival, peer, host);
+                }
                 count(&STATS.streams.duplicate);
                 log_access(peer, "REJECTED - ALREADY CONNECTED", &request);
                 log::info!(
@@ -213,6 +258,15 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
                 count(&STATS.streams.taken_over);
                 log::info!(
                     "{from}: multiple connections for same host detected - existing connection is dead ({seconds} sec), accepting new connection."
+                );
+                rival.close();
+                rival.wait_left(LEAVE_TIME);
+            }
+            Rival::Farther => {
+                count(&STATS.streams.taken_over);
+                log::info!(
+                    "{from}: multiple connections for same host detected - the one from {} comes a longer way, accepting new connection.",
+                    rival.peer
                 );
                 rival.close();
                 rival.wait_left(LEAVE_TIME);
@@ -239,8 +293,15 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
         peer: peer.clone(),
         local: connection.local().map(|a| a.to_string()).unwrap_or_default(),
         agreed,
+        distance,
         since: clock.now_seconds().0,
-        mailbox,
+        below: Arc::new(Below::new(
+            agreed,
+            mailbox,
+            Puller::new(policy_of(&options), clock.clone(), |_| {}),
+        )),
+        skew: AtomicI64::new(0),
+        reconnects: streams.count_connection(guid),
         closer: connection.closer(),
         rhythm: Mutex::new(Rhythm::new(clock.monotonic_us())),
         received: AtomicU64::new(0),
@@ -264,21 +325,28 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
     }))
 }
 
-/// Whether the connected child lives. Asks its machine when its silence leaves that open, so it may take a while.
-fn judge(streams: &Streams, rival: &Child) -> Rival {
+/// Whether the connected child keeps its place against one that is `distance` hops away from the host. Asks its machine
+/// when its silence leaves that open, so it may take a while.
+fn judge(streams: &Streams, rival: &Child, distance: i64) -> Rival {
     let clock = streams.clock();
     let age_us = |rival: &Child| rival.rhythm.lock().age(clock.monotonic_us());
     let seconds = age_us(rival) / MICROS;
-    let silent = rival.rhythm.lock().is_silent(clock.monotonic_us());
-    if rival.closer.health() == Health::Gone || silent {
-        return Rival::Dead { seconds };
+    let old = fence::Session {
+        hops: rival.distance,
+        gone: rival.closer.health() == Health::Gone,
+        silent: rival.rhythm.lock().is_silent(clock.monotonic_us()),
+        age_us: age_us(rival),
+    };
+    if fence::decide(&old, distance) == fence::Verdict::Replace {
+        let farther = !old.gone && !old.silent;
+        return if farther { Rival::Farther } else { Rival::Dead { seconds } };
     }
+    let received = rival.received_bytes();
     // An empty line means nothing to a child, but its machine confirms it or it does not. A child that has not spoken
     // yet may still wait for its first response, to which nothing may be added.
-    if rival.received_bytes() > 0 {
-        let received = rival.received_bytes();
+    if received > 0 {
         let written = rival.written.load(Ordering::Acquire);
-        rival.mailbox.post(|out| out.push(b'\n'));
+        rival.below.mailbox.post(|out| out.push(b'\n'));
         let deadline = clock.monotonic_us() + PROBE_TIME.as_micros() as i64;
         while !streams.stop_token().wait(PROBE_STEP) {
             if rival.closer.health() == Health::Gone {
@@ -297,7 +365,8 @@ fn judge(streams: &Streams, rival: &Child) -> Rival {
             }
         }
     }
-    Rival::Active { seconds: age_us(rival) / MICROS }
+    let speaks = rival.received_bytes() != received;
+    Rival::Active { seconds: age_us(rival) / MICROS, speaks }
 }
 
 /// A child's place in the register, given up on drop.
@@ -374,12 +443,19 @@ impl Session {
         // Without keepalive a dead machine is only noticed later.
         let _ = connection.set_keepalive(KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_PROBES);
         log::info!("{from}: established link with negotiated capabilities: {}", child.agreed);
+        // A look at the past is no visit: when the host was here last stays as it was.
+        let was_here = host.disconnected_at();
+        let is_past = child.distance == fence::PAST_HOPS;
         host.set_connected(true, streams.clock().now_seconds());
         count(&STATS.streams.children);
         log_access(peer, "CONNECTED", request);
         log::info!("{from}: receiving metrics...");
         let calls =
             Calls::new(Box::new(Requests { child: Arc::clone(child) }), streams.clock().clone());
+        let asked = child.below.attach(&host, streams.clock()).then(|| {
+            let outlet = Arc::clone(&child.below) as Arc<dyn Outlet>;
+            Arc::new(Asked::new(streams.workers(), outlet))
+        });
         let mut executor = Executor::new(Setup {
             origin: Origin::Stream(child.agreed),
             update_every: settings.update_every,
@@ -387,18 +463,20 @@ impl Session {
             hooks: Box::new(Told {
                 streams: Arc::clone(streams),
                 child: Arc::clone(child),
-                policy: policy_of(&options),
-                pulls: HashMap::new(),
+                asked: asked.clone(),
             }),
             ..Setup::new(Arc::clone(&host))
         });
-        let end = self.receive(&mut connection, &mut executor, &calls, &host, &options, stop);
+        let asked = asked.as_deref();
+        let end =
+            self.receive(&mut connection, &mut executor, &calls, &host, &options, asked, stop);
         STATS.streams.children.fetch_sub(1, Ordering::Relaxed);
         calls.close();
         host.drop_dead_functions();
         for chart in host.charts() {
             // Whatever was still on the way will be asked for again.
-            chart.lock().replicating = false;
+            let mut state = chart.lock();
+            (state.replicating, state.filling) = (false, false);
         }
         match &end {
             End::Closed => {
@@ -425,13 +503,16 @@ impl Session {
         log_access(peer, "DISCONNECTED", request);
         drop(connection);
         if streams.unregister(child) {
-            host.set_connected(false, streams.clock().now_seconds());
+            let stays = is_past && was_here.0 > 0;
+            let left = if stays { was_here } else { streams.clock().now_seconds() };
+            host.set_connected(false, left);
             streams.child_left(&host);
         }
         log::info!("{from}: receive thread ended (task id {task})");
     }
 
     /// Reads until the connection is over.
+    #[expect(clippy::too_many_arguments, reason = "what a connection consists of")]
     fn receive(
         &self,
         connection: &mut Connection,
@@ -439,6 +520,7 @@ impl Session {
         calls: &Calls,
         host: &Arc<Host>,
         options: &ReceiverOptions,
+        asked: Option<&Asked>,
         stop: &StopToken,
     ) -> End {
         let Place { streams, child } = &self.place;
@@ -452,6 +534,7 @@ impl Session {
         let mut forwarded = false;
         let silence_us = SILENCE.as_micros() as i64;
         let mut silent_from = clock.monotonic_us();
+        let mut offer_us = asked.map(|_| silent_from + OFFER_AFTER_US);
         loop {
             if stop.is_stopped() || streams.stop_token().is_stopped() {
                 return End::Stop;
@@ -460,13 +543,23 @@ impl Session {
             if now_us - silent_from > silence_us {
                 return End::Silent;
             }
+            if let Some(asked) = asked {
+                if offer_us.is_some_and(|at| now_us >= at) {
+                    offer_us = None;
+                    asked.offer();
+                }
+                asked.has_room();
+            }
+            child.below.more(host);
+            let eager = child.below.puller.is_eager().then_some(now_us);
             let until =
-                [Some(silent_from + silence_us + 1), calls.deadline()].into_iter().flatten();
+                [Some(silent_from + silence_us + 1), calls.deadline(), eager, offer_us];
+            let until = until.into_iter().flatten();
             let wait = until.min().unwrap_or(now_us).saturating_sub(now_us).max(0);
             let wants = if letters.is_empty() { Interest::Read } else { Interest::ReadWrite };
             let mut watched = [
                 Watched::new(connection.as_fd(), wants),
-                Watched::new(child.mailbox.wake_fd(), Interest::Read),
+                Watched::new(child.below.mailbox.wake_fd(), Interest::Read),
             ];
             let wait = Duration::from_micros(wait.unsigned_abs());
             if let Err(error) = sys::poll(&mut watched, Some(wait)) {
@@ -474,7 +567,7 @@ impl Session {
             }
             calls.expire();
             if watched[1].is_readable() {
-                child.mailbox.acknowledge_wake();
+                child.below.mailbox.acknowledge_wake();
             }
             while watched[0].is_readable() {
                 let length = match connection.read(&mut buffer) {
@@ -530,13 +623,14 @@ impl Session {
             }
             // The child takes its first response as a whole: until it has spoken nothing may follow.
             if child.received_bytes() > 0 {
-                if !child.mailbox.collect(&mut letters) {
+                if !child.below.mailbox.collect(&mut letters) {
                     return End::Deaf;
                 }
                 match write_some(connection, &mut letters) {
                     Ok(count) => child.written.fetch_add(count as u64, Ordering::Release),
                     Err(error) => return End::Broken(error),
                 };
+                child.below.set_unsent(letters.len());
             }
         }
     }
@@ -574,13 +668,13 @@ impl CallWriter for Requests {
         }
         let later = self.child.agreed.contains(Capabilities::PROGRESS);
         let timeout = i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX);
-        self.child.mailbox.post(|out| {
+        self.child.below.mailbox.post(|out| {
             pluginsd::function_call(out, transaction, timeout, command, later);
         })
     }
 
     fn wake(&self) {
-        self.child.mailbox.wake();
+        self.child.below.mailbox.wake();
     }
 }
 
@@ -588,9 +682,8 @@ impl CallWriter for Requests {
 struct Told {
     streams: Arc<Streams>,
     child: Arc<Child>,
-    policy: Policy,
-    /// What is still to be asked for, by chart.
-    pulls: HashMap<Arc<str>, Pull>,
+    /// Towards a node of ours.
+    asked: Option<Arc<Asked>>,
 }
 
 fn policy_of(options: &ReceiverOptions) -> Policy {
@@ -598,26 +691,6 @@ fn policy_of(options: &ReceiverOptions) -> Policy {
         enabled: options.replication,
         period: options.seconds_to_replicate,
         step: options.seconds_per_replication_step,
-    }
-}
-
-impl Told {
-    /// What decides about a chart's next request, after an answer for `after..before`.
-    fn standing(&self, chart: &Chart, after: i64, before: i64) -> Standing {
-        let state = chart.lock();
-        Standing {
-            local_last: state.retention().map_or(0, |(_, last)| last.0),
-            has_dimensions: !state.dims.is_empty(),
-            after,
-            before,
-            now: self.streams.clock().now_seconds().0,
-        }
-    }
-
-    fn post(&self, chart: &Chart, ask: Ask) {
-        self.child.mailbox.post(|out| {
-            pluginsd::replay_chart(out, chart.id(), ask.start, ask.after, ask.before);
-        });
     }
 }
 
@@ -631,42 +704,25 @@ impl Hooks for Told {
     }
 
     fn defined(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer) {
-        if host.settings().mode == Mode::None {
-            // Nothing is kept here: live samples are wanted at once, the past when a parent asks for it.
-            let held = (UnixSeconds(offer.first), UnixSeconds(offer.last));
-            chart.lock().downstream = Some(held);
-            self.post(chart, Ask::LIVE);
-            return;
-        }
-        let standing = self.standing(chart, 0, 0);
-        let from = offer.first.max(standing.now - self.policy.period);
-        let until = standing.local_last.min(offer.last);
-        let missing = if self.policy.enabled && offer.first > 0 && until > from {
-            holes(&chart.lock(), from, until)
-        } else {
-            Vec::new()
-        };
-        let mut pull = Pull::new(missing);
-        let ask = pull.first(offer, standing, self.policy);
-        self.pulls.insert(Arc::clone(chart.id()), pull);
-        self.post(chart, ask);
+        self.child.hear_clock(offer.wall, self.streams.clock().now_seconds().0);
+        self.child.below.defined(host, chart, offer);
     }
 
     fn replayed(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, block: Replayed) {
-        if host.settings().mode == Mode::None {
-            // The answer to a parent's request, given instead of the one to ours.
-            if chart.lock().replicating {
-                self.post(chart, Ask::LIVE);
-            }
-            return;
-        }
-        let standing = self.standing(chart, block.after, block.before);
-        let Some(pull) = self.pulls.get_mut(chart.id()) else { return };
-        match pull.next(block, standing, self.policy) {
-            Some(ask) => self.post(chart, ask),
-            None => {
-                self.pulls.remove(chart.id());
-            }
+        self.child.below.replayed(host, chart, block);
+    }
+
+    fn wants_archived(&self, host: &Arc<Host>) -> bool {
+        host.settings().mode != Mode::None
+    }
+
+    fn offered(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer, dims: &[Arc<str>]) {
+        self.child.below.offered(host, chart, offer, dims);
+    }
+
+    fn asked(&mut self, chart: &str, start: bool, after: i64, before: i64) {
+        if let Some(asked) = &self.asked {
+            asked.ask(chart.to_owned(), Ask { start, after, before });
         }
     }
 

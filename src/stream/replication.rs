@@ -1,17 +1,19 @@
-//! Replication, decided: what a parent asks a child for, and what a child answers. Values in, values out; no socket,
+//! Replication, decided: which spans are missing, and what a request is answered. Values in, values out; no socket,
 //! thread or clock.
 //!
-//! The rules are those of the streaming specification, section 5.2 for the parent and 5.3 for the child. A parent asks for
-//! the holes in what it holds, then for what is newer, in steps; a child answers any request, at any time.
+//! The rules are those of the streaming specification, section 5.3. Whoever is asked answers any request, at any time;
+//! what is asked for, and when, is decided in [`super::pulls`].
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
 use crate::base::number::{Sample, SampleFlags};
 use crate::base::time::UnixSeconds;
-use crate::ingest::executor::{Offer, Replayed};
 use crate::metrics::{Chart, ChartState, Relayed};
+use crate::storage::Reader;
 use crate::wire::caps::Capabilities;
+use crate::wire::numbers;
 use crate::wire::pluginsd::{self, Dialect, DimensionState, ReplayEnd};
+use crate::wire::words::Words;
 
 /// How far and how fast a parent asks back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,122 +38,67 @@ impl Ask {
     pub const LIVE: Ask = Ask { start: true, after: 0, before: 0 };
 }
 
-/// What a parent knows of a chart when it decides.
+/// The words of a `REPLAY_CHART` line.
+pub fn read_ask(mut words: Words<'_>) -> Option<(String, Ask)> {
+    let [id, start, after, before] = words.take_words();
+    let number = |word: Option<&[u8]>| numbers::integer(word.unwrap_or(b"")).unwrap_or(0);
+    let ask = Ask {
+        start: start == Some(b"true"),
+        after: number(after).max(0),
+        before: number(before).max(0),
+    };
+    let id = String::from_utf8_lossy(id.unwrap_or(b"")).into_owned();
+    (!id.is_empty()).then_some((id, ask))
+}
+
+/// What a node knows of a chart when it decides what to ask for.
 #[derive(Clone, Copy, Debug)]
 pub struct Standing {
     /// Its own last sample; 0 = none.
     pub local_last: i64,
     pub has_dimensions: bool,
-    /// What the last answer covered; zeros = there was none.
-    pub after: i64,
-    pub before: i64,
     pub now: i64,
 }
 
-/// The next request for a chart.
-pub fn next_request(offer: Offer, standing: Standing, policy: Policy) -> Ask {
-    let now = standing.now;
-    let clock = if offer.wall > 0 { offer.wall } else { now };
-    let child_last = offer.last.min(clock);
-    let local_last = standing.local_last.min(now);
-    let nothing = !policy.enabled
-        || !standing.has_dimensions
-        || offer.last <= 0
-        || offer.first <= 0
-        || offer.first > child_last;
-    // A child that answered without starting is asked again for what it may have since.
-    let in_round = standing.after != 0 && standing.before != 0;
-    if nothing || (local_last >= child_last && !in_round) {
-        return Ask::LIVE;
-    }
-    let from = match (standing.after, standing.before) {
-        (after, before) if after != 0 && before != 0 => before,
-        _ if local_last > 0 => local_last,
-        _ => now - policy.period,
-    };
-    let step = policy.step.max(1);
-    let after = from.max(offer.first);
-    let before = if now - after > step { after + step } else { now }.min(child_last);
-    if after > before {
-        return Ask::LIVE;
-    }
-    Ask { start: now - after <= step || before >= child_last, after, before }
-}
-
-/// Answers in a row that neither start nor bring anything new, until a parent asks for live samples alone.
-const IDLE_MAX: u32 = 8;
-/// Holes of one chart that are asked for on one connection.
+/// Holes of one span that are asked for at once.
 const HOLES_MAX: usize = 1024;
 
-/// What is still to be asked for of one chart: the holes before its last sample first, oldest first, then the tail.
-#[derive(Debug, Default)]
-pub struct Pull {
-    holes: VecDeque<(i64, i64)>,
-    idle: u32,
-    started: bool,
+/// What is stored of a chart, to be read without its lock.
+#[derive(Clone)]
+pub struct View {
+    pub every: i64,
+    /// Ids and readers, in the order of the chart.
+    pub dims: Vec<(Arc<str>, Arc<dyn Reader>)>,
+    /// As [`ChartState::held`] gives it: samples from a clock ahead of ours are samples too.
+    pub first: i64,
+    pub last: i64,
 }
 
-impl Pull {
-    pub fn new(holes: Vec<(i64, i64)>) -> Pull {
-        Pull { holes: holes.into(), idle: 0, started: false }
-    }
-
-    /// The first request for a chart.
-    pub fn first(&mut self, offer: Offer, standing: Standing, policy: Policy) -> Ask {
-        self.hole(offer, policy).unwrap_or_else(|| next_request(offer, standing, policy))
-    }
-
-    /// The request after an answer; `None` when nothing is left to ask.
-    pub fn next(&mut self, answer: Replayed, standing: Standing, policy: Policy) -> Option<Ask> {
-        self.started |= answer.start;
-        let was_hole = !self.holes.is_empty();
-        // What was answered is not asked for again, whether it held samples or not.
-        while let Some(hole) = self.holes.front_mut() {
-            if answer.before == 0 || hole.0 >= answer.before {
-                break;
-            }
-            hole.0 = answer.before;
-            if hole.0 < hole.1 {
-                break;
-            }
-            self.holes.pop_front();
+impl View {
+    pub fn of(state: &ChartState) -> View {
+        let (first, last) = state.held();
+        let dims = state.dims.iter().map(|dim| (Arc::clone(&dim.id), Arc::clone(&dim.reader)));
+        View {
+            every: state.meta.update_every.seconds(),
+            dims: dims.collect(),
+            first: first.0,
+            last: last.0,
         }
-        if let Some(ask) = self.hole(answer.offer, policy) {
-            return Some(ask);
-        }
-        if self.started {
-            return None;
-        }
-        self.idle = if standing.local_last >= answer.offer.last { self.idle + 1 } else { 0 };
-        if self.idle > IDLE_MAX {
-            return Some(Ask::LIVE);
-        }
-        // The tail begins where our own samples end, not where the last hole did.
-        let standing =
-            if was_hole { Standing { after: 0, before: 0, ..standing } } else { standing };
-        Some(next_request(answer.offer, standing, policy))
-    }
-
-    fn hole(&self, offer: Offer, policy: Policy) -> Option<Ask> {
-        let &(after, before) = self.holes.front()?;
-        let after = after.max(offer.first);
-        let before = before.min(after + policy.step.max(1)).min(offer.last);
-        (policy.enabled && after < before).then_some(Ask { start: false, after, before })
     }
 }
 
 /// The holes of a chart between two times: spans of slots in which no dimension has a sample. At most [`HOLES_MAX`], the
 /// newest ones.
-pub fn holes(state: &ChartState, after: i64, until: i64) -> Vec<(i64, i64)> {
+pub fn holes(view: &View, after: i64, until: i64) -> Vec<(i64, i64)> {
     /// Dimensions looked at: a chart's dimensions are nearly always collected together.
     const DIMENSIONS: usize = 3;
-    let every = state.meta.update_every.seconds();
+    let every = view.every;
     let (first, last) = (after.div_euclid(every) + 1, until.div_euclid(every));
     let Ok(count) = usize::try_from(last - first + 1) else { return Vec::new() };
     let mut held = vec![false; count];
     let mut missing = count;
-    for dim in state.dims.iter().take(DIMENSIONS) {
-        dim.reader.read(UnixSeconds(after), UnixSeconds(until), &mut |at, sample| {
+    for (_, reader) in view.dims.iter().take(DIMENSIONS) {
+        reader.read(UnixSeconds(after), UnixSeconds(until), &mut |at, sample| {
             let slot =
                 usize::try_from(at.0.div_euclid(every) - first).ok().and_then(|i| held.get_mut(i));
             if let Some(slot) = slot.filter(|slot| !**slot)
@@ -164,6 +111,9 @@ pub fn holes(state: &ChartState, after: i64, until: i64) -> Vec<(i64, i64)> {
         if missing == 0 {
             return Vec::new();
         }
+    }
+    if missing == count {
+        return vec![(after, until)];
     }
     let mut spans: Vec<(i64, i64)> = Vec::new();
     for (slot, ordinal) in held.iter().zip(first..) {
@@ -211,19 +161,19 @@ pub fn answer(
     how: &Answering,
 ) -> Answered {
     let Answering { dialect, slot, now, .. } = *how;
-    let (first, last) = state.offered(now);
-    let every = state.meta.update_every.seconds();
+    let view = View::of(state);
+    let View { every, first, last, .. } = view;
     pluginsd::replay_begin(out, dialect, slot, chart.id());
     let mut end = ReplayEnd {
         every,
-        first: first.0,
-        last: last.0,
+        first,
+        last,
         start: true,
         after: ask.after,
         before: ask.before,
         wall: now.0,
     };
-    if ask.after == 0 || ask.before == 0 || last.0 == 0 {
+    if ask.after == 0 || ask.before == 0 || last == 0 {
         (end.after, end.before) = (0, 0);
         if ask.after != 0 && ask.before != 0 {
             (end.after, end.before) = (ask.after, ask.before);
@@ -232,16 +182,16 @@ pub fn answer(
         }
     } else {
         let (mut after, mut before) = (ask.after.min(ask.before), ask.after.max(ask.before));
-        after = after.max(first.0);
-        before = before.min(last.0);
+        after = after.max(first);
+        before = before.min(last);
         if ask.start {
-            before = last.0;
+            before = last;
         }
         let wanted = before;
         before = before.min(after.saturating_add(SLOTS_MAX * every));
-        let covered = put_slots(out, state, after, before, how);
+        let covered = put_slots(out, &view, after, before, how);
         let cut = covered < wanted;
-        end.start = !cut && (ask.start || before >= last.0);
+        end.start = !cut && (ask.start || before >= last);
         end.after = ask.after;
         end.before = if cut { covered } else { before.max(ask.after.min(ask.before)) };
     }
@@ -250,6 +200,29 @@ pub fn answer(
     }
     pluginsd::replay_end(out, dialect, &end);
     Answered { start: end.start }
+}
+
+/// The answer to a request about the past alone: whatever is collected meanwhile has nothing to do with it, so no lock
+/// is needed.
+pub fn answer_past(out: &mut Vec<u8>, id: &str, view: &View, ask: Ask, how: &Answering) {
+    let Answering { dialect, slot, now, .. } = *how;
+    let (after, before) = (ask.after.min(ask.before), ask.after.max(ask.before));
+    pluginsd::replay_begin(out, dialect, slot, id);
+    let from = after.max(view.first);
+    let until = before.min(view.last).min(from.saturating_add(SLOTS_MAX * view.every));
+    let covered = put_slots(out, view, from, until, how);
+    // Beyond what is held there is nothing to come back for.
+    let before = if covered < before.min(view.last) { covered } else { before };
+    let end = ReplayEnd {
+        every: view.every,
+        first: view.first,
+        last: view.last,
+        start: false,
+        after,
+        before,
+        wall: now.0,
+    };
+    pluginsd::replay_end(out, dialect, &end);
 }
 
 /// The answer for a chart that is not there.
@@ -261,24 +234,18 @@ pub fn answer_unknown(out: &mut Vec<u8>, id: &str, dialect: Dialect, now: UnixSe
 }
 
 /// Writes the slots with `after < time <= before`; gives the time up to which they were written.
-fn put_slots(
-    out: &mut Vec<u8>,
-    state: &ChartState,
-    after: i64,
-    before: i64,
-    how: &Answering,
-) -> i64 {
-    let every = state.meta.update_every.seconds();
+fn put_slots(out: &mut Vec<u8>, view: &View, after: i64, before: i64, how: &Answering) -> i64 {
+    let every = view.every;
     let first = after.div_euclid(every) * every + every;
     if first > before {
         return before;
     }
     let count = usize::try_from((before - first) / every + 1).unwrap_or(0);
-    let dims = state.dims.len();
+    let dims = view.dims.len();
     // Row by row, as they go out.
     let mut rows = vec![Sample::EMPTY; count * dims];
-    for (column, dim) in state.dims.iter().enumerate() {
-        dim.reader.read(UnixSeconds(after), UnixSeconds(before), &mut |at, sample| {
+    for (column, (_, reader)) in view.dims.iter().enumerate() {
+        reader.read(UnixSeconds(after), UnixSeconds(before), &mut |at, sample| {
             let row = usize::try_from((at.0 - first) / every).unwrap_or(usize::MAX);
             if let Some(cell) = row.checked_mul(dims).and_then(|start| rows.get_mut(start + column))
             {
@@ -297,14 +264,14 @@ fn put_slots(
         if out.len() - start > how.bytes_max {
             return end - every;
         }
-        pluginsd::replay_point(out, how.dialect, how.slot, end - every, end, how.now.0);
-        for ((sample, dim), number) in row.iter().zip(&state.dims).zip(1u32..) {
+        pluginsd::replay_point(out, how.dialect, how.slot, end - every, end, how.now.0.max(end));
+        for ((sample, (id, _)), number) in row.iter().zip(&view.dims).zip(1u32..) {
             if sample.is_empty() {
                 continue;
             }
             let flags = SampleFlags { anomalous: sample.is_anomalous(), reset: sample.is_reset() };
             let flags = flag_word(flags, interpolated);
-            pluginsd::replay_set(out, how.dialect, number, &dim.id, sample.unpack(), flags);
+            pluginsd::replay_set(out, how.dialect, number, id, sample.unpack(), flags);
         }
     }
     before
@@ -376,84 +343,59 @@ fn put_state(out: &mut Vec<u8>, state: &ChartState, dialect: Dialect) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::ids::MachineGuid;
+    use crate::base::time::UpdateEvery;
+    use crate::storage::ring::RingEngine;
+    use crate::storage::{MetricKey, Mode, StorageEngine};
 
-    const POLICY: Policy = Policy { enabled: true, period: 86_400, step: 600 };
-
-    fn standing(local_last: i64) -> Standing {
-        Standing { local_last, has_dimensions: true, after: 0, before: 0, now: 100_000 }
-    }
-
-    fn offer(first: i64, last: i64) -> Offer {
-        Offer { first, last, wall: 100_000 }
-    }
-
-    #[track_caller]
-    fn check(offer: Offer, standing: Standing, start: bool, after: i64, before: i64) {
-        assert_eq!(next_request(offer, standing, POLICY), Ask { start, after, before });
-    }
-
-    #[test]
-    fn a_parent_asks_from_its_last_sample_in_steps() {
-        check(offer(50_000, 99_999), standing(98_000), false, 98_000, 98_600);
-        let next = Standing { after: 98_000, before: 99_800, ..standing(98_600) };
-        check(offer(50_000, 99_999), next, true, 99_800, 99_999);
-    }
-
-    #[test]
-    fn a_new_chart_is_asked_for_as_far_back_as_the_period() {
-        check(offer(1_000, 99_999), standing(0), false, 13_600, 14_200);
-        check(offer(99_900, 99_999), standing(0), true, 99_900, 99_999);
-    }
-
-    #[test]
-    fn nothing_is_asked_for_where_there_is_nothing_to_get() {
-        for (offer, standing) in [
-            (offer(0, 0), standing(0)),
-            (offer(99_000, 99_999), standing(99_999)),
-            (offer(99_000, 99_999), Standing { has_dimensions: false, ..standing(0) }),
-            (offer(99_999, 99_000), standing(0)),
-        ] {
-            check(offer, standing, true, 0, 0);
+    /// A chart of one dimension that holds the given times.
+    fn view(every: i64, times: &[i64]) -> View {
+        let key = MetricKey {
+            host: MachineGuid::random(),
+            chart: "t.a".into(),
+            dimension: "x".into(),
+        };
+        let engine = RingEngine::in_memory(Mode::Ram, 3600);
+        let mut metric = engine.open(&key, UpdateEvery::clamped(every)).unwrap();
+        for at in times {
+            metric.writer.store(UnixSeconds(*at), Sample::normal(1.0));
         }
+        let (first, last) = (times[0] - every, times[times.len() - 1]);
+        View { every, dims: vec![("x".into(), metric.reader)], first, last }
     }
 
     #[test]
-    fn a_child_in_the_future_is_believed_up_to_its_own_clock() {
-        let ahead = Offer { first: 99_500, last: 200_000, wall: 100_010 };
-        check(ahead, standing(0), true, 99_500, 100_000);
+    fn holes_are_the_spans_between_what_is_held() {
+        let view = view(2, &[1002, 1004, 1010, 1012]);
+        assert_eq!(holes(&view, 1000, 1012), [(1004, 1008)]);
+        assert_eq!(holes(&view, 990, 1014), [(990, 1000), (1004, 1008), (1012, 1014)]);
+        assert_eq!(holes(&view, 1004, 1008), [(1004, 1008)]);
+        assert!(holes(&view, 1000, 1004).is_empty());
     }
 
     #[test]
-    fn an_empty_stretch_is_stepped_over() {
-        let next = Standing { after: 50_000, before: 50_600, ..standing(40_000) };
-        check(offer(1_000, 99_999), next, false, 50_600, 51_200);
-    }
-
-    #[test]
-    fn holes_come_first_and_are_asked_for_once() {
-        let mut pull = Pull::new(vec![(10_000, 11_000), (20_000, 20_010)]);
-        let mut asked = vec![pull.first(offer(5_000, 99_999), standing(99_000), POLICY)];
-        let mut local_last = 99_000;
-        while let Some(ask) = asked.last().copied()
-            && asked.len() < 10
-        {
-            let start = ask.before >= 99_999;
-            local_last = local_last.max(ask.before);
-            let answer = Replayed {
-                offer: offer(5_000, 99_999),
-                start,
-                after: ask.after,
-                before: ask.before,
-            };
-            let standing =
-                Standing { after: ask.after, before: ask.before, ..standing(local_last) };
-            match pull.next(answer, standing, POLICY) {
-                Some(next) => asked.push(next),
-                None => break,
-            }
-        }
-        let spans: Vec<_> = asked.iter().map(|ask| (ask.after, ask.before)).collect();
-        assert_eq!(spans[..3], [(10_000, 10_600), (10_600, 11_000), (20_000, 20_010)]);
-        assert_eq!(*spans.last().unwrap(), (99_600, 99_999));
+    fn an_answer_about_the_past_is_cut_at_a_slot_and_says_where() {
+        let times: Vec<i64> = (1001..=1100).collect();
+        let view = view(1, &times);
+        let how = Answering {
+            agreed: Capabilities::empty(),
+            dialect: Dialect::of(Capabilities::empty()),
+            slot: 0,
+            now: UnixSeconds(1200),
+            bytes_max: 1000,
+        };
+        let text = |ask: Ask| {
+            let mut out = Vec::new();
+            answer_past(&mut out, "t.a", &view, ask, &how);
+            String::from_utf8(out).unwrap()
+        };
+        let cut = text(Ask { start: false, after: 1010, before: 1090 });
+        let slots = cut.matches("RSET").count();
+        assert!(slots > 5 && slots < 80, "{slots}");
+        let covered = i64::try_from(1010 + slots).unwrap();
+        let last = cut.lines().last().unwrap();
+        assert!(last.contains(&format!("false 1010 {covered} 1200")), "{last}");
+        let beyond = text(Ask { start: false, after: 1100, before: 1150 });
+        assert!(beyond.lines().last().unwrap().contains("false 1100 1150 1200"), "{beyond}");
     }
 }

@@ -4,7 +4,6 @@
 //! [`Uplink`] and wake it. Which parent comes next is decided by [`Parents`]; what the parent says is read here. A slow
 //! or silent parent makes this thread wait, never a collector.
 
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -14,19 +13,24 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Streams;
+use super::link::{Above, OFFER_AFTER_US};
 use super::outgoing::Outgoing;
 use super::parents::{Failure, Parent, Parents};
 use super::path;
 use super::receiver::Child;
-use super::replication::Ask;
+use super::replication::read_ask;
+use super::puller::Puller;
+use super::status::{Connection as Status, Direction, Filling, State};
 use super::uplink::{Taken, Uplink, announce};
+use super::workers::{Asked, Outlet};
 use crate::access_log;
 use crate::base::log::Errno;
 use crate::base::stats::{STATS, count};
 use crate::base::sys::{self, Interest, Watched};
 use crate::base::threads::StopToken;
 use crate::base::time::{Clock, MICROS};
-use crate::metrics::{Function, FunctionAnswer, FunctionCall, Host, HostInfo, HostKind};
+use crate::ingest::executor::Executor;
+use crate::metrics::{Chart, Function, FunctionAnswer, FunctionCall, Host, HostInfo, HostKind};
 use crate::net::listen::Place;
 use crate::net::tls::{ClientOptions, TlsError};
 use crate::net::{Connection, Destination, dial};
@@ -44,10 +48,12 @@ const RESPONSE_MAX: usize = 8192;
 const COMMANDS_READ: usize = 4096;
 /// A JSON block or a function's payload from a parent, as a whole.
 const PAYLOAD_MAX: usize = 1 << 20;
-/// Requests for replication that may wait; a parent asks once per chart.
-const REQUESTS_MAX: usize = 1 << 20;
 /// Slow changes (labels, functions, variables, the path) are looked for this often.
 const LOOK_EVERY_US: i64 = MICROS;
+/// What is held of hosts that are not here is compared once our own connection has stood for so long.
+const COMPARE_AFTER_US: i64 = 10 * MICROS;
+/// A comparison is over when nothing was said for so long.
+const QUIET_US: i64 = 10 * MICROS;
 /// A link that was lost sooner than this after it stood is not made anew at once.
 const FLAP: Duration = Duration::from_secs(1);
 
@@ -56,12 +62,22 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// What a sender is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// The host's samples as they come, and what the parent lacks.
+    Live,
+    /// The host is not here: what both hold of it is compared once, with a parent of ours.
+    Past,
+}
+
 /// How a host is sent, as configuration has it.
 #[derive(Clone, Debug)]
 pub struct SenderPlan {
     pub destinations: Vec<Destination>,
     pub default_port: u16,
     pub api_key: String,
+    pub purpose: Purpose,
     pub timeout: Duration,
     pub reconnect_delay: Duration,
     /// Our own, also for hosts we only pass on.
@@ -108,6 +124,12 @@ pub struct Sender {
     stop: StopToken,
     status: Mutex<SenderStatus>,
     sent: AtomicU64,
+    /// Bytes the parent has sent on this connection.
+    heard: AtomicU64,
+    /// Times the outbox overflowed.
+    drops: AtomicU64,
+    /// What the connection brings from above.
+    back: Mutex<Option<Arc<Puller>>>,
     /// Something slow changed: the parent should not have to wait for it.
     changed: AtomicBool,
 }
@@ -115,18 +137,56 @@ pub struct Sender {
 impl Sender {
     pub(super) fn new(uplink: Arc<Uplink>, plan: SenderPlan, stop: StopToken) -> Arc<Sender> {
         let status = Mutex::default();
-        let (sent, changed) = (AtomicU64::new(0), AtomicBool::new(false));
-        Arc::new(Sender { uplink, plan, stop, status, sent, changed })
+        Arc::new(Sender {
+            uplink,
+            plan,
+            stop,
+            status,
+            sent: AtomicU64::new(0),
+            heard: AtomicU64::new(0),
+            drops: AtomicU64::new(0),
+            back: Mutex::default(),
+            changed: AtomicBool::new(false),
+        })
     }
 
     pub fn host(&self) -> &Arc<Host> {
         self.uplink.host()
     }
 
+    pub fn purpose(&self) -> Purpose {
+        self.plan.purpose
+    }
+
     pub fn status(&self) -> SenderStatus {
         let mut status = self.status.lock().clone();
         status.sent = self.sent.load(Ordering::Relaxed);
         status
+    }
+
+    /// How the connection stands.
+    pub fn connection(&self, now: i64) -> Status {
+        let status = self.status();
+        let since = status.since;
+        let up = status.state == SenderState::Online;
+        let progress = self.back.lock().as_ref().map(|back| back.progress()).unwrap_or_default();
+        Status {
+            state: match status.state {
+                SenderState::Online => State::of(&progress),
+                SenderState::Connecting => State::Connecting,
+                SenderState::Stopped => State::Off,
+            },
+            reason: status.reason,
+            local: status.local,
+            remote: if up { status.remote } else { status.destination },
+            agreed: status.agreed,
+            bytes_out: status.sent,
+            bytes_in: self.heard.load(Ordering::Relaxed),
+            reconnects: status.connections.saturating_sub(1),
+            drops: self.drops.load(Ordering::Relaxed),
+            filling: if up { Filling::of(&progress, now - since) } else { Filling::default() },
+            ..Status::none(Direction::Sending, since)
+        }
     }
 
     /// Labels, the claim id or the streaming path of the host changed: the parent hears of it now.
@@ -169,7 +229,8 @@ impl Sender {
                 Some(link) => thread.stream(link),
                 None => self.plan.reconnect_delay,
             };
-            if !pause.is_zero() && self.stop.wait(pause) {
+            // A comparison that failed is made again with our next connection.
+            if self.plan.purpose == Purpose::Past || (!pause.is_zero() && self.stop.wait(pause)) {
                 break;
             }
         }
@@ -210,6 +271,8 @@ struct Told {
 enum End {
     #[error("stopped")]
     Stop,
+    #[error("what is held of the host is the same at both ends.")]
+    Compared,
     #[error("connection closed by far end.")]
     Closed,
     #[error("error during receive ({}) - closing connection.", .0.raw_os_error().unwrap_or(-1))]
@@ -234,7 +297,7 @@ impl End {
     /// The word of `/api/v2/node_instances`.
     fn reason(&self) -> &'static str {
         match self {
-            End::Stop => "DISCONNECTED SHUTDOWN REQUESTED",
+            End::Stop | End::Compared => "DISCONNECTED SHUTDOWN REQUESTED",
             End::Closed => "DISCONNECTED SOCKET CLOSED BY REMOTE END",
             End::Receive(_) => "DISCONNECTED SOCKET READ FAILED",
             End::Send { .. } => "DISCONNECTED SOCKET WRITE FAILED",
@@ -428,6 +491,7 @@ impl Thread<'_> {
             machine_guid: self.host().guid().to_string(),
             update_every: Some(self.sender.plan.update_every),
             version: Some(i64::from(offered.bits())),
+            past: self.sender.plan.purpose == Purpose::Past,
             ..request_about(&info)
         }
     }
@@ -443,6 +507,7 @@ impl Thread<'_> {
         let uplink = Arc::clone(&self.sender.uplink);
         let number = uplink.open(link.agreed, |out| self.news(out, link.agreed, Moment::First));
         self.sender.sent.store(0, Ordering::Relaxed);
+        self.sender.heard.store(0, Ordering::Relaxed);
         self.publish(|status, now| {
             status.state = SenderState::Online;
             status.since = now;
@@ -464,12 +529,16 @@ impl Thread<'_> {
         let end = self.pump(&mut link, number, &to);
         STATS.streams.parents.fetch_sub(1, Ordering::Relaxed);
         match &end {
-            End::Stop => {}
-            End::Overflow { .. } => count(&STATS.streams.overflow),
+            End::Stop | End::Compared => {}
+            End::Overflow { .. } => {
+                self.sender.drops.fetch_add(1, Ordering::Relaxed);
+                count(&STATS.streams.overflow);
+            }
             _ => count(&STATS.streams.lost),
         }
         match &end {
             End::Stop => {}
+            End::Compared => log::info!("{to}: {end}"),
             End::Send { source, .. } => log::error!("{to}: {end}{}", Errno(source)),
             End::Receive(source) => log::error!("{to}: {end}{}", Errno(source)),
             End::Compression { source } => {
@@ -485,6 +554,8 @@ impl Thread<'_> {
             _ => log::error!("{to}: {end}"),
         }
         uplink.close();
+        self.parents.lost();
+        *self.sender.back.lock() = None;
         self.publish(|status, now| {
             status.state = SenderState::Connecting;
             status.since = now;
@@ -504,12 +575,19 @@ impl Thread<'_> {
         };
         let (mut sent, mut attempts) = (0u64, 0u64);
         let mut progress_us = self.clock.monotonic_us();
+        let began_us = progress_us;
+        let mut heard_us = progress_us;
         let mut look_us = progress_us + LOOK_EVERY_US;
-        let mut commands = Commands::new(link, number, Arc::clone(self.host()));
+        let above = Arc::new(self.above(number, link.agreed));
+        self.sender.back.lock().clone_from(&above.puller);
+        let asked = Asked::new(self.streams.workers(), Arc::clone(&above) as Arc<dyn Outlet>);
+        let mut commands =
+            Commands::new(link, number, Arc::clone(self.host()), asked, above.reader(link.agreed));
+        let is_ours = link.agreed.contains(Capabilities::SPANS);
+        let mut offer_us = is_ours.then_some(progress_us + OFFER_AFTER_US);
         let mut read = vec![0; COMMANDS_READ];
         let timeout_us = i64::try_from(self.sender.plan.timeout.as_micros()).unwrap_or(i64::MAX);
         loop {
-            commands.answer(self.streams, &uplink);
             // Everything there is, as far as the socket takes it.
             let is_done = loop {
                 let is_done = loop {
@@ -536,10 +614,13 @@ impl Thread<'_> {
                 let taken = outgoing.refill(&uplink);
                 match taken {
                     Taken::Overflow { allocated } => return End::Overflow { allocated, sent },
-                    Taken::Bytes => commands.answer(self.streams, &uplink),
+                    Taken::Bytes => commands.asked.has_room(),
                     Taken::Nothing => break is_done,
                 }
             };
+            if is_done {
+                commands.asked.has_room();
+            }
             if self.sender.stop.is_stopped() {
                 return End::Stop;
             }
@@ -550,6 +631,15 @@ impl Thread<'_> {
                 self.touch_charts_with_new_functions(agreed);
                 uplink.push(number, |out| self.news(out, agreed, Moment::Later));
                 self.streams.look_for_virtual_hosts(self.host());
+                if is_ours && now_us - began_us > COMPARE_AFTER_US {
+                    self.streams.compare_the_past(self.host(), u64::from(number));
+                }
+            }
+            if self.sender.plan.purpose == Purpose::Past
+                && (!is_ours || (now_us - heard_us > QUIET_US && above.is_settled() && is_done))
+                && commands.asked.waiting() == 0
+            {
+                return End::Compared;
             }
             if is_done {
                 progress_us = now_us;
@@ -557,12 +647,17 @@ impl Thread<'_> {
                 let seconds = self.sender.plan.timeout.as_secs();
                 return End::Stalled { seconds, sent, attempts };
             }
+            if offer_us.is_some_and(|at| now_us >= at) {
+                offer_us = None;
+                commands.asked.offer();
+            }
+            let wait_us = if above.more() { 0 } else { (look_us - now_us).max(0) };
             let wants = if is_done { Interest::Read } else { Interest::ReadWrite };
             let mut watched = [
                 Watched::new(link.connection.as_fd(), wants),
                 Watched::new(uplink.wake_fd(), Interest::Read),
             ];
-            let wait = Duration::from_micros((look_us - now_us).max(0).unsigned_abs());
+            let wait = Duration::from_micros(wait_us.unsigned_abs());
             if let Err(error) = sys::poll(&mut watched, Some(wait)) {
                 return End::Receive(error);
             }
@@ -574,6 +669,8 @@ impl Thread<'_> {
                 match link.connection.read(&mut read) {
                     Ok(0) => return End::Closed,
                     Ok(count) => {
+                        heard_us = now_us;
+                        self.sender.heard.fetch_add(count as u64, Ordering::Relaxed);
                         commands.feed(&read[..count], self.streams, &uplink, to);
                         if count < read.len() {
                             break;
@@ -584,6 +681,21 @@ impl Thread<'_> {
                 }
             }
         }
+    }
+
+    /// This end of the connection, as far as samples of the past go.
+    fn above(&self, number: u32, agreed: Capabilities) -> Above {
+        let streams = Arc::downgrade(self.streams);
+        let filled = move |chart: &Chart| {
+            if let Some(streams) = streams.upgrade() {
+                streams.tell_child(chart);
+            }
+        };
+        let puller = Puller::new(self.streams.own_policy(), self.clock.clone(), filled);
+        let (streams, host) = (Arc::downgrade(self.streams), Arc::clone(self.host()));
+        let past_is_with = move || past_is_with(&*streams.upgrade()?, &host);
+        let uplink = Arc::clone(&self.sender.uplink);
+        Above::new(uplink, number, agreed, puller, &self.clock, Box::new(past_is_with))
     }
 
     /// What changed since the parent was told, with everything at the first moment of a connection.
@@ -727,8 +839,10 @@ struct Commands {
     destination: String,
     host: Arc<Host>,
     body: Option<Body>,
-    /// `REPLAY_CHART` requests that were not answered yet, oldest first.
-    requests: VecDeque<(String, Ask)>,
+    /// Who answers `REPLAY_CHART`.
+    asked: Asked,
+    /// Reads what a parent of ours says of samples.
+    back: Option<Executor>,
 }
 
 /// Lines that belong to a command before them.
@@ -749,7 +863,13 @@ enum BodyKind {
 }
 
 impl Commands {
-    fn new(link: &Link, number: u32, host: Arc<Host>) -> Commands {
+    fn new(
+        link: &Link,
+        number: u32,
+        host: Arc<Host>,
+        asked: Asked,
+        back: Option<Executor>,
+    ) -> Commands {
         let later = link.agreed.contains(Capabilities::INTERPOLATED);
         Commands {
             lines: Lines::new(),
@@ -759,22 +879,8 @@ impl Commands {
             destination: link.destination.text.clone(),
             host,
             body: None,
-            requests: VecDeque::new(),
-        }
-    }
-
-    /// Answers what was asked for, as long as the outbox has room.
-    fn answer(&mut self, streams: &Streams, uplink: &Uplink) {
-        if self.requests.is_empty() {
-            return;
-        }
-        let child = past_is_with(streams, &self.host);
-        let mailbox = child.as_ref().map(|child| &child.mailbox);
-        while let Some((id, ask)) = self.requests.front() {
-            if !uplink.replay(self.number, id, *ask, mailbox) {
-                return;
-            }
-            self.requests.pop_front();
+            asked,
+            back,
         }
     }
 
@@ -840,19 +946,19 @@ impl Commands {
             b"FUNCTION_CANCEL" | b"FUNCTION_PROGRESS" => self.log_access(line),
             b"REPLAY_CHART" => {
                 self.log_access(line);
-                let [id, start, after, before] = words.take_words();
-                let number =
-                    |word: Option<&[u8]>| numbers::integer(word.unwrap_or(b"")).unwrap_or(0);
-                let ask = Ask {
-                    start: start == Some(b"true"),
-                    after: number(after).max(0),
-                    before: number(before).max(0),
-                };
-                let id = text(id);
-                // Of two requests for one chart the older is kept.
-                let known = self.requests.iter().any(|(other, _)| *other == id);
-                if !id.is_empty() && !known && self.requests.len() < REQUESTS_MAX {
-                    self.requests.push_back((id, ask));
+                if let Some((id, ask)) = read_ask(words) {
+                    self.asked.ask(id, ask);
+                }
+            }
+            b"ARCHIVED" | b"ARCHIVED_DIM" | b"OFFER" | b"RBEGIN" | b"RSET" | b"REND"
+                if self.agreed.contains(Capabilities::SPANS) =>
+            {
+                let now = streams.clock().now();
+                if let Some(back) = &mut self.back
+                    && let Err(violation) = back.feed(line, now)
+                {
+                    log::error!("{to}: cannot take over what the parent holds: {violation}");
+                    self.back = None;
                 }
             }
             _ => {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use parking_lot::Mutex;
 
 use super::mailbox::Mailbox;
-use super::replication::{self, Answering, Ask};
+use super::replication::{self, Answering, Ask, View};
 use crate::base::pattern::SimplePattern;
 use crate::base::sys::EventFd;
 use crate::base::time::{Clock, UnixSeconds};
@@ -28,6 +28,9 @@ const MESSAGES_PER_OUTBOX: usize = 3;
 
 /// What an outbox keeps of the room it grew to; more goes back to the system once it was sent.
 const IDLE_BYTES: usize = 128 * 1024;
+
+/// A block about the past, at most; it is cut at a slot.
+pub const PAST_BYTES: usize = 64 * 1024;
 
 /// Requests of a parent that are with the child at once, so that they do not fill its mailbox.
 const RELAYS_MAX: usize = 64;
@@ -76,6 +79,19 @@ struct Outbox {
     next_slot: u32,
     /// Slots of charts that went obsolete.
     free_slots: Vec<u32>,
+}
+
+/// Any request about the past.
+const PAST: Ask = Ask { start: false, after: 1, before: 1 };
+
+impl Outbox {
+    /// Half of the outbox is never filled by answers. What is about the past leaves more room still, so that on a slow
+    /// link live samples do not wait behind it.
+    fn has_room(&self, ask: Ask) -> bool {
+        let half = self.limit / 2;
+        let most = if ask.start { half } else { half.min(2 * PAST_BYTES) };
+        self.bytes.len() + self.in_flight <= most
+    }
 }
 
 /// What the sender finds when it looks.
@@ -192,7 +208,7 @@ impl Uplink {
         }
     }
 
-    /// Answers a parent's request for samples of a chart, unless the outbox is more than half full: then false, and the
+    /// Answers a parent's request for samples of a chart, unless there is no room for the answer: then false, and the
     /// request has to wait. Where nothing is kept here `child` is asked, and its answer passed on when it comes.
     pub fn replay(&self, connection: u32, id: &str, ask: Ask, child: Option<&Mailbox>) -> bool {
         let chart = self.host.chart(id);
@@ -204,11 +220,12 @@ impl Uplink {
         if outbox.connection != connection || outbox.overflowed {
             return true;
         }
-        if outbox.bytes.len() + outbox.in_flight > outbox.limit / 2 {
+        if !outbox.has_room(ask) {
             return false;
         }
         let now = self.clock.now_seconds();
         let start = outbox.bytes.len();
+        let mut past = None;
         match (&chart, &mut state) {
             (Some(chart), Some(state)) if state.upstream.connection == connection => {
                 if let Some(child) = child {
@@ -223,16 +240,21 @@ impl Uplink {
                         pluginsd::replay_chart(out, chart.id(), ask.start, ask.after, ask.before);
                     });
                 }
-                let how = Answering {
+                let mut how = Answering {
                     agreed: outbox.agreed,
                     dialect,
                     slot: state.upstream.slot,
                     now,
                     bytes_max: outbox.limit / 4,
                 };
-                let answered = replication::answer(&mut outbox.bytes, chart, state, ask, &how);
-                if answered.start {
-                    state.upstream.streaming = true;
+                let (_, last) = state.held();
+                if !ask.start && ask.after > 0 && ask.after.max(ask.before) < last.0 {
+                    // The past changes no more: neither collectors nor other answers have to wait for its reading.
+                    how.bytes_max = how.bytes_max.min(PAST_BYTES);
+                    past = Some((View::of(state), how));
+                } else {
+                    let answered = replication::answer(&mut outbox.bytes, chart, state, ask, &how);
+                    state.upstream.streaming |= answered.start;
                 }
             }
             // An old parent closes on a chart it does not know; a new one waits for an answer.
@@ -240,6 +262,14 @@ impl Uplink {
                 replication::answer_unknown(&mut outbox.bytes, id, dialect, now);
             }
             _ => {}
+        }
+        if let Some((view, how)) = past {
+            drop(guard);
+            drop(state);
+            let mut block = Vec::new();
+            replication::answer_past(&mut block, id, &view, ask, &how);
+            self.push(connection, |out| out.extend_from_slice(&block));
+            return true;
         }
         self.bound(outbox, start);
         let wake = !std::mem::replace(&mut outbox.woken, true);
@@ -249,6 +279,22 @@ impl Uplink {
             self.wake.signal();
         }
         true
+    }
+
+    /// The chart is defined on that connection.
+    pub fn is_defined(connection: u32, state: &ChartState) -> bool {
+        state.upstream.connection == connection && state.upstream.wanted == Some(true)
+    }
+
+    /// That connection stands.
+    pub fn is_open(&self, connection: u32) -> bool {
+        self.outbox.lock().connection == connection
+    }
+
+    /// The outbox of that connection has room for an answer.
+    pub fn has_room(&self, connection: u32) -> bool {
+        let outbox = self.outbox.lock();
+        outbox.connection == connection && outbox.has_room(PAST)
     }
 
     // --- the collectors' side ------------------------------------------------------------------------
@@ -268,8 +314,9 @@ impl Uplink {
     fn define(&self, outbox: &mut Outbox, chart: &Chart, state: &mut ChartState) -> bool {
         let Some(dialect) = outbox.dialect else { return false };
         let agreed = outbox.agreed;
-        if state.replicating && agreed.contains(Capabilities::REPLICATION) {
-            // Its own past is still on the way to us.
+        // Its own past is still on the way to us. A real parent never asks for what is older than what it has.
+        let waits = state.replicating || (state.filling && !agreed.contains(Capabilities::SPANS));
+        if waits && agreed.contains(Capabilities::REPLICATION) {
             return false;
         }
         let fresh = state.upstream.connection != outbox.connection;
@@ -498,6 +545,22 @@ impl Tap for Uplink {
             self.is_known(&mut outbox, chart, state);
             self.bound(&mut outbox, start);
         }
+    }
+
+    fn filled(&self, chart: &Chart, state: &mut ChartState) {
+        let mut outbox = self.outbox.lock();
+        if outbox.overflowed
+            || !outbox.agreed.contains(Capabilities::SPANS)
+            || outbox.connection != state.upstream.connection
+            || !state.upstream.streaming
+        {
+            return;
+        }
+        let (first, last) = state.held();
+        let wall = self.clock.now_seconds().max(last);
+        let start = outbox.bytes.len();
+        pluginsd::offer(&mut outbox.bytes, chart.id(), first.0, last.0, wall.0);
+        self.bound(&mut outbox, start);
     }
 
     fn relayed(&self, chart: &Chart, state: &mut ChartState, part: Relayed<'_>) {

@@ -42,6 +42,9 @@ bitflags::bitflags! {
         /// `JSON STREAM_PATH`, in both directions.
         const PATHS = 1 << 25;
         const MLMODELS = 1 << 26;
+        /// Ours alone: both ends tell each other what they hold and exchange what one of them lacks
+        /// (docs/formats/stream-wire.md).
+        const SPANS = 1 << 30;
     }
 }
 
@@ -70,6 +73,7 @@ const NAMES: &[(Capabilities, &str)] = &[
     (Capabilities::NODEID, "NODEID"),
     (Capabilities::PATHS, "PATHS"),
     (Capabilities::MLMODELS, "MLMODELS"),
+    (Capabilities::SPANS, "SPANS"),
 ];
 
 impl Capabilities {
@@ -92,7 +96,8 @@ impl Capabilities {
         .union(Capabilities::GZIP)
         .union(Capabilities::PROGRESS)
         .union(Capabilities::NODEID)
-        .union(Capabilities::PATHS);
+        .union(Capabilities::PATHS)
+        .union(Capabilities::SPANS);
 
     pub const COMPRESSIONS: Capabilities = Capabilities::LZ4
         .union(Capabilities::ZSTD)
@@ -195,7 +200,8 @@ mod tests {
 
     #[test]
     fn we_offer_nothing_that_is_not_ours() {
-        assert!(whole().contains(Capabilities::OFFERED));
+        assert!((whole() | Capabilities::SPANS).contains(Capabilities::OFFERED));
+        assert!(i32::try_from(Capabilities::OFFERED.bits()).is_ok(), "a version is a signed number");
     }
 
     #[test]

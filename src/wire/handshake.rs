@@ -58,6 +58,9 @@ const FACTS_NEEDED: &[&str] = &[
     "NETDATA_SYSTEM_KERNEL_VERSION",
 ];
 
+/// The parameter of [`Request::past`].
+const PAST: &str = "NETDATA_RS_PAST";
+
 /// A request to stream. Empty texts are absent ones, in both directions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
@@ -78,6 +81,8 @@ pub struct Request {
     pub mc_version: Option<i64>,
     pub tags: String,
     pub version: Option<i64>,
+    /// Only what was stored earlier is to be compared: nothing is collected. Between nodes of ours.
+    pub past: bool,
     /// (name, value) of [`FACTS`], in the order of the request.
     pub facts: Vec<(&'static str, String)>,
     pub program_name: String,
@@ -146,6 +151,7 @@ impl Request {
             "mc_version" => self.mc_version = number(),
             "tags" => self.tags = value.to_owned(),
             "ver" => self.version = number(),
+            PAST => self.past = value == "1",
             // Says something only about versions of 1.36 and older, and to them.
             "NETDATA_PROTOCOL_VERSION" => {}
             _ => match fact(name) {
@@ -204,6 +210,9 @@ impl Request {
         number(out, "mc_version", self.mc_version, 0);
         text(out, "tags", tags);
         number(out, "ver", self.version, 1);
+        if self.past {
+            text(out, PAST, "1");
+        }
         for name in FACTS {
             let needed = FACTS_NEEDED.contains(name).then_some("unknown");
             let value = self.fact(name).filter(|v| !v.is_empty()).or(needed);

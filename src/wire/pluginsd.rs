@@ -169,6 +169,16 @@ fn flag(out: &mut Vec<u8>, set: bool, name: &[u8]) {
 pub fn chart(out: &mut Vec<u8>, dialect: Dialect, number: u32, line: &ChartLine<'_>) {
     out.extend_from_slice(b"CHART");
     slot(out, dialect, number);
+    chart_words(out, line);
+}
+
+/// `ARCHIVED`: a chart that does not flow on this connection. Between nodes of ours.
+pub fn archived(out: &mut Vec<u8>, line: &ChartLine<'_>) {
+    out.extend_from_slice(b"ARCHIVED");
+    chart_words(out, line);
+}
+
+fn chart_words(out: &mut Vec<u8>, line: &ChartLine<'_>) {
     field(out, line.id);
     field(out, line.name);
     out.push(b' ');
@@ -214,6 +224,16 @@ pub fn chart_labels_end(out: &mut Vec<u8>) {
 pub fn dimension(out: &mut Vec<u8>, dialect: Dialect, number: u32, line: &DimensionLine<'_>) {
     out.extend_from_slice(b"DIMENSION");
     slot(out, dialect, number);
+    dimension_words(out, line);
+}
+
+/// `ARCHIVED_DIM` of the chart that `ARCHIVED` named last.
+pub fn archived_dimension(out: &mut Vec<u8>, line: &DimensionLine<'_>) {
+    out.extend_from_slice(b"ARCHIVED_DIM");
+    dimension_words(out, line);
+}
+
+fn dimension_words(out: &mut Vec<u8>, line: &DimensionLine<'_>) {
     field(out, line.id);
     field(out, line.name);
     field(out, line.algorithm);
@@ -361,6 +381,17 @@ pub fn end(out: &mut Vec<u8>) {
 /// `CHART_DEFINITION_END`: the span of samples a parent may ask for, and our clock. Always decimal.
 pub fn chart_definition_end(out: &mut Vec<u8>, first: i64, last: i64, wall: i64) {
     out.extend_from_slice(b"CHART_DEFINITION_END");
+    for time in [first, last, wall] {
+        out.push(b' ');
+        put_signed_decimal(out, time);
+    }
+    out.push(b'\n');
+}
+
+/// `OFFER`: the span of samples of a chart that may be asked for, without any chart having to wait. Between nodes of ours.
+pub fn offer(out: &mut Vec<u8>, id: &str, first: i64, last: i64, wall: i64) {
+    out.extend_from_slice(b"OFFER ");
+    quoted(out, b'"', id, FIELD_MAX);
     for time in [first, last, wall] {
         out.push(b' ');
         put_signed_decimal(out, time);

@@ -200,6 +200,17 @@ impl Agent {
         self
     }
 
+    /// Listens there, and not on a port of its own choice.
+    pub fn port(mut self, port: u16) -> Agent {
+        self.port = port;
+        self
+    }
+
+    /// Loses its database, as by a new disk.
+    pub fn wipe_cache(&self) {
+        fs::remove_dir_all(self.dir().join("cache")).unwrap();
+    }
+
     pub fn mode(self, mode: &str) -> Agent {
         self.option("db", "mode", mode)
     }

@@ -8,6 +8,8 @@ mod archive;
 #[cfg(test)]
 mod certificates;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod exactness;
 #[cfg(test)]
 mod failover;

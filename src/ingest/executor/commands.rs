@@ -83,6 +83,10 @@ impl Executor {
             b"PLUGIN_KEEPALIVE" | b"CONFIG" if plugin => Ok(()),
             // The first form of dynamic configuration, which nobody speaks any more.
             dyncfg if plugin && dyncfg.starts_with(b"DYNCFG_") => Ok(()),
+            b"ARCHIVED" if self.agreed(Capabilities::SPANS) => self.archived_chart(words),
+            b"ARCHIVED_DIM" if self.agreed(Capabilities::SPANS) => self.archived_dimension(words),
+            b"OFFER" if self.agreed(Capabilities::SPANS) => self.offer(words),
+            b"REPLAY_CHART" if self.agreed(Capabilities::SPANS) => self.replay_request(words),
             b"CHART_DEFINITION_END" if self.agreed(Capabilities::REPLICATION) => {
                 self.definition_end(words)
             }

@@ -51,6 +51,7 @@ impl Executor {
         if ahead.next().is_some_and(|id| !id.is_empty()) {
             let chart = self.named_chart(&mut words, "RBEGIN")?;
             self.enter(chart);
+            self.replay_slots = 0;
         } else {
             words = ahead;
             self.scope("RBEGIN", "RBEGIN")?;
@@ -165,6 +166,7 @@ impl Executor {
             start: end.start,
             after: end.after,
             before: end.before,
+            slots: std::mem::take(&mut self.replay_slots),
         };
         let host = self.session.host.clone();
         self.replayed += 1;
@@ -181,6 +183,7 @@ impl Executor {
         {
             let point = Point { end: block.end, every: block.every, values: &self.point };
             known.chart.store_replicated(&point);
+            self.replay_slots += 1;
         }
         self.point.clear();
         // Its dimensions may begin with any.

@@ -1,0 +1,546 @@
+//! What a node asks a peer for, of all charts of one connection: live first, the past behind it, in the background.
+//!
+//! A plain state machine, the same at both ends of a link: it is told what the peer holds, what was answered and what the
+//! clock says, and gives the requests to send. A chart goes live with one short answer about its newest slots. What is
+//! missing before that is asked for in turn, one step of one chart at a time; how many steps are under way at once
+//! follows from how long answers take, so that what is asked for never queues up before live samples on a slow link.
+//! Memory: a few words per chart, and the holes of the charts whose turn it is.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+
+use super::replication::{Ask, Policy, Standing};
+use crate::base::time::MICROS;
+use crate::ingest::executor::{Offer, Replayed};
+
+/// Slots of the first answer at most. More than the hundred that peers of 2.x add to any request so close to the end.
+const FIRST_SLOTS: i64 = 120;
+/// Answers in a row that neither start nor bring anything new, until live samples alone are asked for.
+const IDLE_MAX: u32 = 8;
+/// Answers in a row that leave a hole as it was, until it is given up for this connection.
+const STUCK_MAX: u32 = 3;
+/// Slots looked through for holes at a time, of one chart and of all.
+pub const LOOK_SLOTS: i64 = 6 * 3600;
+/// Without an answer for so long a request counts as lost: seed peers never answer for a chart they have dropped.
+const LOST_US: i64 = 60 * MICROS;
+/// Requests under way at once at most.
+const WINDOW_MAX: usize = 64;
+/// An answer that took longer than this says that the link or the peer is busy; one that was faster that it is not.
+const SLOW_US: i64 = MICROS;
+const FAST_US: i64 = MICROS / 4;
+
+/// A span of time: what comes after the first and up to the second.
+pub type Span = (i64, i64);
+
+/// What is still to be asked for of one chart.
+#[derive(Debug, Default)]
+struct Pull {
+    offer: Offer,
+    every: i64,
+    /// Live samples flow, or none are wanted.
+    live: bool,
+    idle: u32,
+    /// What was not looked through for holes yet.
+    unseen: Option<Span>,
+    /// Holes, oldest first.
+    holes: VecDeque<Span>,
+    /// A request about the past, with the time it was made.
+    asked: Option<i64>,
+    stuck: u32,
+    in_turn: bool,
+    /// Something came in answer to a request about the past.
+    brought: bool,
+}
+
+/// What became of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// To be asked at once.
+    pub ask: Option<Ask>,
+    /// The past of the chart is as complete as the peer can make it.
+    pub finished: Option<Finished>,
+}
+
+/// How the past of a chart was completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Something was added to it.
+    pub brought: bool,
+}
+
+/// What [`Pulls::more`] wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    Ask(Arc<str>, Ask),
+    Finished(Arc<str>, Finished),
+}
+
+/// How far the past has come, for the status.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    pub charts: usize,
+    /// Charts that wait for their first answer.
+    pub starting: usize,
+    /// Charts whose past is not complete.
+    pub filling: usize,
+    /// Requests under way.
+    pub in_flight: usize,
+    /// Seconds of charts known or suspected to be missing.
+    pub missing_seconds: i64,
+    /// Answers about the past so far, and the seconds of charts they were about.
+    pub answers: u64,
+    pub answered_seconds: i64,
+}
+
+#[derive(Debug)]
+pub struct Pulls {
+    policy: Policy,
+    charts: FxHashMap<Arc<str>, Pull>,
+    turn: VecDeque<Arc<str>>,
+    in_flight: usize,
+    window: usize,
+    answers: u64,
+    answered_seconds: i64,
+    next_look_us: i64,
+}
+
+impl Pulls {
+    pub fn new(policy: Policy) -> Pulls {
+        Pulls {
+            policy,
+            charts: FxHashMap::default(),
+            turn: VecDeque::new(),
+            in_flight: 0,
+            window: 2,
+            answers: 0,
+            answered_seconds: 0,
+            next_look_us: 0,
+        }
+    }
+
+    /// A chart was defined and waits: gives the request that makes it live. `every` is its interval.
+    pub fn defined(&mut self, id: &Arc<str>, offer: Offer, standing: Standing, every: i64) -> Ask {
+        let policy = self.policy;
+        let pull = self.renew(id);
+        pull.offer = offer;
+        pull.every = every.max(1);
+        pull.live = false;
+        pull.idle = 0;
+        pull.holes.clear();
+        pull.unseen = None;
+        let Some((last, oldest)) = asked_span(offer, standing, policy) else { return Ask::LIVE };
+        if standing.local_last.min(standing.now) >= last {
+            pull.unseen = (oldest < last).then_some((oldest, last));
+            // Whatever the peer has gained by the time it answers comes with the answer.
+            return Ask { start: true, after: last, before: last };
+        }
+        let newest = policy.step.min(FIRST_SLOTS * pull.every).max(pull.every);
+        let from = if standing.local_last > 0 { standing.local_last } else { oldest };
+        let after = from.max(last - newest).max(offer.first).min(last);
+        pull.unseen = (oldest < after).then_some((oldest, after));
+        Ask { start: true, after, before: last }
+    }
+
+    /// The peer says what it holds of a chart that is live here, or never will be: only the past can be asked for.
+    pub fn offered(&mut self, id: &Arc<str>, offer: Offer, standing: Standing, every: i64) {
+        let policy = self.policy;
+        let pull = self.renew(id);
+        let starting = !pull.live && pull.offer.wall > 0;
+        if starting {
+            return;
+        }
+        // The two offers may be about different dimensions.
+        pull.offer = match pull.offer {
+            Offer { first, last, .. } if first > 0 && last > 0 => Offer {
+                first: first.min(offer.first.max(1)),
+                last: last.max(offer.last),
+                wall: offer.wall,
+            },
+            _ => offer,
+        };
+        pull.every = every.max(1);
+        pull.live = true;
+        let whole = asked_span(offer, standing, policy).map(|(last, oldest)| (oldest, last));
+        // What was still to be looked at stays so.
+        let holes = pull.holes.drain(..).chain(pull.unseen.take());
+        let spans = holes.chain(whole.filter(|(oldest, last)| oldest < last));
+        pull.unseen = spans.reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        self.queue(id);
+    }
+
+    /// A block came. `standing` is taken after its samples were stored.
+    pub fn answered(
+        &mut self,
+        id: &Arc<str>,
+        block: Replayed,
+        standing: Standing,
+        now_us: i64,
+    ) -> Outcome {
+        let Some(pull) = self.charts.get_mut(id) else { return Outcome::default() };
+        let asked = pull.asked.take();
+        if let Some(at) = asked {
+            self.in_flight = self.in_flight.saturating_sub(1);
+            match now_us - at {
+                took if took > SLOW_US => self.window = (self.window / 2).max(1),
+                took if took < FAST_US => self.window = (self.window + 1).min(WINDOW_MAX),
+                _ => {}
+            }
+            self.answers += 1;
+        }
+        if block.offer.last > 0 {
+            pull.offer = block.offer;
+        }
+        if !pull.live {
+            pull.live = block.start;
+            if !block.start {
+                return Outcome { ask: Some(pull.again(block, standing)), finished: None };
+            }
+        } else if asked.is_some() {
+            self.answered_seconds += pull.advance(block);
+            pull.brought |= block.slots > 0;
+        }
+        self.settle(id)
+    }
+
+    /// Drops what the peer did not answer, so that others get their turn.
+    pub fn expire(&mut self, now_us: i64) {
+        let mut lost = Vec::new();
+        for (id, pull) in &mut self.charts {
+            if pull.asked.is_some_and(|at| now_us - at > LOST_US) {
+                pull.asked = None;
+                pull.stuck += 1;
+                if pull.stuck >= STUCK_MAX {
+                    pull.holes.clear();
+                    pull.unseen = None;
+                }
+                self.in_flight = self.in_flight.saturating_sub(1);
+                lost.push(Arc::clone(id));
+            }
+        }
+        for id in lost {
+            self.queue(&id);
+        }
+    }
+
+    /// The next request about the past, if one may be made now. `missing` gives the holes of a chart between two times;
+    /// `budget` is how many slots may still be looked through in this round.
+    pub fn more(
+        &mut self,
+        now_us: i64,
+        budget: &mut i64,
+        missing: &mut dyn FnMut(&str, i64, i64) -> Vec<Span>,
+    ) -> Option<Next> {
+        if self.next_look_us <= now_us {
+            self.next_look_us = now_us + MICROS;
+            self.expire(now_us);
+        }
+        while self.in_flight < self.window {
+            let id = self.turn.front().cloned()?;
+            let step = self.policy.step;
+            let Some(pull) = self.charts.get_mut(&id) else {
+                self.turn.pop_front();
+                continue;
+            };
+            while pull.holes.is_empty()
+                && let Some((after, before)) = pull.unseen
+            {
+                if *budget <= 0 {
+                    return None;
+                }
+                let after = after.max(pull.offer.first);
+                let until = before.min(after.saturating_add(LOOK_SLOTS * pull.every));
+                pull.unseen = (until < before).then_some((until, before));
+                if after < until {
+                    *budget -= (until - after) / pull.every + 1;
+                    pull.holes.extend(missing(&id, after, until));
+                }
+            }
+            self.turn.pop_front();
+            pull.in_turn = false;
+            let ask = loop {
+                let Some(&(after, before)) = pull.holes.front() else { break None };
+                let after = after.max(pull.offer.first);
+                let before = before.min(pull.offer.last);
+                if after >= before {
+                    pull.holes.pop_front();
+                    continue;
+                }
+                break Some(Ask { start: false, after, before: before.min(after + step.max(1)) });
+            };
+            match ask {
+                Some(ask) => {
+                    pull.asked = Some(now_us);
+                    self.in_flight += 1;
+                    return Some(Next::Ask(id, ask));
+                }
+                None if pull.unseen.is_some() => self.queue(&id),
+                None => {
+                    let brought = std::mem::take(&mut pull.brought);
+                    return Some(Next::Finished(id, Finished { brought }));
+                }
+            }
+        }
+        None
+    }
+
+    /// Something could be done at once, were there time.
+    pub fn is_eager(&self) -> bool {
+        !self.turn.is_empty() && self.in_flight < self.window
+    }
+
+    /// The peer has said what it holds of this chart.
+    pub fn knows(&self, id: &str) -> bool {
+        self.charts.contains_key(id)
+    }
+
+    /// The chart's past is not complete.
+    pub fn is_filling(&self, id: &str) -> bool {
+        self.charts.get(id).is_some_and(Pull::is_filling)
+    }
+
+    pub fn progress(&self) -> Progress {
+        let mut progress = Progress {
+            charts: self.charts.len(),
+            in_flight: self.in_flight,
+            answers: self.answers,
+            answered_seconds: self.answered_seconds,
+            ..Progress::default()
+        };
+        for pull in self.charts.values() {
+            progress.starting += usize::from(!pull.live);
+            progress.filling += usize::from(pull.is_filling());
+            let spans = pull.holes.iter().chain(&pull.unseen);
+            progress.missing_seconds += spans.map(|(after, before)| before - after).sum::<i64>();
+        }
+        progress
+    }
+
+    /// The chart's entry, whatever request was under way.
+    fn renew(&mut self, id: &Arc<str>) -> &mut Pull {
+        let pull = self.charts.entry(Arc::clone(id)).or_default();
+        if pull.asked.take().is_some() {
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        pull.stuck = 0;
+        pull
+    }
+
+    fn queue(&mut self, id: &Arc<str>) {
+        if let Some(pull) = self.charts.get_mut(id)
+            && pull.live
+            && pull.asked.is_none()
+            && !std::mem::replace(&mut pull.in_turn, true)
+        {
+            self.turn.push_back(Arc::clone(id));
+        }
+    }
+
+    /// After an answer: either the chart waits for its turn, or its past is complete.
+    fn settle(&mut self, id: &Arc<str>) -> Outcome {
+        let Some(pull) = self.charts.get_mut(id) else { return Outcome::default() };
+        if pull.is_filling() {
+            self.queue(id);
+            return Outcome::default();
+        }
+        let brought = std::mem::take(&mut pull.brought);
+        Outcome { ask: None, finished: Some(Finished { brought }) }
+    }
+}
+
+impl Pull {
+    fn is_filling(&self) -> bool {
+        self.unseen.is_some() || !self.holes.is_empty() || self.asked.is_some()
+    }
+
+    /// The request after an answer that did not start: a peer withholds it while the second changes, or cuts a block.
+    fn again(&mut self, block: Replayed, standing: Standing) -> Ask {
+        self.idle = if standing.local_last >= block.offer.last { self.idle + 1 } else { 0 };
+        let after = block.before.max(self.offer.first);
+        if self.idle > IDLE_MAX || block.before == 0 || after > self.offer.last {
+            return Ask::LIVE;
+        }
+        Ask { start: true, after, before: self.offer.last }
+    }
+
+    /// What was answered is not asked for again, whether it held samples or not. Gives the seconds it was about.
+    fn advance(&mut self, block: Replayed) -> i64 {
+        let Some(hole) = self.holes.front_mut() else { return 0 };
+        if block.before == 0 {
+            // The peer has nothing at all.
+            self.holes.clear();
+            self.unseen = None;
+            return 0;
+        }
+        if block.before <= hole.0 {
+            self.stuck += 1;
+            if self.stuck >= STUCK_MAX {
+                self.stuck = 0;
+                self.holes.pop_front();
+            }
+            return 0;
+        }
+        self.stuck = 0;
+        let covered = block.before.min(hole.1) - hole.0;
+        while let Some(hole) = self.holes.front_mut() {
+            if block.before < hole.1 {
+                hole.0 = hole.0.max(block.before);
+                break;
+            }
+            self.holes.pop_front();
+        }
+        covered
+    }
+}
+
+/// The end and the beginning of what may be asked for; `None` when there is nothing to get.
+fn asked_span(offer: Offer, standing: Standing, policy: Policy) -> Option<Span> {
+    let clock = if offer.wall > 0 { offer.wall } else { standing.now };
+    let last = offer.last.min(clock);
+    let nothing = !policy.enabled
+        || !standing.has_dimensions
+        || last <= 0
+        || offer.first <= 0
+        || offer.first > last;
+    let oldest = offer.first.max(standing.now - policy.period);
+    (!nothing).then_some((last, oldest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLICY: Policy = Policy { enabled: true, period: 86_400, step: 600 };
+
+    fn standing(local_last: i64) -> Standing {
+        Standing { local_last, has_dimensions: true, now: 100_000 }
+    }
+
+    fn offer(first: i64, last: i64) -> Offer {
+        Offer { first, last, wall: 100_000 }
+    }
+
+    fn id() -> Arc<str> {
+        "t.a".into()
+    }
+
+    #[track_caller]
+    fn first(offer: Offer, standing: Standing, start: bool, after: i64, before: i64) {
+        let ask = Pulls::new(POLICY).defined(&id(), offer, standing, 1);
+        assert_eq!(ask, Ask { start, after, before });
+    }
+
+    #[test]
+    fn a_chart_goes_live_with_one_short_answer() {
+        first(offer(50_000, 99_999), standing(98_000), true, 99_879, 99_999);
+        first(offer(50_000, 99_999), standing(99_990), true, 99_990, 99_999);
+        first(offer(1_000, 99_999), standing(0), true, 99_879, 99_999);
+        first(offer(99_900, 99_999), standing(0), true, 99_900, 99_999);
+        first(offer(99_900, 99_999), standing(99_999), true, 99_999, 99_999);
+    }
+
+    #[test]
+    fn nothing_is_asked_for_where_there_is_nothing_to_get() {
+        for (offer, standing) in [
+            (offer(0, 0), standing(0)),
+            (offer(99_000, 99_999), Standing { has_dimensions: false, ..standing(0) }),
+            (offer(99_999, 99_000), standing(0)),
+        ] {
+            first(offer, standing, true, 0, 0);
+        }
+    }
+
+    #[test]
+    fn a_child_in_the_future_is_believed_up_to_its_own_clock() {
+        let ahead = Offer { first: 99_500, last: 200_000, wall: 100_010 };
+        first(ahead, standing(0), true, 99_890, 100_010);
+    }
+
+    /// Answers every request in full and gives the spans asked for about the past.
+    fn play(pulls: &mut Pulls, holes: &[Span]) -> Vec<Span> {
+        let chart = id();
+        let start = Replayed { offer: offer(5_000, 99_999), start: true, after: 1, before: 99_999, slots: 1 };
+        let mut finished = pulls.answered(&chart, start, standing(99_999), 0).finished.is_some();
+        let mut asked = Vec::new();
+        while !finished {
+            let mut look = |_: &str, after: i64, before: i64| -> Vec<Span> {
+                let cut = holes.iter().map(|hole| (hole.0.max(after), hole.1.min(before)));
+                cut.filter(|hole| hole.0 < hole.1).collect()
+            };
+            let mut budget = i64::MAX;
+            match pulls.more(0, &mut budget, &mut look) {
+                Some(Next::Ask(_, ask)) => {
+                    assert!(!ask.start);
+                    asked.push((ask.after, ask.before));
+                    let (after, before) = (ask.after, ask.before);
+                    let block =
+                        Replayed { offer: offer(5_000, 99_999), start: false, after, before, slots: 1 };
+                    let outcome = pulls.answered(&chart, block, standing(99_999), 0);
+                    finished = outcome.finished.is_some();
+                }
+                Some(Next::Finished(..)) => finished = true,
+                None => panic!("stuck after {asked:?}"),
+            }
+        }
+        asked
+    }
+
+    #[test]
+    fn the_past_follows_in_steps_and_holes_are_asked_for_once() {
+        let mut pulls = Pulls::new(POLICY);
+        pulls.defined(&id(), offer(5_000, 99_999), standing(99_000), 1);
+        let asked = play(&mut pulls, &[(14_000, 15_000), (20_000, 20_010), (99_000, 99_999)]);
+        assert_eq!(asked[..3], [(14_000, 14_600), (14_600, 15_000), (20_000, 20_010)]);
+        assert_eq!(asked[3..], [(99_000, 99_600), (99_600, 99_879)]);
+        assert_eq!(pulls.progress().missing_seconds, 0);
+    }
+
+    #[test]
+    fn a_peer_that_withholds_the_start_is_asked_again_then_for_live_samples_alone() {
+        let mut pulls = Pulls::new(POLICY);
+        let chart = id();
+        pulls.defined(&chart, offer(99_950, 99_999), standing(0), 1);
+        let mut asks = 0;
+        loop {
+            let block = Replayed {
+                offer: offer(99_950, 99_999),
+                start: false,
+                after: 99_950,
+                before: 99_999,
+                slots: 1,
+            };
+            let ask = pulls.answered(&chart, block, standing(99_999), 0).ask.unwrap();
+            asks += 1;
+            if ask == Ask::LIVE {
+                break;
+            }
+            assert!(ask.start && ask.after == 99_999);
+        }
+        assert_eq!(asks, IDLE_MAX + 1);
+    }
+
+    #[test]
+    fn slow_answers_narrow_the_window_and_lost_ones_free_it() {
+        let mut pulls = Pulls::new(POLICY);
+        let charts: Vec<Arc<str>> = (0..20).map(|n| format!("t.{n}").into()).collect();
+        for chart in &charts {
+            pulls.offered(chart, offer(90_000, 99_999), standing(0), 1);
+        }
+        let mut whole = |_: &str, after: i64, before: i64| vec![(after, before)];
+        let mut asked = |pulls: &mut Pulls, now_us: i64| {
+            let mut ids = Vec::new();
+            while let Some(Next::Ask(id, _)) = pulls.more(now_us, &mut 1_000_000, &mut whole) {
+                ids.push(id);
+            }
+            ids
+        };
+        let ids = asked(&mut pulls, 0);
+        assert_eq!(ids.len(), 2);
+        let block =
+            Replayed { offer: offer(90_000, 99_999), start: false, after: 1, before: 90_600, slots: 1 };
+        pulls.answered(&ids[0], block, standing(0), 2 * MICROS);
+        assert_eq!(asked(&mut pulls, 2 * MICROS).len(), 0, "one is enough for a slow link");
+        assert_eq!(asked(&mut pulls, 2 * LOST_US).len(), 1, "nobody waits for ever");
+    }
+}

@@ -1,0 +1,51 @@
+//! Parents that stream to each other: what one of them holds reaches the others, whichever way their links point.
+
+use crate::harness::*;
+
+/// A parent with a store on the disk, that streams to the given ones.
+fn member(name: &str, to: &[u16]) -> Agent {
+    let agent = Agent::new(name).mode("dbengine").takes_children_with("dbengine", "");
+    if to.is_empty() { agent } else { agent.streams_to(to) }
+}
+
+/// Waits until the other agent has of the child what the one has.
+#[track_caller]
+fn same(one: &Agent, other: &Agent, chart: &str, from: i64, until: i64, seconds: u64) {
+    let want = one.samples("child", chart, 1, from, until);
+    assert!(want.len() >= 3, "{} has {} samples to compare", one.dir().display(), want.len());
+    wait_for("the other parent to have the same", seconds, || {
+        (other.samples("child", chart, 1, from, until) == want).then_some(())
+    });
+}
+
+#[test]
+fn a_host_that_is_gone_for_good_is_known_to_both_parents_in_the_end() {
+    let port = free_port();
+    // The child's own memory is short, and it is gone before the second parent comes.
+    let mut first = member("first", &[port]).start();
+    let child = Agent::new("child").plugin("counting", COUNTING).streams_to(&[first.port]).start();
+    first.wait_live("child", "own.load", 30);
+    let from = now();
+    wait_for("some samples", 20, || (now() > from + 6).then_some(()));
+    drop(child);
+    let mut second = member("second", &[]).port(port).start();
+    same(&first, &second, "own.load", from, from + 4, 60);
+    assert_eq!(second.stop().code, Some(0));
+    assert_eq!(first.stop().code, Some(0));
+}
+
+#[test]
+fn what_only_the_parent_above_holds_comes_back_down() {
+    let above = member("above", &[]).start();
+    let mut below = member("below", &[above.port]).start();
+    let child = Agent::new("child").plugin("counting", COUNTING);
+    let child = child.option("db", "retention", "10").streams_to(&[below.port]).start();
+    above.wait_live("child", "own.load", 30);
+    let from = now();
+    wait_for("more samples than the child keeps", 40, || (now() > from + 20).then_some(()));
+    below.kill();
+    below.wipe_cache();
+    below.begin();
+    same(&above, &below, "own.load", from, from + 5, 60);
+    drop(child);
+}
