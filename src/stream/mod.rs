@@ -37,7 +37,7 @@ use crate::base::pattern::SimplePattern;
 use crate::base::threads::{self, StopToken};
 use crate::base::time::{Clock, MICROS, UpdateEvery};
 use crate::config::{OnDemand, ReceiverDefaults, ReceiverOptions, StreamConf};
-use crate::metrics::{Host, HostKind, Hosts, LabelSource, Tap};
+use crate::metrics::{HealthPolicy, Host, HostKind, Hosts, LabelSource, Tap};
 use crate::net::parse_destinations;
 use crate::net::tls::ClientOptions;
 use crate::storage::{Mode, StorageEngine};
@@ -213,7 +213,7 @@ impl Streams {
         let child = self.child(host.guid());
         let since = child.map_or(self.started_ms / 1000, |child| child.since);
         let mut flags = Vec::new();
-        if host.settings().health_enabled {
+        if host.health() != HealthPolicy::Off {
             flags.push("health".to_owned());
         }
         if host.kind() == HostKind::Virtual {

@@ -27,10 +27,10 @@ use crate::base::stats::{STATS, count};
 use crate::base::sys::{self, Interest, Watched};
 use crate::base::threads::{self, StopToken};
 use crate::base::time::{MICROS, UnixSeconds, UpdateEvery};
-use crate::config::ReceiverOptions;
+use crate::config::{OnDemand, ReceiverOptions};
 use crate::ingest::executor::{Executor, Hooks, Offer, Origin, Replayed, Setup, Violation};
 use crate::ingest::functions::{CallWriter, Calls};
-use crate::metrics::{Chart, Host, HostInfo, HostKind, HostSettings};
+use crate::metrics::{Chart, HealthPolicy, Host, HostInfo, HostKind, HostSettings};
 use crate::net::accept::{Admission, StreamAcceptor, StreamRequest};
 use crate::net::{Closer, Connection, Health, Peer};
 use crate::storage::Mode;
@@ -709,6 +709,19 @@ fn host_for(
         made = Some(health);
         Host::new(guid, HostKind::Child, info.clone(), engine, kept)
     })?;
+    let policy = match options.health {
+        _ if host.settings().mode == Mode::None => HealthPolicy::Off,
+        OnDemand::No => HealthPolicy::Off,
+        OnDemand::Yes => HealthPolicy::On,
+        OnDemand::Auto => HealthPolicy::WhileConnected,
+    };
+    if policy == HealthPolicy::Off && options.health != OnDemand::No && created {
+        log::info!(
+            "Host '{}' keeps no samples (memory mode none): its health is disabled.",
+            host.hostname()
+        );
+    }
+    host.set_health(policy, i64::try_from(options.postpone_alarms.as_secs()).unwrap_or(0));
     if created {
         streams.log_new_host(&host, options, made.unwrap_or("disabled"));
     } else {
