@@ -15,5 +15,7 @@ pub mod notify;
 pub mod text;
 pub mod engine;
 pub mod check;
+#[cfg(test)]
+mod tests;
 
 pub use self::engine::{Health, Options, Watched};
