@@ -30,6 +30,7 @@ pub mod ingest;
 pub mod query;
 
 pub mod stream;
+pub mod health;
 
 pub mod web;
 

@@ -5,6 +5,7 @@
 pub mod time;
 pub mod ids;
 pub mod number;
+pub mod quantity;
 pub mod pattern;
 pub mod json;
 pub mod intern;

@@ -174,11 +174,10 @@ pub const NETDATA_CONF: &[Known] = &[
     now("directories", "lock", &[("global", "lock directory")]),
     now("directories", "plugins", &[("global", "plugins directory")]),
     now("directories", "registry", &[("registry", "registry db directory")]),
-    later("directories", "health config", None, &[("health", "health configuration directory")]),
-    later(
+    now("directories", "health config", &[("health", "health configuration directory")]),
+    now(
         "directories",
         "stock health config",
-        None,
         &[("health", "stock health configuration directory")],
     ),
     // [logs]
@@ -215,21 +214,20 @@ pub const NETDATA_CONF: &[Known] = &[
     later("sqlite", "journal size limit", None, &[]),
     later("sqlite", "cache size", None, &[]),
     // [health]
-    later("health", "enabled", Some("no"), &[]),
-    later("health", "silencers file", None, &[]),
-    later("health", "default repeat warning", None, &[]),
-    later("health", "default repeat critical", None, &[]),
-    later("health", "in memory max health log entries", None, &[]),
-    later("health", "script to execute on alarm", None, &[]),
-    later("health", "enable stock health configuration", None, &[]),
+    now("health", "enabled", &[]),
+    now("health", "silencers file", &[]),
+    now("health", "default repeat warning", &[]),
+    now("health", "default repeat critical", &[]),
+    now("health", "in memory max health log entries", &[]),
+    now("health", "script to execute on alarm", &[]),
+    now("health", "enable stock health configuration", &[]),
     now("health", "is ephemeral", &[("global", "is ephemeral node")]),
     now("health", "has unstable connection", &[("global", "has unstable connection")]),
-    later("health", "rotate log every lines", None, &[]),
-    later("health", "run at least every seconds", None, &[("health", "run at least every")]),
-    later(
+    now("health", "rotate log every lines", &[]),
+    now("health", "run at least every seconds", &[("health", "run at least every")]),
+    now(
         "health",
         "postpone alarms during hibernation for seconds",
-        None,
         &[("health", "postpone alarms during hibernation for")],
     ),
     // [web]

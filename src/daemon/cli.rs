@@ -15,7 +15,15 @@ const ANSWER_MAX: u64 = 1 << 20;
 
 /// Runs the client; the exit code is the agent's answer, 255 when there is no agent.
 pub fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|command| command == "check-health") {
+        // The agent works in another directory.
+        for file in words.iter_mut().skip(1) {
+            if let Ok(path) = std::path::absolute(&*file) {
+                *file = path.to_string_lossy().into_owned();
+            }
+        }
+    }
     ExitCode::from(match ask(&words.join(" ")) {
         Ok(answer) => print(&answer),
         Err(error) => {

@@ -51,6 +51,7 @@ impl Answer {
 pub(super) enum Command {
     Help,
     ReloadHealth,
+    CheckHealth { files: Vec<PathBuf> },
     ReloadLabels,
     SaveDatabase,
     ReopenLogs,
@@ -69,6 +70,9 @@ help
     Prints this list.
 reload-health
     Reads the health configuration again.
+check-health [FILE...]
+    Tells which alarms the files (or the whole configuration) give, on which charts,
+    and every mistake in them.
 reload-labels
     Reads the host labels again and prints them.
 save-database
@@ -111,6 +115,10 @@ impl Command {
         ];
         if let Some((_, command)) = plain.into_iter().find(|(name, _)| text.starts_with(name)) {
             return Some(command);
+        }
+        if let Some(arguments) = after("check-health") {
+            let files = arguments.split_whitespace().map(PathBuf::from).collect();
+            return Some(Command::CheckHealth { files });
         }
         if let Some(arguments) = after("aclk-state") {
             return Some(Command::AclkState { json: arguments.starts_with("json") });

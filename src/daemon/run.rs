@@ -14,6 +14,7 @@ use crate::base::sys::{self, Interest, Watched};
 use crate::base::threads::StopToken;
 use crate::base::time::Clock;
 use crate::config::{Config, NETDATA_CONF, Present};
+use crate::health::{self, Health};
 use crate::metrics::{Hosts, LabelSource, SystemInfo};
 use crate::net::tls::ServerTls;
 use crate::storage::engines::Engines;
@@ -49,6 +50,8 @@ pub(super) struct Agent {
     pub(super) file: Option<PathBuf>,
     pub(super) facts: SystemInfo,
     pub(super) label_inputs: LabelInputs,
+    /// `None` when health is off as a whole.
+    pub(super) health: Option<Arc<Health>>,
     /// What the web server shows to clients of TLS.
     pub(super) tls: Arc<ServerTls>,
     /// In the order of their start.
@@ -128,6 +131,7 @@ impl Agent {
                 self.reload_health();
                 Answer::ok("")
             }
+            Command::CheckHealth { files } => self.check_health(files),
             Command::ReloadLabels => Answer::ok(self.reload_labels()),
             Command::SaveDatabase => {
                 self.save_databases();
@@ -177,8 +181,19 @@ impl Agent {
         }
     }
 
-    /// Health comes with its own issue.
-    fn reload_health(&self) {}
+    fn reload_health(&self) {
+        if let Some(health) = &self.health {
+            health.reload();
+        }
+    }
+
+    fn check_health(&self, files: &[PathBuf]) -> Answer {
+        let Some(health) = &self.health else {
+            return Answer::failed("Health is disabled in netdata.conf.");
+        };
+        let (text, right) = health::check::check(files, health.options(), &self.hosts);
+        if right { Answer::ok(text) } else { Answer::failed(text) }
+    }
 
     /// Reads the labels again from the file that is in use. Returns them as text.
     fn reload_labels(&self) -> String {
@@ -196,6 +211,7 @@ impl Agent {
             ..self.label_inputs.clone()
         };
         host.set_labels(machine::host_labels(&config, &self.facts, &inputs));
+        self.reload_health();
         let mut lines: Vec<String> = host
             .labels()
             .iter()

@@ -19,10 +19,11 @@ use super::settings::{Directories, Settings, log_options, store_settings};
 use super::signals::Signals;
 use super::{environment, identity};
 use crate::base::log::{self as logs, Phase};
-use crate::base::threads::StopToken;
+use crate::base::threads::{self, StopToken};
 use crate::base::time::Clock;
 use crate::base::{PROGRAM, VERSION, sys};
 use crate::config::{Config, NETDATA_CONF, OnDemand, ReceiverDefaults, SenderOptions, StreamConf};
+use crate::health::{self, Health};
 use crate::ingest::executor::Nodes;
 use crate::ingest::{collectors, plugins};
 use crate::metrics::keeper;
@@ -86,7 +87,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
         settings.database.mode == Mode::Dbengine || streaming.wants_mode(Mode::Dbengine.name());
     let store = store_settings(&ground.config, &settings.directories.cache, uses_store);
     let engines = Arc::new(Engines::new(store, ground.clock.clone()));
-    let host = local_host(settings, guid, zone, &facts, &engines);
+    let host = local_host(&ground.config, settings, guid, zone, &facts, &engines);
     announce(&host, &sender);
     let hosts = Hosts::new(Arc::clone(&host));
     let remembers = host.settings().mode.persists() || streaming.is_parent();
@@ -108,6 +109,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     // STREAM_SENDER[host]: the senders of this host and, later, of its children
     let streams = start_streams(&ground, streaming, &hosts, &engines, &stop);
     parts.push(stream_part(&streams));
+    let health = start_health(&ground, &hosts, &stop, &mut parts);
     let usage = Arc::new(Usage::default());
     parts.push(start_collectors(&ground, &host, &usage, &stop));
     parts.push(start_plugins(&ground, &hosts, &streams, &engines, &stop)?);
@@ -120,6 +122,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
             &streams,
             &usage,
             &engines,
+            health.as_ref(),
             sender.enabled,
             &stop,
         )?);
@@ -142,6 +145,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
         file: ground.file,
         facts,
         label_inputs,
+        health,
         tls,
         parts,
         pid_file: ground.pid_file,
@@ -202,6 +206,7 @@ fn stream_conf(directories: &Directories) -> Arc<StreamConf> {
 }
 
 fn local_host(
+    config: &Config,
     settings: &Settings,
     guid: crate::base::ids::MachineGuid,
     zone: TimeZone,
@@ -224,12 +229,21 @@ fn local_host(
     let host_settings = HostSettings {
         mode: database.mode,
         history: database.history,
-        health_enabled: false,
+        health_enabled: health_enabled(config, database.mode),
         gap_when_lost: database.gap_when_lost,
         ephemeral: false,
     };
     let engine = engines.engine(database.mode, database.history, Whose::Local);
     Host::new(guid, HostKind::Local, info, engine, host_settings)
+}
+
+/// `[health] enabled`, for hosts whose samples are kept.
+fn health_enabled(config: &Config, mode: Mode) -> bool {
+    let enabled = crate::config::boolean(&config.string("health", "enabled", "yes"));
+    if enabled && mode == Mode::None {
+        log::info!("HEALTH: disabled for this host, as memory mode none keeps no samples.");
+    }
+    enabled && mode != Mode::None
 }
 
 fn announce(host: &Host, sender: &SenderOptions) {
@@ -244,7 +258,7 @@ fn announce(host: &Host, sender: &SenderOptions) {
     log::info!(
         "Host '{}' (at registry as '{}') with guid '{}' initialized, os '{}', timezone '{}', tags '{}', \
          program_name '{}', program_version '{}', update every {}, memory mode {}, history entries {}, \
-         streaming {streaming} (to '{to}' with api key '{key}'), health disabled",
+         streaming {streaming} (to '{to}' with api key '{key}'), health {}",
         info.hostname,
         info.registry_hostname,
         host.guid(),
@@ -256,6 +270,7 @@ fn announce(host: &Host, sender: &SenderOptions) {
         info.update_every,
         settings.mode.name(),
         host.engine().entries(),
+        if settings.health_enabled { "enabled" } else { "disabled" },
     );
 }
 
@@ -292,6 +307,89 @@ fn start_keeper(
             log::error!("cannot start METADATA: {error}. Hosts and charts are not remembered.");
             None
         }
+    }
+}
+
+/// HEALTH and HEALTH[notify]: alarms. `None` when they are off, or after an ERROR line when they cannot be had.
+fn start_health(
+    ground: &Ground,
+    hosts: &Arc<Hosts>,
+    stop: &StopToken,
+    parts: &mut Vec<Part>,
+) -> Option<Arc<Health>> {
+    let options = health_options(&ground.config, &ground.settings.directories);
+    if !options.enabled {
+        return None;
+    }
+    let clock = &ground.clock;
+    let log = health::log::Log::open(&options.log_dir)
+        .inspect_err(|error| log::error!("HEALTH: there can be no alarm log: {error}"))
+        .ok()?;
+    let log = Arc::new(log);
+    // It ends after whoever gives it work.
+    let last = StopToken::new();
+    let notifier = health::notify::Notifier::start(Arc::clone(&log), clock.clone(), last.clone());
+    let (notifier, notifying) = notifier
+        .inspect_err(|error| {
+            log::error!("cannot start HEALTH[notify]: {error}. There are no alarms.")
+        })
+        .ok()?;
+    let health = Health::new(options, Arc::clone(hosts), clock.clone(), log, notifier);
+    let (stop, running) = (stop.child(), Arc::clone(&health));
+    let evaluating = threads::spawn("HEALTH", {
+        let stop = stop.clone();
+        move || running.run(&stop)
+    })
+    .inspect_err(|error| log::error!("cannot start HEALTH: {error}. There are no alarms."))
+    .ok()?;
+    parts.push(thread_part("HEALTH[notify]", last, notifying));
+    parts.push(thread_part("HEALTH", stop, evaluating));
+    Some(health)
+}
+
+/// `[health]`, and where its files are.
+fn health_options(config: &Config, directories: &Directories) -> health::Options {
+    let enabled = crate::config::boolean(&config.string("health", "enabled", "yes"));
+    let user_dir = config.path("directories", "health config", directories.config.join("health.d"));
+    let stock_dir = config.path(
+        "directories",
+        "stock health config",
+        directories.stock_config.join("health.d"),
+    );
+    let stock = config.boolean("health", "enable stock health configuration", true);
+    let plugins = directories.plugins.first().cloned().unwrap_or_default();
+    let script = plugins.join("alarm-notify.sh");
+    let repeat = |name: &str| {
+        let text = config.string("health", name, "never");
+        health::grammar::duration(&text).unwrap_or(0).max(0)
+    };
+    let at_least = |name: &str, default: i64, least: i64| {
+        let wanted = config.number("health", name, default);
+        if wanted < least {
+            config.set_number("health", name, least);
+        }
+        wanted.max(least)
+    };
+    health::Options {
+        enabled,
+        user_dir,
+        stock_dir: stock.then_some(stock_dir),
+        script: config.string("health", "script to execute on alarm", &script.to_string_lossy()),
+        silencers_file: config.path(
+            "health",
+            "silencers file",
+            directories.lib.join("health.silencers.json"),
+        ),
+        repeat: health::grammar::Repeat {
+            warning: repeat("default repeat warning"),
+            critical: repeat("default repeat critical"),
+        },
+        log_shown: at_least("in memory max health log entries", 1000, 10),
+        log_kept: at_least("rotate log every lines", 2000, 100),
+        run_every: config.seconds("health", "run at least every seconds", 10).max(1),
+        hibernation: config.seconds("health", "postpone alarms during hibernation for seconds", 60),
+        log_dir: directories.lib.clone(),
+        config_dir: directories.config.clone(),
     }
 }
 
@@ -398,7 +496,7 @@ fn start_streams(
     let defaults = ReceiverDefaults {
         mode: database.mode.name().to_owned(),
         history: database.history,
-        health: if crate::config::boolean(&health) { OnDemand::Auto } else { OnDemand::No },
+        health: if crate::config::boolean(&health) { OnDemand::Yes } else { OnDemand::No },
         replication: config.boolean("db", "enable replication", true),
         seconds_to_replicate: config.seconds("db", "seconds to replicate", 86_400),
         seconds_per_replication_step: config.seconds("db", "seconds per replication step", 600),
@@ -438,6 +536,7 @@ fn start_web(
     streams: &Arc<Streams>,
     usage: &Arc<Usage>,
     engines: &Arc<Engines>,
+    health: Option<&Arc<Health>>,
     stream_enabled: bool,
     stop: &StopToken,
 ) -> anyhow::Result<Part> {
@@ -460,6 +559,7 @@ fn start_web(
         stream_enabled,
         engines: Some(Arc::clone(engines)),
         api_key,
+        health: health.cloned(),
     });
     let stop = stop.child();
     let server = web::Server::start(agent, ports, &stop)

@@ -514,7 +514,12 @@ impl ChartState {
 
     /// Sets a custom variable; true when its value changed.
     pub fn set_variable(&mut self, name: &str, value: f64) -> bool {
-        super::host::set_variable(&mut self.variables, name, value)
+        let before = self.variables.len();
+        let changed = super::host::set_variable(&mut self.variables, name, value);
+        if self.variables.len() > before {
+            self.host.definitions_changed();
+        }
+        changed
     }
 
     /// First and last slot that any dimension still holds.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 use rustc_hash::FxHashMap;
@@ -32,6 +32,15 @@ pub enum HostKind {
     Child,
     /// Made by a plugin of ours.
     Virtual,
+}
+
+/// Whether a host's alarms are evaluated here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum HealthPolicy {
+    Off = 0,
+    On = 1,
+    WhileConnected = 2,
 }
 
 /// `NETDATA_…` facts about a machine, by variable name, as system-info.sh and STREAM requests give them.
@@ -109,6 +118,8 @@ pub(super) struct Shared {
     database: OnceLock<Arc<Database>>,
     /// A chart's definition changed since the database was told.
     redefined: AtomicBool,
+    /// Grows with every change of a chart's definition, and with charts, dimensions and variables that come and go.
+    definitions: AtomicU64,
     /// The database may know charts that are not live.
     older_charts: AtomicBool,
 }
@@ -126,6 +137,7 @@ impl Shared {
 
     pub(super) fn definitions_changed(&self) {
         self.redefined.store(true, Ordering::Release);
+        self.definitions.fetch_add(1, Ordering::Release);
     }
 
     /// Its charts have a place in the metadata database.
@@ -159,6 +171,10 @@ pub struct Host {
     archived: bool,
     /// Somebody is about to connect.
     expected: AtomicBool,
+    /// A [`HealthPolicy`].
+    health: AtomicU8,
+    /// Seconds after a connection before alarms are evaluated.
+    health_postponed: AtomicI64,
     /// The connection whose charts were looked through for those that did not come back, by its time.
     pub(super) looked_through: AtomicI64,
 }
@@ -209,8 +225,10 @@ impl Host {
             info: RwLock::new(Arc::new(info)),
             database: OnceLock::new(),
             redefined: AtomicBool::new(false),
+            definitions: AtomicU64::new(1),
             older_charts: AtomicBool::new(false),
         };
+        let health = if settings.health_enabled { HealthPolicy::On } else { HealthPolicy::Off };
         Host {
             shared: Arc::new(shared),
             kind,
@@ -225,6 +243,8 @@ impl Host {
             disconnected_at: AtomicI64::new(0),
             archived,
             expected: AtomicBool::new(false),
+            health: AtomicU8::new(health as u8),
+            health_postponed: AtomicI64::new(0),
             looked_through: AtomicI64::new(0),
         }
     }
@@ -282,6 +302,24 @@ impl Host {
         UnixSeconds(self.disconnected_at.load(Ordering::Acquire))
     }
 
+    /// Whether alarms of the host are evaluated here, and how many seconds after it connects they begin to be.
+    pub fn set_health(&self, policy: HealthPolicy, postponed_s: i64) {
+        self.health_postponed.store(postponed_s.max(0), Ordering::Release);
+        self.health.store(policy as u8, Ordering::Release);
+    }
+
+    pub fn health(&self) -> HealthPolicy {
+        match self.health.load(Ordering::Acquire) {
+            0 => HealthPolicy::Off,
+            1 => HealthPolicy::On,
+            _ => HealthPolicy::WhileConnected,
+        }
+    }
+
+    pub fn health_postponed_s(&self) -> i64 {
+        self.health_postponed.load(Ordering::Acquire)
+    }
+
     /// Somebody is about to connect: the host is not to go away. Until [`Host::set_connected`].
     pub(super) fn expect(&self) {
         self.expected.store(true, Ordering::Release);
@@ -335,6 +373,11 @@ impl Host {
 
     pub(super) fn set_older_charts(&self, older: bool) {
         self.shared.older_charts.store(older, Ordering::Release);
+    }
+
+    /// Another number after every change of definitions, whoever asks.
+    pub fn definitions_version(&self) -> u64 {
+        self.shared.definitions.load(Ordering::Acquire)
     }
 
     /// Whether a definition changed since this was asked last.
@@ -477,6 +520,7 @@ impl Host {
         }
         if !gone.is_empty() {
             index.by_name.retain(|_, named| !named.is_retired());
+            self.shared.definitions_changed();
         }
         gone
     }
@@ -530,7 +574,17 @@ impl Host {
 
     /// Sets a host variable; true when its value changed.
     pub fn set_variable(&self, name: &str, value: f64) -> bool {
-        set_variable(&mut self.variables.write(), name, value)
+        let mut variables = self.variables.write();
+        let before = variables.len();
+        let changed = set_variable(&mut variables, name, value);
+        if variables.len() > before {
+            self.shared.definitions_changed();
+        }
+        changed
+    }
+
+    pub fn variable(&self, name: &str) -> Option<f64> {
+        self.variables.read().iter().find(|(known, _)| **known == *name).map(|(_, value)| *value)
     }
 
     pub fn functions(&self) -> Vec<Arc<Function>> {

@@ -28,7 +28,7 @@ pub use self::collect::{Point, PointValue, SinceLast, Staged};
 pub use self::collected::{Collected, Dim};
 pub use self::dimension::{Algorithm, Dimension, DimensionOptions, DimensionSpec};
 pub use self::functions::{Function, FunctionAnswer, FunctionCall, FunctionProvider};
-pub use self::host::{Host, HostInfo, HostKind, HostSettings, SystemInfo};
+pub use self::host::{HealthPolicy, Host, HostInfo, HostKind, HostSettings, SystemInfo};
 pub use self::hosts::Hosts;
 pub use self::labels::{Label, LabelSource, Labels};
 pub use self::replay::DimensionReplay;

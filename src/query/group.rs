@@ -150,6 +150,12 @@ pub struct Grouping {
 impl Grouping {
     /// `options` is the text of `group_options`; a text that is empty or no use leaves the method's own default.
     pub fn new(method: Method, options: &str, window: &Window) -> Grouping {
+        Grouping::reusing(method, options, window, Vec::new())
+    }
+
+    /// The same, in memory of an earlier one that [`Grouping::into_memory`] gave.
+    pub fn reusing(method: Method, options: &str, window: &Window, mut kept: Vec<f64>) -> Grouping {
+        kept.clear();
         let percent = |default: u8, most: f64| {
             if options.is_empty() {
                 f64::from(default)
@@ -184,12 +190,15 @@ impl Grouping {
                 Kind::CountIf { test, target, hits: 0 }
             }
         };
-        let mut kept = Vec::new();
         if matches!(kind, Kind::Median { .. } | Kind::Share { .. }) {
             // one more than a row holds: an interpolated value may join its own samples
             kept.reserve(usize::try_from(window.group + 1).map_or(1024, |n| n.min(4096)));
         }
         Grouping { kind, count: 0, state: 0.0, squares: 0.0, kept, stride: 1 }
+    }
+
+    pub fn into_memory(self) -> Vec<f64> {
+        self.kept
     }
 
     /// Forgets everything, smoothed levels too: the next value belongs to another dimension.

@@ -11,4 +11,5 @@ pub mod rows;
 pub mod answer;
 pub mod select;
 pub mod run;
+pub mod lookup;
 pub mod weights;

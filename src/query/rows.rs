@@ -97,8 +97,22 @@ impl<'a> Walk<'a> {
         notes: Notes,
         grouping: &'a mut Grouping,
     ) -> Walk<'a> {
+        Walk::reusing(window, facet, notes, grouping, Column::default())
+    }
+
+    /// The same, into the memory of an earlier column.
+    pub fn reusing(
+        window: &Window,
+        facet: Facet,
+        notes: Notes,
+        grouping: &'a mut Grouping,
+        mut column: Column,
+    ) -> Walk<'a> {
         grouping.restart();
-        let mut column = Column::default();
+        column.values.clear();
+        column.anomaly_rates.clear();
+        column.resets.clear();
+        (column.nonzero, column.points_read) = (false, 0);
         column.values.reserve_exact(window.rows);
         column.anomaly_rates.reserve_exact(if notes.anomaly_rates { window.rows } else { 0 });
         column.resets.reserve_exact(if notes.resets { window.rows } else { 0 });

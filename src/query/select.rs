@@ -141,7 +141,7 @@ fn keys(list: &str) -> Vec<String> {
         .collect()
 }
 
-fn matches(pattern: &SimplePattern, options: Options, id: &str, name: &str) -> bool {
+pub(super) fn matches(pattern: &SimplePattern, options: Options, id: &str, name: &str) -> bool {
     let ids = options.contains(Options::MATCH_IDS);
     let names = options.contains(Options::MATCH_NAMES);
     ((ids || !names) && pattern.matches(id)) || ((names || !ids) && pattern.matches(name))
@@ -156,7 +156,7 @@ pub fn any_label_matches(pattern: &SimplePattern, labels: &Labels) -> bool {
 
 /// What every tier holds of a metric. A point of a higher tier counts once its time is over: until then it knows only a
 /// part of its samples.
-fn held(reader: &dyn Reader, every: i64) -> Tiers {
+pub(super) fn held(reader: &dyn Reader, every: i64) -> Tiers {
     let mut tiers = Tiers::default();
     let samples = reader.retention();
     tiers[0] = samples.map(|(first, last)| TierHeld { every, first: first.0, last: last.0 });

@@ -71,9 +71,8 @@ pub fn plan(
         out.push(stretch(chosen, held, after, before));
         return;
     }
-    // Pieces in time order, and where one ends and the next begins.
-    let mut pieces = vec![(chosen, held)];
-    let mut cuts = Vec::new();
+    // Pieces in time order; each begins where the one before ends.
+    out.push(stretch(chosen, held, after, before));
     if forced.is_none() && held.first > after {
         // Coarser tiers remember longer: they fill the beginning.
         let mut earliest = held.first - held.every;
@@ -81,8 +80,11 @@ pub fn plan(
             if let Some(coarser) = coarser
                 && coarser.first <= earliest
             {
-                pieces.insert(0, (tier, *coarser));
-                cuts.insert(0, earliest);
+                if let Some(next) = out.first_mut() {
+                    next.after = earliest;
+                }
+                let whole = stretch(tier, *coarser, after, before);
+                out.insert(0, Stretch { before: earliest, ..whole });
                 earliest = coarser.first - coarser.every;
             }
         }
@@ -94,20 +96,15 @@ pub fn plan(
             if let Some(finer) = tiers[tier]
                 && finer.last > latest
             {
-                pieces.push((tier, finer));
-                cuts.push(latest);
+                if let Some(previous) = out.last_mut() {
+                    previous.before = latest;
+                }
+                let whole = stretch(tier, finer, after, before);
+                out.push(Stretch { after: latest, ..whole });
                 latest = finer.last;
             }
         }
     }
-    out.extend(pieces.iter().enumerate().map(|(n, (tier, held))| {
-        let whole = stretch(*tier, *held, after, before);
-        Stretch {
-            after: n.checked_sub(1).map_or(whole.after, |n| cuts[n]),
-            before: cuts.get(n).copied().unwrap_or(whole.before),
-            ..whole
-        }
-    }));
 }
 
 /// All of one tier that the rows between `after` and `before` can use.

@@ -46,7 +46,7 @@ use crate::base::pattern::SimplePattern;
 use crate::base::threads::{self, StopToken};
 use crate::base::time::{Clock, MICROS, UpdateEvery};
 use crate::config::{OnDemand, ReceiverDefaults, ReceiverOptions, StreamConf};
-use crate::metrics::{Chart, Host, HostKind, Hosts, LabelSource, Tap};
+use crate::metrics::{Chart, HealthPolicy, Host, HostKind, Hosts, LabelSource, Tap};
 use crate::net::parse_destinations;
 use crate::net::tls::ClientOptions;
 use crate::storage::{Mode, StorageEngine};
@@ -234,7 +234,8 @@ impl Streams {
         let sender = self.sender(host.guid());
         let (mut first, mut last) = (0, 0);
         for chart in host.charts() {
-            if let Some((f, l)) = chart.lock().retention() {
+            let held = chart.lock().retention();
+            if let Some((f, l)) = held {
                 first = if first == 0 { f.0 } else { first.min(f.0) };
                 last = last.max(l.0);
             }
@@ -246,10 +247,9 @@ impl Streams {
             clock_skew_s: child.as_ref().map_or(0, |child| child.skew()),
             receiving: (host.kind() == HostKind::Child).then(|| match &child {
                 Some(child) => child.status(now),
-                None => status::Connection::none(
-                    status::Direction::Receiving,
-                    host.disconnected_at().0,
-                ),
+                None => {
+                    status::Connection::none(status::Direction::Receiving, host.disconnected_at().0)
+                }
             }),
             sending: sender.map(|sender| sender.connection(now)),
             first,
@@ -273,7 +273,7 @@ impl Streams {
         let child = self.child(host.guid());
         let since = child.map_or(self.started_ms / 1000, |child| child.since);
         let mut flags = Vec::new();
-        if host.settings().health_enabled {
+        if host.health() != HealthPolicy::Off {
             flags.push("health".to_owned());
         }
         if host.kind() == HostKind::Virtual {
@@ -629,7 +629,10 @@ impl Streams {
             && child.agreed.contains(Capabilities::PATHS)
         {
             let json = self.path_of(host);
-            child.below.mailbox.post(|out| crate::wire::pluginsd::stream_path(out, json.as_bytes()));
+            child
+                .below
+                .mailbox
+                .post(|out| crate::wire::pluginsd::stream_path(out, json.as_bytes()));
         }
         self.nudge_sender(host.guid());
     }

@@ -31,10 +31,10 @@ use crate::base::stats::{STATS, count};
 use crate::base::sys::{self, Interest, Watched};
 use crate::base::threads::{self, StopToken};
 use crate::base::time::{MICROS, UpdateEvery};
-use crate::config::ReceiverOptions;
+use crate::config::{OnDemand, ReceiverOptions};
 use crate::ingest::executor::{Executor, Hooks, Offer, Origin, Replayed, Setup, Violation};
 use crate::ingest::functions::{CallWriter, Calls};
-use crate::metrics::{Chart, Host, HostInfo, HostKind, HostSettings};
+use crate::metrics::{Chart, HealthPolicy, Host, HostInfo, HostKind, HostSettings};
 use crate::net::accept::{Admission, StreamAcceptor, StreamRequest};
 use crate::net::{Closer, Connection, Health, Peer};
 use crate::storage::Mode;
@@ -149,8 +149,13 @@ impl Child {
 #[derive(Debug, PartialEq, Eq)]
 enum Rival {
     /// `speaks`: samples came from it while the other one asked.
-    Active { seconds: i64, speaks: bool },
-    Dead { seconds: i64 },
+    Active {
+        seconds: i64,
+        speaks: bool,
+    },
+    Dead {
+        seconds: i64,
+    },
     /// It lives, and comes a longer way from the host.
     Farther,
 }
@@ -239,8 +244,7 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
     }
     let from = format!("STREAM {host} [receive from {peer}]");
     let rival = streams.child(guid);
-    let distance =
-        if request.past { fence::PAST_HOPS } else { request.hops.unwrap_or(1).max(1) };
+    let distance = if request.past { fence::PAST_HOPS } else { request.hops.unwrap_or(1).max(1) };
     if let Some(rival) = &rival {
         match judge(streams, rival, distance) {
             Rival::Active { seconds, speaks } => {
@@ -552,8 +556,7 @@ impl Session {
             }
             child.below.more(host);
             let eager = child.below.puller.is_eager().then_some(now_us);
-            let until =
-                [Some(silent_from + silence_us + 1), calls.deadline(), eager, offer_us];
+            let until = [Some(silent_from + silence_us + 1), calls.deadline(), eager, offer_us];
             let until = until.into_iter().flatten();
             let wait = until.min().unwrap_or(now_us).saturating_sub(now_us).max(0);
             let wants = if letters.is_empty() { Interest::Read } else { Interest::ReadWrite };
@@ -765,6 +768,19 @@ fn host_for(
         made = Some(health);
         Host::new(guid, HostKind::Child, info.clone(), engine, kept)
     })?;
+    let policy = match options.health {
+        _ if host.settings().mode == Mode::None => HealthPolicy::Off,
+        OnDemand::No => HealthPolicy::Off,
+        OnDemand::Yes => HealthPolicy::On,
+        OnDemand::Auto => HealthPolicy::WhileConnected,
+    };
+    if policy == HealthPolicy::Off && options.health != OnDemand::No && created {
+        log::info!(
+            "Host '{}' keeps no samples (memory mode none): its health is disabled.",
+            host.hostname()
+        );
+    }
+    host.set_health(policy, i64::try_from(options.postpone_alarms.as_secs()).unwrap_or(0));
     if created {
         streams.log_new_host(&host, options, made.unwrap_or("disabled"));
     } else {

@@ -11,7 +11,8 @@ use crate::base::ids::parse_uuid;
 use crate::base::json::JsonWriter;
 
 use super::api::Call;
-use super::http::Response;
+use super::http::{ContentType, Response};
+use crate::health::silencers::KEYS;
 
 /// Reads the token, or makes a new one where there is none that can be used.
 pub fn load_or_create_key(path: &Path) -> io::Result<String> {
@@ -27,14 +28,22 @@ pub fn load_or_create_key(path: &Path) -> io::Result<String> {
     Ok(key)
 }
 
-/// `/api/v1/manage/health`. There is no health engine yet, so nothing can be silenced: `LIST` says so.
+/// `/api/v1/manage/health`: what is silenced or disabled. Without health there is nothing to be.
 pub fn health(call: &Call<'_>) -> Response {
     let given = call.request.auth_token.as_deref().unwrap_or("");
     if !call.agent.api_key.as_deref().is_some_and(|key| same(key, given)) {
         return Response::error(403, "Auth Error\n");
     }
+    if let Some(health) = &call.agent.health {
+        if call.query().get("cmd") == Some("LIST") {
+            return Response::new(200, ContentType::Json, health.silencers().list());
+        }
+        let keys = std::iter::once("cmd").chain(KEYS);
+        let given: Vec<_> = keys.filter_map(|key| Some((key, call.query().get(key)?))).collect();
+        return Response::text(health.silencers().manage(&given));
+    }
     if call.query().get("cmd") != Some("LIST") {
-        return Response::error(503, "Health checks are not part of this agent yet.\n");
+        return Response::error(503, "Health is disabled in netdata.conf.\n");
     }
     let mut json = JsonWriter::new();
     json.object(|j| {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::base::time::Clock;
 use crate::config::Config;
+use crate::health::Health;
 use crate::metrics::Hosts;
 use crate::net::Usage;
 use crate::net::accept::StreamAcceptor;
@@ -47,6 +48,8 @@ pub struct Agent {
     pub engines: Option<Arc<Engines>>,
     /// What `manage/health` asks for; `None` when it could not be made.
     pub api_key: Option<String>,
+    /// `None` when it is off as a whole.
+    pub health: Option<Arc<Health>>,
     /// What each Prometheus server has been told already.
     pub scrapers: api::v1::allmetrics::prometheus::Scrapers,
 }
@@ -69,6 +72,7 @@ impl Agent {
             stream_enabled: false,
             engines: None,
             api_key: None,
+            health: None,
             scrapers: Default::default(),
         }
     }

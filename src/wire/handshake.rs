@@ -440,6 +440,7 @@ mod tests {
             facts: vec![("NETDATA_SYSTEM_CPU_FREQ", "2.445e+09".into())],
             program_name: "netdata".into(),
             program_version: "v1".into(),
+            past: true,
             unknown: vec![],
         };
         // Decoding comes before splitting at the receiver, so these three cannot survive in any value.

@@ -11,6 +11,8 @@ mod harness;
 mod certificates;
 
 #[cfg(test)]
+mod health;
+#[cfg(test)]
 mod nothing_missing;
 #[cfg(test)]
 mod plugins;

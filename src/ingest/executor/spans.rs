@@ -29,8 +29,19 @@ impl Executor {
         let index = match self.session.by_id(&id) {
             Some(index) => index,
             None => {
-                let [name, title, units, family, context, kind, priority, every, options, plugin, module] =
-                    words.take_words::<11>();
+                let [
+                    name,
+                    title,
+                    units,
+                    family,
+                    context,
+                    kind,
+                    priority,
+                    every,
+                    options,
+                    plugin,
+                    module,
+                ] = words.take_words::<11>();
                 let (kind, options) = (text(kind), ChartOptions::parse(&text(options)));
                 let spec = ChartSpec {
                     id: &id,

@@ -9,6 +9,7 @@ use crate::storage::Mode;
 use crate::web::api::Call;
 use crate::web::http::Response;
 
+use super::alarms::{self, OfCharts};
 use super::functions::write_functions_of;
 
 /// Bytes of one stored sample in memory.
@@ -39,6 +40,8 @@ pub(super) fn version_of(host: &Host) -> String {
 pub fn charts(call: &Call<'_>) -> Response {
     let host = call.host;
     let info = host.info();
+    // Before any chart is locked: health locks charts while it holds its own.
+    let alarms = alarms::of_charts(call, None);
     let mut json = JsonWriter::with_capacity(64 * 1024);
     let (mut charts, mut dimensions, mut all_dimensions) = (0, 0, 0);
     json.object(|j| {
@@ -61,7 +64,7 @@ pub fn charts(call: &Call<'_>) -> Response {
                     dimensions += visible_dimensions(&state).count();
                     all_dimensions += state.dims.len();
                     j.key(chart.id());
-                    describe(j, host, chart, &state);
+                    describe(j, host, chart, &state, &alarms);
                 }
             };
             host.charts().iter().for_each(&mut list);
@@ -71,7 +74,7 @@ pub fn charts(call: &Call<'_>) -> Response {
         });
         j.key("charts_count").count(charts);
         j.key("dimensions_count").count(dimensions);
-        j.key("alarms_count").integer(0);
+        j.key("alarms_count").count(alarms.values().map(Vec::len).sum());
         let per_dimension = i64::from(host.engine().entries()) * SAMPLE_BYTES;
         let bytes = per_dimension * i64::try_from(all_dimensions).unwrap_or(0);
         j.key("rrd_memory_bytes").integer(bytes);
@@ -96,15 +99,16 @@ pub fn chart(call: &Call<'_>) -> Response {
         return Response::error_about(404, "Chart is not found: ", name);
     };
     let mut json = JsonWriter::with_capacity(4096);
+    let alarms = alarms::of_charts(call, Some(chart.id()));
     let mut state = chart.lock();
     state.last_accessed = call.now();
-    describe(&mut json, call.host, &chart, &state);
+    describe(&mut json, call.host, &chart, &state, &alarms);
     drop(state);
     Response::json(json).public()
 }
 
 /// One chart, with its lock held.
-fn describe(j: &mut JsonWriter, host: &Host, chart: &Chart, state: &ChartState) {
+fn describe(j: &mut JsonWriter, host: &Host, chart: &Chart, state: &ChartState, alarms: &OfCharts) {
     let meta = &state.meta;
     let every = meta.update_every.seconds();
     let (first, last) = state.retention().map_or((0, 0), |(first, last)| (first.0, last.0));
@@ -140,7 +144,7 @@ fn describe(j: &mut JsonWriter, host: &Host, chart: &Chart, state: &ChartState) 
         });
         j.key("green").null();
         j.key("red").null();
-        j.key("alarms").object(|_| {});
+        alarms::write_briefs(j.key("alarms"), alarms.get(chart.id()));
         j.key("chart_labels");
         labels(j, state);
         write_functions_of(j.key("functions"), host, chart.id());

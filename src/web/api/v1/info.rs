@@ -61,6 +61,7 @@ pub(super) fn info(call: &Call<'_>) -> Response {
     let all = call.agent.hosts.all();
     let host = call.host;
     let about = host.info();
+    let counts = super::alarms::counts(call);
     let mut json = JsonWriter::with_capacity(4096);
     json.object(|j| {
         let local = host.kind() == HostKind::Local;
@@ -77,8 +78,8 @@ pub(super) fn info(call: &Call<'_>) -> Response {
             }
         });
         j.key("alarms").object(|j| {
-            for state in ["normal", "warning", "critical"] {
-                j.key(state).integer(0);
+            for (state, count) in ["normal", "warning", "critical"].into_iter().zip(counts) {
+                j.key(state).count(count);
             }
         });
         write_facts(j, &about, ALWAYS, IF_KNOWN);

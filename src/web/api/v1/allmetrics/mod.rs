@@ -5,6 +5,7 @@ use crate::base::pattern::SimplePattern;
 use crate::metrics::Host;
 use crate::net::usage::add;
 use crate::web::api::Call;
+use crate::web::api::v1::alarms;
 use crate::web::http::{ContentType, Response};
 
 use super::charts::is_visible;
@@ -23,7 +24,7 @@ pub fn allmetrics(call: &Call<'_>) -> Response {
     let (content_type, body) = match query.get("format").unwrap_or("shell") {
         "shell" => {
             add(&used.shell, 1);
-            (ContentType::Text, shell::body(call.host, filter.as_ref()))
+            (ContentType::Text, shell::body(call.host, &alarms::for_shell(call), filter.as_ref()))
         }
         "json" => {
             add(&used.json, 1);

@@ -6,13 +6,14 @@
 use std::fmt::Write as _;
 
 use crate::base::pattern::SimplePattern;
+use crate::health::alarm::Status;
 use crate::metrics::Host;
 use crate::web::api::v1::charts::is_visible;
 
 /// Characters of each half of a variable's name.
 const NAME_MAX: usize = 100;
 
-pub(super) fn body(host: &Host, filter: Option<&SimplePattern>) -> String {
+pub(super) fn body(host: &Host, alarms: &[Shown], filter: Option<&SimplePattern>) -> String {
     let mut out = String::with_capacity(64 * 1024);
     for chart in host.charts() {
         let state = chart.lock();
@@ -46,7 +47,24 @@ pub(super) fn body(host: &Host, filter: Option<&SimplePattern>) -> String {
         let _ = writeln!(out, "NETDATA_{prefix}_VISIBLETOTAL=\"{total:.0}\"      # {units}");
     }
     out.push_str("\n# NETDATA ALARMS RUNNING\n");
+    for alarm in alarms {
+        let name = format!("NETDATA_ALARM_{}_{}", variable(&alarm.chart), variable(&alarm.name));
+        let value =
+            if alarm.value.is_nan() { String::new() } else { format!("{:.0}", whole(alarm.value)) };
+        let _ = writeln!(out, "{name}_VALUE=\"{value}\"      # {}", comment(&alarm.units));
+        let _ = writeln!(out, "{name}_STATUS=\"{}\"", alarm.status.name());
+    }
     out
+}
+
+/// An alarm, as this format shows it.
+pub struct Shown {
+    /// The chart's name.
+    pub chart: String,
+    pub name: String,
+    pub units: String,
+    pub value: f64,
+    pub status: Status,
 }
 
 /// Rounded, half away from zero; never a negative zero.
@@ -72,7 +90,14 @@ mod tests {
 
     #[test]
     fn every_value_is_an_assignment_with_its_units() {
-        let text = body(&samples::host(), Some(&SimplePattern::new("t.absname")));
+        let alarm = Shown {
+            chart: "t.absname".into(),
+            name: "an alarm".into(),
+            units: "%".into(),
+            value: 2.6,
+            status: Status::Warning,
+        };
+        let text = body(&samples::host(), &[alarm], Some(&SimplePattern::new("t.absname")));
         assert_eq!(
             text,
             "\n# chart: t.abs (name: t.absname)\n\
@@ -81,7 +106,9 @@ mod tests {
              NETDATA_T_ABSNAME_GAP=\"\"      # things/s\n\
              NETDATA_T_ABSNAME_HID=\"100\"      # things/s\n\
              NETDATA_T_ABSNAME_VISIBLETOTAL=\"0\"      # things/s\n\
-             \n# NETDATA ALARMS RUNNING\n"
+             \n# NETDATA ALARMS RUNNING\n\
+             NETDATA_ALARM_T_ABSNAME_AN_ALARM_VALUE=\"3\"      # %\n\
+             NETDATA_ALARM_T_ABSNAME_AN_ALARM_STATUS=\"WARNING\"\n"
         );
     }
 

@@ -2,8 +2,11 @@
 //!
 //! Unknown charts give a picture too, with status 200: a page that embeds badges has nobody to show an error to.
 
+use crate::base::quantity;
 use crate::base::stats::QueryBy;
 use crate::base::time::UnixSeconds;
+use crate::health::alarm::Status;
+use crate::health::text;
 use crate::query::answer::Row;
 use crate::query::options::Options;
 use crate::query::run;
@@ -12,11 +15,11 @@ use crate::web::http::{Caching, ContentType, Response};
 
 use self::colour::Colour;
 use self::picture::Picture;
+use super::alarms;
 use super::data::dimensions;
 
 mod colour;
 mod picture;
-mod value;
 
 /// A chart without a sample for more than this many intervals has no value.
 const FRESH_INTERVALS: i64 = 3;
@@ -29,9 +32,8 @@ pub fn badge(call: &Call<'_>) -> Response {
     let Some(chart) = call.host.find_any_chart(name) else {
         return answer(call, Badge::missing("chart not found"), 0);
     };
-    // Alarms come with health.
-    if query.get("alarm").is_some() {
-        return answer(call, Badge::missing("alarm not found"), 0);
+    if let Some(alarm) = query.get("alarm") {
+        return of_alarm(call, chart.id(), alarm);
     }
     let (every, units, chart_name, last) = {
         let state = chart.lock();
@@ -66,12 +68,50 @@ pub fn badge(call: &Call<'_>) -> Response {
     let precision = query.integer("precision").unwrap_or(-1);
     let badge = Badge {
         label: query.get("label").unwrap_or(default_label).to_owned(),
-        value: value::text(shown, query.get("units").unwrap_or(default_units), precision),
+        value: quantity::text(shown, query.get("units").unwrap_or(default_units), precision),
         colour: Colour::of_value(query.get("value_color").unwrap_or(""), value),
     };
     let refresh = match query.get("refresh") {
         Some("auto") if options.contains(Options::UNALIGNED) => every,
         Some("auto") => asked.before.saturating_sub(asked.after).saturating_abs(),
+        Some(_) => query.integer("refresh").unwrap_or(0),
+        None => 0,
+    };
+    answer(call, badge, refresh)
+}
+
+/// The value of an alarm, in the colour of its status.
+fn of_alarm(call: &Call<'_>, chart: &str, name: &str) -> Response {
+    let query = call.query();
+    let found = alarms::watched(call).and_then(|(_, watched)| {
+        watched.show(|alarms, _| {
+            let alarm = alarms.of_chart(chart).find(|alarm| *alarm.name == *name)?;
+            let units = text::of_chart(alarm).units;
+            Some((alarm.state.value, alarm.state.status, units, alarm.definition.every))
+        })
+    });
+    let Some((value, status, units, every)) = found else {
+        return answer(call, Badge::missing("alarm not found"), 0);
+    };
+    let multiply = query.integer("multiply").unwrap_or(1) as f64;
+    let divide = query.integer("divide").filter(|n| *n != 0).unwrap_or(1) as f64;
+    let value = value * multiply / divide;
+    let colour = match status {
+        Status::Critical => "red",
+        Status::Warning => "orange",
+        Status::Clear => "brightgreen",
+        Status::Undefined => "lightgrey",
+        Status::Uninitialized => "000",
+        Status::Removed | Status::Raised => "grey",
+    };
+    let precision = query.integer("precision").unwrap_or(-1);
+    let badge = Badge {
+        label: query.get("label").map_or_else(|| name.replace('_', " "), str::to_owned),
+        value: quantity::text(value, query.get("units").unwrap_or(&units), precision),
+        colour: Colour::of_value(query.get("value_color").unwrap_or(colour), value),
+    };
+    let refresh = match query.get("refresh") {
+        Some("auto") => every,
         Some(_) => query.integer("refresh").unwrap_or(0),
         None => 0,
     };

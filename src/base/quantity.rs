@@ -1,7 +1,7 @@
-//! How a badge writes its value: durations, states and numbers with their units.
+//! How badges and alarms write a value: durations, states and numbers with their units.
 
 /// The text of `value` in `units`. A negative precision lets the size of the number decide.
-pub(super) fn text(value: f64, units: &str, precision: i64) -> String {
+pub fn text(value: f64, units: &str, precision: i64) -> String {
     if !value.is_finite() {
         return match units {
             "seconds" | "seconds ago" | "minutes" | "minutes ago" | "hours" | "hours ago" => {
