@@ -460,7 +460,13 @@ mod tests {
     /// Answers every request in full and gives the spans asked for about the past.
     fn play(pulls: &mut Pulls, holes: &[Span]) -> Vec<Span> {
         let chart = id();
-        let start = Replayed { offer: offer(5_000, 99_999), start: true, after: 1, before: 99_999, slots: 1 };
+        let start = Replayed {
+            offer: offer(5_000, 99_999),
+            start: true,
+            after: 1,
+            before: 99_999,
+            slots: 1,
+        };
         let mut finished = pulls.answered(&chart, start, standing(99_999), 0).finished.is_some();
         let mut asked = Vec::new();
         while !finished {
@@ -474,8 +480,13 @@ mod tests {
                     assert!(!ask.start);
                     asked.push((ask.after, ask.before));
                     let (after, before) = (ask.after, ask.before);
-                    let block =
-                        Replayed { offer: offer(5_000, 99_999), start: false, after, before, slots: 1 };
+                    let block = Replayed {
+                        offer: offer(5_000, 99_999),
+                        start: false,
+                        after,
+                        before,
+                        slots: 1,
+                    };
                     let outcome = pulls.answered(&chart, block, standing(99_999), 0);
                     finished = outcome.finished.is_some();
                 }
@@ -537,8 +548,13 @@ mod tests {
         };
         let ids = asked(&mut pulls, 0);
         assert_eq!(ids.len(), 2);
-        let block =
-            Replayed { offer: offer(90_000, 99_999), start: false, after: 1, before: 90_600, slots: 1 };
+        let block = Replayed {
+            offer: offer(90_000, 99_999),
+            start: false,
+            after: 1,
+            before: 90_600,
+            slots: 1,
+        };
         pulls.answered(&ids[0], block, standing(0), 2 * MICROS);
         assert_eq!(asked(&mut pulls, 2 * MICROS).len(), 0, "one is enough for a slow link");
         assert_eq!(asked(&mut pulls, 2 * LOST_US).len(), 1, "nobody waits for ever");

@@ -22,6 +22,7 @@ use super::puller::Puller;
 use super::replication::{Ask, Policy};
 use super::sender::host_fact;
 use super::status::{Connection as Status, Direction, Filling, State};
+use super::verify::Digest;
 use super::workers::{Asked, Outlet};
 use super::{Streams, health_word};
 use crate::access_log;
@@ -149,8 +150,13 @@ impl Child {
 #[derive(Debug, PartialEq, Eq)]
 enum Rival {
     /// `speaks`: samples came from it while the other one asked.
-    Active { seconds: i64, speaks: bool },
-    Dead { seconds: i64 },
+    Active {
+        seconds: i64,
+        speaks: bool,
+    },
+    Dead {
+        seconds: i64,
+    },
     /// It lives, and comes a longer way from the host.
     Farther,
 }
@@ -239,8 +245,7 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
     }
     let from = format!("STREAM {host} [receive from {peer}]");
     let rival = streams.child(guid);
-    let distance =
-        if request.past { fence::PAST_HOPS } else { request.hops.unwrap_or(1).max(1) };
+    let distance = if request.past { fence::PAST_HOPS } else { request.hops.unwrap_or(1).max(1) };
     if let Some(rival) = &rival {
         match judge(streams, rival, distance) {
             Rival::Active { seconds, speaks } => {
@@ -378,6 +383,7 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.streams.unregister(&self.child);
+        self.child.below.digests.close();
         *self.child.over.lock() = true;
         self.child.left.notify_all();
     }
@@ -552,8 +558,7 @@ impl Session {
             }
             child.below.more(host);
             let eager = child.below.puller.is_eager().then_some(now_us);
-            let until =
-                [Some(silent_from + silence_us + 1), calls.deadline(), eager, offer_us];
+            let until = [Some(silent_from + silence_us + 1), calls.deadline(), eager, offer_us];
             let until = until.into_iter().flatten();
             let wait = until.min().unwrap_or(now_us).saturating_sub(now_us).max(0);
             let wants = if letters.is_empty() { Interest::Read } else { Interest::ReadWrite };
@@ -718,6 +723,14 @@ impl Hooks for Told {
 
     fn offered(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer, dims: &[Arc<str>]) {
         self.child.below.offered(host, chart, offer, dims);
+    }
+
+    fn digest(&mut self, number: u64, chart: &str, after: i64, before: i64, dim: Option<&str>) {
+        self.child.below.digest(number, chart, after, before, dim);
+    }
+
+    fn digest_is(&mut self, number: u64, samples: u64, sum: u64) {
+        self.child.below.digests.answered(number, Digest { samples, sum });
     }
 
     fn asked(&mut self, chart: &str, start: bool, after: i64, before: i64) {

@@ -350,11 +350,8 @@ mod tests {
 
     /// A chart of one dimension that holds the given times.
     fn view(every: i64, times: &[i64]) -> View {
-        let key = MetricKey {
-            host: MachineGuid::random(),
-            chart: "t.a".into(),
-            dimension: "x".into(),
-        };
+        let key =
+            MetricKey { host: MachineGuid::random(), chart: "t.a".into(), dimension: "x".into() };
         let engine = RingEngine::in_memory(Mode::Ram, 3600);
         let mut metric = engine.open(&key, UpdateEvery::clamped(every)).unwrap();
         for at in times {

@@ -201,7 +201,10 @@ mod tests {
     #[test]
     fn we_offer_nothing_that_is_not_ours() {
         assert!((whole() | Capabilities::SPANS).contains(Capabilities::OFFERED));
-        assert!(i32::try_from(Capabilities::OFFERED.bits()).is_ok(), "a version is a signed number");
+        assert!(
+            i32::try_from(Capabilities::OFFERED.bits()).is_ok(),
+            "a version is a signed number"
+        );
     }
 
     #[test]

@@ -113,7 +113,8 @@ impl Reader for End {
         visit: &mut dyn FnMut(UnixSeconds, Sample),
     ) {
         let Some((first, last)) = self.retention() else { return };
-        let slots = self.disk.with(|inner| inner.series.get(&self.key).cloned().unwrap_or_default());
+        let slots =
+            self.disk.with(|inner| inner.series.get(&self.key).cloned().unwrap_or_default());
         let from = first.0.max((after.0.div_euclid(self.every) + 1) * self.every);
         let mut at = from;
         while at <= before.0.min(last.0) {

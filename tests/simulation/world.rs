@@ -212,8 +212,7 @@ impl World {
             bytes_per_second: [50_000_000, 1_000_000, 60_000][random.below(3)],
         };
         let plain = Capabilities::OFFERED - Capabilities::COMPRESSIONS;
-        let child_offers =
-            if random.chance(25) { plain - Capabilities::SPANS } else { plain };
+        let child_offers = if random.chance(25) { plain - Capabilities::SPANS } else { plain };
         let mut nodes = Vec::new();
         for number in 0..=parents {
             let is_origin = number == 0;
@@ -282,7 +281,9 @@ impl World {
             buffer_bytes: OUTBOX,
             resync_iterations: 60,
         };
-        let Ok(uplink) = Uplink::new(Arc::clone(&host), options, node.clock.clone()) else { return };
+        let Ok(uplink) = Uplink::new(Arc::clone(&host), options, node.clock.clone()) else {
+            return;
+        };
         host.set_tap(Some(Arc::clone(&uplink) as Arc<dyn Tap>));
         let list: Vec<String> = node.destinations.iter().map(|to| format!("node{to}")).collect();
         let mut charts = Vec::new();
@@ -456,8 +457,8 @@ impl World {
         let now = self.now;
         let node = &mut self.nodes[at];
         let Some(life) = &mut node.life else { return };
-        let has_data = node.is_origin
-            || life.down.as_ref().is_some_and(|down| down.executor.completed() > 0);
+        let has_data =
+            node.is_origin || life.down.as_ref().is_some_and(|down| down.executor.completed() > 0);
         if life.up.is_some() || !has_data || life.try_at > now || node.destinations.is_empty() {
             return;
         }
@@ -733,8 +734,7 @@ impl World {
         let fed = down.executor.feed_chunk(&mut down.lines, &heard, clock.now());
         fed.map_err(|error| format!("what was sent is not understood: {error}"))?;
         down.executor.flush();
-        let asks =
-            std::mem::take(&mut *down.asks.lock().unwrap_or_else(PoisonError::into_inner));
+        let asks = std::mem::take(&mut *down.asks.lock().unwrap_or_else(PoisonError::into_inner));
         for (chart, ask) in asks {
             self.asks += 1;
             life.queue.ask(id, chart, ask);
@@ -769,8 +769,7 @@ impl World {
         let Some(life) = &mut self.nodes[at].life else { return };
         for _ in 0..64 {
             let Some((link, chart, ask)) = life.queue.take() else { return };
-            let answered =
-                life.outlets.get(&link).is_none_or(|outlet| outlet.answer(&chart, ask));
+            let answered = life.outlets.get(&link).is_none_or(|outlet| outlet.answer(&chart, ask));
             if answered {
                 life.queue.done(link);
             } else {

@@ -29,8 +29,19 @@ impl Executor {
         let index = match self.session.by_id(&id) {
             Some(index) => index,
             None => {
-                let [name, title, units, family, context, kind, priority, every, options, plugin, module] =
-                    words.take_words::<11>();
+                let [
+                    name,
+                    title,
+                    units,
+                    family,
+                    context,
+                    kind,
+                    priority,
+                    every,
+                    options,
+                    plugin,
+                    module,
+                ] = words.take_words::<11>();
                 let (kind, options) = (text(kind), ChartOptions::parse(&text(options)));
                 let spec = ChartSpec {
                     id: &id,
@@ -99,6 +110,23 @@ impl Executor {
         let Some((chart, in_scope)) = known else { return Ok(()) };
         let host = Arc::clone(&self.session.host);
         self.hooks.offered(&host, &chart, offer, if in_scope { &dims } else { &[] });
+        Ok(())
+    }
+
+    pub(super) fn digest(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
+        let [number, id, after, before, dim] = words.take_words();
+        let integer = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0);
+        let number = number.and_then(numbers::unsigned).unwrap_or(0);
+        let (id, dim) = (id.map(id_text).unwrap_or_default(), dim.map(id_text).unwrap_or_default());
+        let dim = (!dim.is_empty()).then_some(&*dim);
+        self.hooks.digest(number, &id, integer(after), integer(before), dim);
+        Ok(())
+    }
+
+    pub(super) fn digest_is(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
+        let [number, samples, sum] = words.take_words();
+        let unsigned = |word: Option<&[u8]>| word.and_then(numbers::unsigned).unwrap_or(0);
+        self.hooks.digest_is(unsigned(number), unsigned(samples), unsigned(sum));
         Ok(())
     }
 
