@@ -9,7 +9,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+
+use crate::base::threads;
 
 /// Where every agent up to 1.37 listens.
 pub(super) const OLD_PATH: &str = "/tmp/netdata-ipc";
@@ -62,7 +65,19 @@ pub(super) enum Command {
     AclkState { json: bool },
     ReadConfig { section: String, name: String },
     WriteConfig { section: String, name: String, value: String },
+    Verify { host: String, after: Option<i64>, before: Option<i64> },
 }
+
+/// How a command is answered.
+pub(super) enum Reply {
+    Now(Answer),
+    /// By a thread of its own, as it takes its time.
+    Later(Box<dyn FnOnce() -> Answer + Send>),
+}
+
+/// Commands that take their time, at once.
+const LATER_MAX: usize = 4;
+static LATER: AtomicUsize = AtomicUsize::new(0);
 
 pub(super) const HELP: &str = "\
 The commands are:
@@ -92,7 +107,9 @@ aclk-state [json]
 read-config CONF|SECTION|OPTION
     Prints the value of an option.
 write-config CONF|SECTION|OPTION|VALUE
-    Sets an option until the agent ends.";
+    Sets an option until the agent ends.
+verify HOST [AFTER [BEFORE]]
+    Compares the samples of a host with its parent and the node below. Times are unix seconds, or seconds before now.";
 
 pub(super) const ILLEGAL: &str = "Illegal command. Please type \"help\" for instructions.";
 
@@ -122,6 +139,13 @@ impl Command {
         }
         if let Some(arguments) = after("aclk-state") {
             return Some(Command::AclkState { json: arguments.starts_with("json") });
+        }
+        if let Some(arguments) = after("verify ") {
+            let mut words = arguments.split_ascii_whitespace();
+            let host = words.next()?.to_owned();
+            let mut time = || words.next().map(str::parse::<i64>).transpose();
+            let (after, before) = (time().ok()?, time().ok()?);
+            return Some(Command::Verify { host, after, before });
         }
         if let Some(arguments) = after("read-config") {
             let mut parts = arguments.splitn(3, '|').map(str::to_owned);
@@ -174,7 +198,7 @@ impl Control {
     }
 
     /// Answers every client that waits, with what `run` makes of its command.
-    pub(super) fn serve(&self, mut run: impl FnMut(&Command) -> Answer) {
+    pub(super) fn serve(&self, mut run: impl FnMut(&Command) -> Reply) {
         for socket in &self.sockets {
             while let Ok((client, _)) = socket.listener.accept() {
                 if let Err(error) = answer(client, &mut run) {
@@ -215,7 +239,7 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
     Ok((file.dev(), file.ino()))
 }
 
-fn answer(mut client: UnixStream, run: &mut impl FnMut(&Command) -> Answer) -> io::Result<()> {
+fn answer(mut client: UnixStream, run: &mut impl FnMut(&Command) -> Reply) -> io::Result<()> {
     client.set_nonblocking(false)?;
     client.set_read_timeout(Some(CLIENT_TIME))?;
     client.set_write_timeout(Some(CLIENT_TIME))?;
@@ -223,11 +247,34 @@ fn answer(mut client: UnixStream, run: &mut impl FnMut(&Command) -> Answer) -> i
     let answer = match Command::parse(&text) {
         Some(command) => {
             log::info!("COMMAND: {}", text.trim_end_matches(['\0', ' ']));
-            run(&command)
+            match run(&command) {
+                Reply::Now(answer) => answer,
+                Reply::Later(work) => return answer_later(client, work),
+            }
         }
         None => Answer::failed(ILLEGAL),
     };
     client.write_all(&answer.bytes())
+}
+
+fn answer_later(
+    mut client: UnixStream,
+    work: Box<dyn FnOnce() -> Answer + Send>,
+) -> io::Result<()> {
+    if LATER.fetch_add(1, Ordering::AcqRel) >= LATER_MAX {
+        LATER.fetch_sub(1, Ordering::AcqRel);
+        return client.write_all(&Answer::failed("Too many commands at once.").bytes());
+    }
+    let thread = threads::spawn("COMMAND", move || {
+        if let Err(error) = client.write_all(&work().bytes()) {
+            log::error!("COMMAND: a client went away: {error}");
+        }
+        LATER.fetch_sub(1, Ordering::AcqRel);
+    });
+    if thread.is_err() {
+        LATER.fetch_sub(1, Ordering::AcqRel);
+    }
+    thread.map(drop)
 }
 
 /// The command ends with the client's half of the connection, or with a NUL or line end.
@@ -268,6 +315,13 @@ mod tests {
             Some(Command::ReadConfig { section: "a b".into(), name: "c d".into() })
         );
         assert_eq!(Command::parse("read-config netdata|s"), None);
+        let verify = |after, before| Some(Command::Verify { host: "h".to_owned(), after, before });
+        assert_eq!(Command::parse("verify h"), verify(None, None));
+        assert_eq!(
+            Command::parse("verify h -600 1800000000"),
+            verify(Some(-600), Some(1_800_000_000))
+        );
+        assert_eq!(Command::parse("verify h yesterday"), None);
         assert_eq!(Command::parse("Ping"), None);
     }
 
@@ -287,8 +341,8 @@ mod tests {
             client.write_all(command.as_bytes()).unwrap();
             client.shutdown(Shutdown::Write).unwrap();
             control.serve(|command| match command {
-                Command::Ping => Answer::ok("pong"),
-                _ => Answer::ok(""),
+                Command::Ping => Reply::Now(Answer::ok("pong")),
+                _ => Reply::Now(Answer::ok("")),
             });
             let mut text = String::new();
             client.read_to_string(&mut text).unwrap();
@@ -305,7 +359,7 @@ mod tests {
         let control = Control { sockets: vec![Socket::open(&path).unwrap()] };
         let _silent = UnixStream::connect(&path).unwrap();
         let before = std::time::Instant::now();
-        control.serve(|_| Answer::ok(""));
+        control.serve(|_| Reply::Now(Answer::ok("")));
         assert!(before.elapsed() < Duration::from_secs(5));
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::control::{Answer, Command, Control, HELP};
+use super::control::{Answer, Command, Control, HELP, Reply};
 use super::machine::{self, LabelInputs};
 use super::process::{Locks, PidFile, RunMark};
 use super::signals::{Signal, Signals};
@@ -18,6 +18,7 @@ use crate::health::{self, Health};
 use crate::metrics::{Hosts, LabelSource, SystemInfo};
 use crate::net::tls::ServerTls;
 use crate::storage::engines::Engines;
+use crate::stream::Streams;
 
 /// All parts together have this long to end.
 const STOP_TIME_US: i64 = 4_500_000;
@@ -44,6 +45,7 @@ pub(super) struct Agent {
     pub(super) signals: Signals,
     pub(super) control: Control,
     pub(super) hosts: Arc<Hosts>,
+    pub(super) streams: Arc<Streams>,
     pub(super) engines: Arc<Engines>,
     pub(super) config: Arc<Config>,
     /// The configuration file in use, for reading labels again.
@@ -123,8 +125,11 @@ impl Agent {
         None
     }
 
-    fn command(&self, command: &Command) -> (Answer, Option<End>) {
+    fn command(&self, command: &Command) -> (Reply, Option<End>) {
         let answer = match command {
+            Command::Verify { host, after, before } => {
+                return (self.verify(host, *after, *before), None);
+            }
             Command::Help => Answer::ok(HELP),
             Command::Ping => Answer::ok("pong"),
             Command::ReloadHealth => {
@@ -154,14 +159,28 @@ impl Agent {
             }
             Command::ShutdownAgent => {
                 logs::phase(Phase::Changing);
-                return (Answer::ok(""), Some(End { code: 0 }));
+                return (Reply::Now(Answer::ok("")), Some(End { code: 0 }));
             }
             Command::FatalAgent => {
                 logs::fatal(format_args!("COMMAND: netdata now exits."));
-                return (Answer::ok(""), Some(End { code: 1 }));
+                return (Reply::Now(Answer::ok("")), Some(End { code: 1 }));
             }
         };
-        (answer, None)
+        (Reply::Now(answer), None)
+    }
+
+    /// Times of zero and below count from now; without them it is the last hour, but for what is still on its way.
+    fn verify(&self, host: &str, after: Option<i64>, before: Option<i64>) -> Reply {
+        const HOUR: i64 = 3600;
+        const ON_THE_WAY: i64 = 10;
+        let now = Clock::system().now_seconds().0;
+        let time = |time: i64| if time <= 0 { now + time } else { time };
+        let before = time(before.unwrap_or(-ON_THE_WAY)).min(now);
+        let after = after.map_or(before - HOUR, time);
+        let (streams, host) = (Arc::clone(&self.streams), host.to_owned());
+        Reply::Later(Box::new(move || {
+            streams.verify(&host, after, before).map_or_else(Answer::failed, Answer::ok)
+        }))
     }
 
     /// Engines that keep their samples in memory and belong on the disk write them.

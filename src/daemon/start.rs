@@ -140,6 +140,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
         signals: ground.signals,
         control,
         hosts,
+        streams,
         engines,
         config: ground.config,
         file: ground.file,

@@ -102,6 +102,16 @@ pub trait Hooks: Send {
         let _ = (chart, start, after, before);
     }
 
+    /// The peer asks what a span of a chart comes to here.
+    fn digest(&mut self, number: u64, chart: &str, after: i64, before: i64, dim: Option<&str>) {
+        let _ = (number, chart, after, before, dim);
+    }
+
+    /// The answer to a question of ours.
+    fn digest_is(&mut self, number: u64, samples: u64, sum: u64) {
+        let _ = (number, samples, sum);
+    }
+
     /// A block of replicated samples is complete.
     fn replayed(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, block: Replayed) {
         let _ = (host, chart, block);

@@ -13,10 +13,11 @@ use super::receiver::Child;
 use super::replication::Ask;
 use super::shelf::Shelf;
 use super::uplink::{PAST_BYTES, Uplink};
+use super::verify::{Digest, Digests};
 use super::workers::Outlet;
 use crate::base::time::{Clock, MICROS, UnixSeconds};
 use crate::ingest::executor::{Executor, Hooks, Offer, Origin, Replayed, Setup};
-use crate::metrics::{Chart, ChartState, Host, HostKind};
+use crate::metrics::{Chart, Host, HostKind};
 use crate::storage::Mode;
 use crate::wire::caps::Capabilities;
 use crate::wire::pluginsd;
@@ -36,11 +37,19 @@ pub struct Below {
     unsent: AtomicUsize,
     /// Towards a node of ours, once its host is known.
     shelf: OnceLock<Shelf>,
+    pub digests: Digests,
 }
 
 impl Below {
     pub fn new(agreed: Capabilities, mailbox: Mailbox, puller: Puller) -> Below {
-        Below { agreed, mailbox, puller, unsent: AtomicUsize::new(0), shelf: OnceLock::new() }
+        Below {
+            agreed,
+            mailbox,
+            puller,
+            unsent: AtomicUsize::new(0),
+            shelf: OnceLock::new(),
+            digests: Digests::default(),
+        }
     }
 
     /// The host of the link is known; true when the link is one between nodes of ours.
@@ -72,10 +81,36 @@ impl Below {
         self.puller.more(host, &mut |chart, ask| self.ask(chart, ask));
     }
 
+    /// The child asks what a span comes to here.
+    pub fn digest(&self, number: u64, chart: &str, after: i64, before: i64, dim: Option<&str>) {
+        if let Some(shelf) = self.shelf.get() {
+            let Digest { samples, sum } = shelf.digest(chart, after, before, dim);
+            self.mailbox.post(|out| pluginsd::digest_is(out, number, samples, sum));
+        }
+    }
+
+    /// Asks the child the same; waits, so never to be called by who reads the link.
+    pub fn ask_digest(
+        &self,
+        chart: &str,
+        after: i64,
+        before: i64,
+        dim: Option<&str>,
+    ) -> Option<Digest> {
+        self.shelf.get()?;
+        self.digests.ask(|number| {
+            self.mailbox.post(|out| {
+                pluginsd::digest(out, number, chart, after, before, dim.unwrap_or(""));
+            });
+        })
+    }
+
     /// A child of ours hears what is held here of a chart.
     pub fn offer(&self, chart: &Chart) {
         if let Some(shelf) = self.shelf.get() {
-            self.mailbox.post(|out| shelf.put_offer(out, chart));
+            let mut text = Vec::new();
+            shelf.put_offer(&mut text, chart);
+            self.mailbox.post(|out| out.extend_from_slice(&text));
         }
     }
 
@@ -116,7 +151,7 @@ impl Below {
 impl Outlet for Below {
     fn answer(&self, chart: &str, ask: Ask) -> bool {
         let Some(shelf) = self.shelf.get() else { return true };
-        let flows = |chart: &Chart, _: &ChartState| self.puller.knows(chart.id());
+        let flows = |chart: &Chart| self.puller.knows(chart.id());
         if chart.is_empty() {
             let put = &mut |text: &[u8]| {
                 self.mailbox.post(|out| out.extend_from_slice(text));
@@ -140,7 +175,7 @@ impl Outlet for Below {
 /// Offers what does not flow as long as there is room; false when there is none and something is left.
 fn tell(
     shelf: &Shelf,
-    flows: &dyn Fn(&Chart, &ChartState) -> bool,
+    flows: &dyn Fn(&Chart) -> bool,
     has_room: &dyn Fn() -> bool,
     put: &mut dyn FnMut(&[u8]),
 ) -> bool {
@@ -170,6 +205,7 @@ pub struct Above {
     /// What is missing here and may be had from the parent.
     pub puller: Option<Arc<Puller>>,
     past_is_with: PastIsWith,
+    pub digests: Arc<Digests>,
 }
 
 impl Above {
@@ -193,16 +229,14 @@ impl Above {
             uplink,
             number,
             past_is_with,
+            digests: Arc::default(),
         }
     }
 
-    /// What reads the parent's words about samples, if they are of interest.
-    pub fn reader(&self, agreed: Capabilities) -> Option<Executor> {
-        let hooks = FromAbove {
-            puller: Arc::clone(self.puller.as_ref()?),
-            uplink: Arc::clone(&self.uplink),
-            number: self.number,
-        };
+    /// What reads a parent's words about samples, if it is one of ours.
+    pub fn reader(self: &Arc<Self>, agreed: Capabilities) -> Option<Executor> {
+        self.shelf.as_ref()?;
+        let hooks = FromAbove(Arc::clone(self));
         Some(Executor::new(Setup {
             origin: Origin::Stream(agreed),
             hooks: Box::new(hooks),
@@ -213,6 +247,27 @@ impl Above {
     /// Everything that does not flow was offered.
     pub fn is_told(&self) -> bool {
         self.shelf.as_ref().is_some_and(Shelf::is_told)
+    }
+
+    /// The parent is a node of ours.
+    pub fn is_ours(&self) -> bool {
+        self.shelf.is_some()
+    }
+
+    /// Asks the parent what a span comes to; waits, so never to be called by who reads the link.
+    pub fn ask_digest(
+        &self,
+        chart: &str,
+        after: i64,
+        before: i64,
+        dim: Option<&str>,
+    ) -> Option<Digest> {
+        self.shelf.as_ref()?;
+        self.digests.ask(|number| {
+            self.uplink.push(self.number, |out| {
+                pluginsd::digest(out, number, chart, after, before, dim.unwrap_or(""));
+            });
+        })
     }
 
     /// Everything was offered, and everything missing was asked for and answered.
@@ -240,15 +295,14 @@ impl Outlet for Above {
     fn answer(&self, chart: &str, ask: Ask) -> bool {
         let (uplink, number) = (&self.uplink, self.number);
         if let Some(shelf) = &self.shelf {
-            let flows = |_: &Chart, state: &ChartState| Uplink::is_defined(number, state);
+            let flows = |chart: &Chart| Uplink::is_defined(number, &chart.lock());
             if chart.is_empty() {
                 let put = &mut |text: &[u8]| {
                     uplink.push(number, |out| out.extend_from_slice(text));
                 };
                 return tell(shelf, &flows, &|| uplink.has_room(number), put);
             }
-            let does_flow =
-                uplink.host().chart(chart).is_some_and(|chart| flows(&chart, &chart.lock()));
+            let does_flow = uplink.host().chart(chart).is_some_and(|chart| flows(&chart));
             if !ask.start && (shelf.has_more_of(chart) || !does_flow) {
                 if !uplink.has_room(number) {
                     return !uplink.is_open(number);
@@ -270,24 +324,36 @@ impl Outlet for Above {
 }
 
 /// What a parent says of samples.
-struct FromAbove {
-    puller: Arc<Puller>,
-    uplink: Arc<Uplink>,
-    number: u32,
-}
+struct FromAbove(Arc<Above>);
 
 impl Hooks for FromAbove {
     fn wants_archived(&self, _host: &Arc<Host>) -> bool {
-        true
+        self.0.puller.is_some()
     }
 
     fn offered(&mut self, _host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer, dims: &[Arc<str>]) {
-        self.puller.offered(chart, offer, dims);
+        if let Some(puller) = &self.0.puller {
+            puller.offered(chart, offer, dims);
+        }
     }
 
     fn replayed(&mut self, _host: &Arc<Host>, chart: &Arc<Chart>, block: Replayed) {
-        if let Some(ask) = self.puller.replayed(chart, block) {
-            put_ask(&self.uplink, self.number, chart.id(), ask);
+        if let Some(puller) = &self.0.puller
+            && let Some(ask) = puller.replayed(chart, block)
+        {
+            put_ask(&self.0.uplink, self.0.number, chart.id(), ask);
         }
+    }
+
+    fn digest(&mut self, number: u64, chart: &str, after: i64, before: i64, dim: Option<&str>) {
+        if let Some(shelf) = &self.0.shelf {
+            let Digest { samples, sum } = shelf.digest(chart, after, before, dim);
+            let put = |out: &mut Vec<u8>| pluginsd::digest_is(out, number, samples, sum);
+            self.0.uplink.push(self.0.number, put);
+        }
+    }
+
+    fn digest_is(&mut self, number: u64, samples: u64, sum: u64) {
+        self.0.digests.answered(number, Digest { samples, sum });
     }
 }

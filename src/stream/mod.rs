@@ -28,6 +28,7 @@ pub mod puller;
 pub mod answers;
 pub mod workers;
 pub mod shelf;
+pub mod verify;
 pub mod link;
 pub mod status;
 pub mod sender;
@@ -225,6 +226,38 @@ impl Streams {
     /// The sender of one host.
     pub fn sender(&self, guid: MachineGuid) -> Option<Arc<Sender>> {
         self.senders.lock().get(&guid).map(|running| Arc::clone(&running.sender))
+    }
+
+    /// Compares what is held of a host with its parent and with the node below, as far as these are of ours, over a span
+    /// of unix seconds; `Err` when there is nobody to compare with. Takes its time: for a thread of its own.
+    pub fn verify(&self, name: &str, after: i64, before: i64) -> Result<String, String> {
+        let host = self.hosts.find(name).ok_or_else(|| format!("There is no host '{name}'."))?;
+        let mut texts = Vec::new();
+        let above = self.sender(host.guid()).and_then(|sender| {
+            let above = sender.above().filter(|above| above.is_ours())?;
+            Some((format!("the parent {}", sender.status().destination), above))
+        });
+        if let Some((peer, above)) = above {
+            let mut ask = |chart: &str, after, before, dim: Option<&str>| {
+                above.ask_digest(chart, after, before, dim)
+            };
+            texts.push(verify_with(&host, &peer, after, before, &mut ask));
+        }
+        let child = self.child(host.guid());
+        if let Some(child) = child.filter(|child| child.agreed.contains(Capabilities::SPANS)) {
+            let peer = format!("the node below at {}", child.peer);
+            let mut ask = |chart: &str, after, before, dim: Option<&str>| {
+                child.below.ask_digest(chart, after, before, dim)
+            };
+            texts.push(verify_with(&host, &peer, after, before, &mut ask));
+        }
+        if texts.is_empty() {
+            return Err(format!(
+                "Host '{}' is connected to no node that can compare samples.",
+                host.hostname()
+            ));
+        }
+        Ok(texts.join("\n"))
     }
 
     /// How one host stands.
@@ -636,6 +669,29 @@ impl Streams {
         }
         self.nudge_sender(host.guid());
     }
+}
+
+/// Compares all charts of a host with one peer; the words for people.
+fn verify_with(
+    host: &Host,
+    peer: &str,
+    after: i64,
+    before: i64,
+    ask: &mut verify::AskPeer<'_>,
+) -> String {
+    let (mut charts, mut samples) = (0, 0);
+    for chart in host.charts() {
+        let Some(view) = shelf::whole_view(host, chart.id()) else { continue };
+        let outcome = verify::compare(&view, chart.id(), after, before, ask);
+        if let Some(text) = verify::describe(chart.id(), peer, &outcome) {
+            return text;
+        }
+        if let verify::Outcome::Same { samples: more } = outcome {
+            samples += more;
+            charts += 1;
+        }
+    }
+    format!("No sample differs: {samples} samples of {charts} charts are the same at {peer}.")
 }
 
 /// A clone is named once in so many seconds, and so many of them.

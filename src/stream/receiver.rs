@@ -22,6 +22,7 @@ use super::puller::Puller;
 use super::replication::{Ask, Policy};
 use super::sender::host_fact;
 use super::status::{Connection as Status, Direction, Filling, State};
+use super::verify::Digest;
 use super::workers::{Asked, Outlet};
 use super::{Streams, health_word};
 use crate::access_log;
@@ -382,6 +383,7 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.streams.unregister(&self.child);
+        self.child.below.digests.close();
         *self.child.over.lock() = true;
         self.child.left.notify_all();
     }
@@ -721,6 +723,14 @@ impl Hooks for Told {
 
     fn offered(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer, dims: &[Arc<str>]) {
         self.child.below.offered(host, chart, offer, dims);
+    }
+
+    fn digest(&mut self, number: u64, chart: &str, after: i64, before: i64, dim: Option<&str>) {
+        self.child.below.digest(number, chart, after, before, dim);
+    }
+
+    fn digest_is(&mut self, number: u64, samples: u64, sum: u64) {
+        self.child.below.digests.answered(number, Digest { samples, sum });
     }
 
     fn asked(&mut self, chart: &str, start: bool, after: i64, before: i64) {

@@ -128,8 +128,8 @@ pub struct Sender {
     heard: AtomicU64,
     /// Times the outbox overflowed.
     drops: AtomicU64,
-    /// What the connection brings from above.
-    back: Mutex<Option<Arc<Puller>>>,
+    /// This end of the connection that stands.
+    above: Mutex<Option<Arc<Above>>>,
     /// Something slow changed: the parent should not have to wait for it.
     changed: AtomicBool,
 }
@@ -145,13 +145,18 @@ impl Sender {
             sent: AtomicU64::new(0),
             heard: AtomicU64::new(0),
             drops: AtomicU64::new(0),
-            back: Mutex::default(),
+            above: Mutex::default(),
             changed: AtomicBool::new(false),
         })
     }
 
     pub fn host(&self) -> &Arc<Host> {
         self.uplink.host()
+    }
+
+    /// This end of the connection, if one stands.
+    pub fn above(&self) -> Option<Arc<Above>> {
+        self.above.lock().clone()
     }
 
     pub fn purpose(&self) -> Purpose {
@@ -169,7 +174,9 @@ impl Sender {
         let status = self.status();
         let since = status.since;
         let up = status.state == SenderState::Online;
-        let progress = self.back.lock().as_ref().map(|back| back.progress()).unwrap_or_default();
+        let above = self.above();
+        let puller = above.as_ref().and_then(|above| above.puller.as_ref());
+        let progress = puller.map(|puller| puller.progress()).unwrap_or_default();
         Status {
             state: match status.state {
                 SenderState::Online => State::of(&progress),
@@ -555,7 +562,9 @@ impl Thread<'_> {
         }
         uplink.close();
         self.parents.lost();
-        *self.sender.back.lock() = None;
+        if let Some(above) = self.sender.above.lock().take() {
+            above.digests.close();
+        }
         self.publish(|status, now| {
             status.state = SenderState::Connecting;
             status.since = now;
@@ -579,7 +588,7 @@ impl Thread<'_> {
         let mut heard_us = progress_us;
         let mut look_us = progress_us + LOOK_EVERY_US;
         let above = Arc::new(self.above(number, link.agreed));
-        self.sender.back.lock().clone_from(&above.puller);
+        *self.sender.above.lock() = Some(Arc::clone(&above));
         let asked = Asked::new(self.streams.workers(), Arc::clone(&above) as Arc<dyn Outlet>);
         let mut commands =
             Commands::new(link, number, Arc::clone(self.host()), asked, above.reader(link.agreed));
@@ -951,6 +960,7 @@ impl Commands {
                 }
             }
             b"ARCHIVED" | b"ARCHIVED_DIM" | b"OFFER" | b"RBEGIN" | b"RSET" | b"REND"
+            | b"DIGEST" | b"DIGEST_IS"
                 if self.agreed.contains(Capabilities::SPANS) =>
             {
                 let now = streams.clock().now();

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 
 use super::replication::{self, Answering, Ask, View};
+use super::verify::{self, Digest};
 use crate::base::time::{Clock, UnixSeconds};
 use crate::metrics::{
     Chart, ChartHead, ChartOptions, ChartState, Dimension, DimensionOptions, Host,
@@ -54,7 +55,7 @@ impl Shelf {
     }
 
     /// Appends the offer of the next chart that does not flow (`flows` says which do); false when nothing is left.
-    pub fn tell(&self, out: &mut Vec<u8>, flows: &dyn Fn(&Chart, &ChartState) -> bool) -> bool {
+    pub fn tell(&self, out: &mut Vec<u8>, flows: &dyn Fn(&Chart) -> bool) -> bool {
         let mut told = self.told.lock();
         if told.complete {
             return false;
@@ -78,14 +79,14 @@ impl Shelf {
         true
     }
 
-    fn items(&self, flows: &dyn Fn(&Chart, &ChartState) -> bool) -> VecDeque<Item> {
+    fn items(&self, flows: &dyn Fn(&Chart) -> bool) -> VecDeque<Item> {
         let mut items = VecDeque::new();
         if self.host.settings().mode == Mode::None {
             return items;
         }
         for chart in self.host.charts() {
             let id = Arc::clone(chart.id());
-            if !flows(&chart, &chart.lock()) {
+            if !flows(&chart) {
                 items.push_back(Item::Chart(id));
             } else if chart.has_older_dimensions() {
                 items.push_back(Item::Dimensions(id));
@@ -145,6 +146,12 @@ impl Shelf {
         Some(view)
     }
 
+    /// What a span comes to, of all that is held.
+    pub fn digest(&self, id: &str, after: i64, before: i64, dim: Option<&str>) -> Digest {
+        let view = whole_view(&self.host, id);
+        view.map_or_else(Digest::default, |view| verify::digest(&view, after, before, dim))
+    }
+
     /// The peer was told of dimensions of this chart that do not flow.
     pub fn has_more_of(&self, id: &str) -> bool {
         self.told.lock().with_older.contains(id)
@@ -167,6 +174,16 @@ impl Shelf {
             pluginsd::offer(out, chart.id(), first.0, last.0, wall.0);
         }
     }
+}
+
+/// Everything that can be read of a chart, live or archived.
+pub fn whole_view(host: &Host, id: &str) -> Option<View> {
+    let chart = host.find_any_chart(id).filter(|chart| **chart.id() == *id)?;
+    let mut view = View::of(&chart.lock());
+    for dim in host.archived_dimensions(&chart) {
+        view.dims.push((dim.id, dim.reader));
+    }
+    Some(view)
 }
 
 fn put_archived<'a>(

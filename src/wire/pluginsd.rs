@@ -399,6 +399,29 @@ pub fn offer(out: &mut Vec<u8>, id: &str, first: i64, last: i64, wall: i64) {
     out.push(b'\n');
 }
 
+/// `DIGEST`: asks what a span comes to at the other end, of one dimension or of all. Between nodes of ours.
+pub fn digest(out: &mut Vec<u8>, number: u64, id: &str, after: i64, before: i64, dim: &str) {
+    out.extend_from_slice(b"DIGEST ");
+    put_decimal(out, number);
+    field(out, id);
+    for time in [after, before] {
+        out.push(b' ');
+        put_signed_decimal(out, time);
+    }
+    field(out, dim);
+    out.push(b'\n');
+}
+
+/// `DIGEST_IS`: the answer, by the question's number.
+pub fn digest_is(out: &mut Vec<u8>, number: u64, samples: u64, sum: u64) {
+    out.extend_from_slice(b"DIGEST_IS");
+    for n in [number, samples, sum] {
+        out.push(b' ');
+        put_decimal(out, n);
+    }
+    out.push(b'\n');
+}
+
 /// `REPLAY_CHART`: asks a child for the samples with `after < time <= before`. Always decimal.
 pub fn replay_chart(out: &mut Vec<u8>, id: &str, start: bool, after: i64, before: i64) {
     out.extend_from_slice(b"REPLAY_CHART ");

@@ -36,16 +36,37 @@ fn a_host_that_is_gone_for_good_is_known_to_both_parents_in_the_end() {
 
 #[test]
 fn what_only_the_parent_above_holds_comes_back_down() {
-    let above = member("above", &[]).start();
+    let mut above = member("above", &[]).start();
     let mut below = member("below", &[above.port]).start();
     let child = Agent::new("child").plugin("counting", COUNTING);
-    let child = child.option("db", "retention", "10").streams_to(&[below.port]).start();
+    let child = child.mode("none").streams_to(&[below.port]).start();
     above.wait_live("child", "own.load", 30);
     let from = now();
-    wait_for("more samples than the child keeps", 40, || (now() > from + 20).then_some(()));
+    wait_for("some samples", 20, || (now() > from + 6).then_some(()));
     below.kill();
     below.wipe_cache();
     below.begin();
     same(&above, &below, "own.load", from, from + 5, 60);
+    wait_for("live samples at both", 30, || (now() > from + 25).then_some(()));
+    let verified = below.cli(&["verify", "child", &from.to_string(), &(from + 5).to_string()]);
+    assert!(verified.contains("No sample differs: "), "{verified}");
+    assert!(verified.contains("are the same at the parent"), "{verified}");
     drop(child);
+    assert_eq!(above.stop().code, Some(0));
+}
+
+#[test]
+fn two_live_nodes_of_one_guid_are_named_and_the_first_one_stays() {
+    let parent = Agent::new("parent").takes_children().start();
+    let guid = uuid::Uuid::new_v4().to_string();
+    let first = Agent::new("first").plugin("counting", COUNTING).guid(&guid);
+    let first = first.streams_to(&[parent.port]).start();
+    parent.wait_live("first", "own.load", 30);
+    let mut second = Agent::new("second").plugin("counting", COUNTING).guid(&guid);
+    second = second.streams_to(&[parent.port]).start();
+    parent.wait_log("is used by two live nodes: 'first' at", 20);
+    let said = parent.log().matches("is used by two live nodes").count();
+    assert_eq!(said, 1);
+    parent.wait_live("first", "own.load", 5);
+    drop((first, second));
 }

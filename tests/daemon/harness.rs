@@ -206,6 +206,24 @@ impl Agent {
         self
     }
 
+    /// Has that machine GUID.
+    pub fn guid(mut self, guid: &str) -> Agent {
+        guid.clone_into(&mut self.guid);
+        self
+    }
+
+    /// What `netdatacli` prints when it is given these words.
+    #[track_caller]
+    pub fn cli(&self, words: &[&str]) -> String {
+        let output = Command::new(env!("CARGO_BIN_EXE_netdatacli"))
+            .args(words)
+            .env("NETDATA_PIPENAME", self.dir().join("run/netdata.pipe"))
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
     /// Loses its database, as by a new disk.
     pub fn wipe_cache(&self) {
         fs::remove_dir_all(self.dir().join("cache")).unwrap();

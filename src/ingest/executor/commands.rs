@@ -86,6 +86,8 @@ impl Executor {
             b"ARCHIVED" if self.agreed(Capabilities::SPANS) => self.archived_chart(words),
             b"ARCHIVED_DIM" if self.agreed(Capabilities::SPANS) => self.archived_dimension(words),
             b"OFFER" if self.agreed(Capabilities::SPANS) => self.offer(words),
+            b"DIGEST" if self.agreed(Capabilities::SPANS) => self.digest(words),
+            b"DIGEST_IS" if self.agreed(Capabilities::SPANS) => self.digest_is(words),
             b"REPLAY_CHART" if self.agreed(Capabilities::SPANS) => self.replay_request(words),
             b"CHART_DEFINITION_END" if self.agreed(Capabilities::REPLICATION) => {
                 self.definition_end(words)

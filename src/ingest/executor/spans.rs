@@ -113,6 +113,23 @@ impl Executor {
         Ok(())
     }
 
+    pub(super) fn digest(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
+        let [number, id, after, before, dim] = words.take_words();
+        let integer = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0);
+        let number = number.and_then(numbers::unsigned).unwrap_or(0);
+        let (id, dim) = (id.map(id_text).unwrap_or_default(), dim.map(id_text).unwrap_or_default());
+        let dim = (!dim.is_empty()).then_some(&*dim);
+        self.hooks.digest(number, &id, integer(after), integer(before), dim);
+        Ok(())
+    }
+
+    pub(super) fn digest_is(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
+        let [number, samples, sum] = words.take_words();
+        let unsigned = |word: Option<&[u8]>| word.and_then(numbers::unsigned).unwrap_or(0);
+        self.hooks.digest_is(unsigned(number), unsigned(samples), unsigned(sum));
+        Ok(())
+    }
+
     pub(super) fn replay_request(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
         let [id, start, after, before] = words.take_words();
         let number = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0).max(0);
