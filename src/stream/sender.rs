@@ -562,7 +562,8 @@ impl Thread<'_> {
         }
         uplink.close();
         self.parents.lost();
-        if let Some(above) = self.sender.above.lock().take() {
+        let above = self.sender.above.lock().take();
+        if let Some(above) = above {
             above.digests.close();
         }
         self.publish(|status, now| {
