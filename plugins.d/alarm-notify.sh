@@ -63,6 +63,8 @@ use_fqdn=NO images_base_url='' clear_alarm_always=NO
 export use_fqdn images_base_url
 custom_sender() { say "there is no custom_sender() in health_alarm_notify.conf"; return 1; }
 
+# Files written for the original set arrays of methods that are not here.
+set +u
 for directory in "${NETDATA_STOCK_CONFIG_DIR:-/usr/lib/netdata/conf.d}" "${NETDATA_USER_CONFIG_DIR:-/etc/netdata}"; do
     file=$directory/health_alarm_notify.conf
     if [ -f "$file" ]; then
@@ -70,6 +72,7 @@ for directory in "${NETDATA_STOCK_CONFIG_DIR:-/usr/lib/netdata/conf.d}" "${NETDA
         . "$file" || say "cannot read '$file'"
     fi
 done
+set -u
 : "${curl:=$(command -v curl)}" "${logger:=$(command -v logger)}"
 : "${sendmail:=$(PATH=$PATH:/usr/sbin:/usr/lib command -v sendmail)}"
 
@@ -262,7 +265,7 @@ for method in $methods; do
     ready "$method" || continue
     while IFS= read -r recipient <&3; do
         if "send_$method" "$recipient"; then
-            say "sent $method notification to '${recipient:0:3}...' for: $host $chart.$name is $status"
+            say "sent $method notification for: $host $chart.$name is $status"
         else
             say "FAILED to send $method notification for: $host $chart.$name is $status"
             failed=1

@@ -48,6 +48,8 @@ pub struct Agent {
 pub struct Setup {
     pub options: Vec<(&'static str, &'static str, String)>,
     pub stream: String,
+    /// Alarms.
+    pub health: String,
     /// A cache directory that is there already.
     pub cache: Option<PathBuf>,
 }
@@ -102,6 +104,7 @@ impl Agent {
         }
         fs::write(dir.join("etc/netdata.conf"), configuration(name, port, &dir, setup))?;
         fs::write(dir.join("etc/stream.conf"), &setup.stream)?;
+        fs::write(dir.join("etc/health.d/bench.conf"), &setup.health)?;
         fs::write(dir.join("etc/.opt-out-from-anonymous-statistics"), "")?;
         if let Some(cache) = &setup.cache {
             fs::remove_dir(dir.join("cache"))?;
@@ -159,6 +162,19 @@ impl Agent {
             .flatten()
             .flatten();
         let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
+        stats.filter_map(|text| text.split(' ').next()?.parse::<f64>().ok()).sum::<f64>() / 1e9
+    }
+
+    /// The same of the one thread that has this name.
+    pub fn cpu_of_thread(&self, name: &str) -> f64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id()))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let named = tasks.filter(|task| {
+            fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
+        });
+        let stats = named.filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
         stats.filter_map(|text| text.split(' ').next()?.parse::<f64>().ok()).sum::<f64>() / 1e9
     }
 

@@ -95,6 +95,7 @@ const ROWS: &[(&str, Row)] = &[
     ("dimension", dimension),
     ("scaling", scaling),
     ("query", query),
+    ("health", health),
     ("disk", stored::disk),
     ("ingest", stored::ingest),
     ("query-db", stored::query),
@@ -404,6 +405,68 @@ fn scaling(programs: &Programs) -> io::Result<Vec<Figure>> {
         goal: Goal::AtMost(1.5),
     });
     Ok(figures)
+}
+
+/// 1,000 hosts with 50 alarms each, a look-up of a minute every ten seconds: what thread `HEALTH` costs, and memory beside an
+/// agent without alarms. (The real one has a thread per host; the row is about ours.)
+fn health(programs: &Programs) -> io::Result<Vec<Figure>> {
+    const HOSTS: u32 = 1_000;
+    const SHAPE: Shape = Shape { charts: 50, dimensions: 1 };
+    const WARM: u64 = 90;
+    const SECONDS: u64 = 30;
+    let measure = |enabled: &str| -> io::Result<(f64, usize)> {
+        let mut setup = Setup::default().option("health", "enabled", enabled);
+        setup = setup.option("health", "script to execute on alarm", "/bin/true");
+        setup = setup.takes_children("ram");
+        setup.stream = setup.stream.replace(
+            "health enabled by default = no",
+            &format!("health enabled by default = {enabled}\n default postpone alarms on connect seconds = 0"),
+        );
+        setup.health =
+            "template: bench\non: load.chart\nlookup: average -1m unaligned\nevery: 10s\n\
+            warn: $this > (($status >= $WARNING) ? (1e9) : (2e9))\ncrit: $this > 3e9\nto: silent\n"
+                .to_owned();
+        let parent = Agent::start(&programs.ours, "parent", &setup)?;
+        let mut children = Vec::new();
+        for number in 1..=HOSTS {
+            children.push(FakeChild::connect(parent.address(), number, Form::V2, SHAPE, now())?);
+        }
+        let (started, mut cpu) = (Instant::now(), 0.0);
+        for second in 0..WARM + SECONDS {
+            if second == WARM {
+                cpu = parent.cpu_of_thread("HEALTH");
+            }
+            for child in &mut children {
+                child.tick()?;
+            }
+            thread::sleep(
+                (started + Duration::from_secs(second + 1))
+                    .saturating_duration_since(Instant::now()),
+            );
+        }
+        let cpu = (parent.cpu_of_thread("HEALTH") - cpu) / SECONDS as f64 * 100.0;
+        Ok((cpu, parent.memory().1 as usize))
+    };
+    let (cpu, with) = measure("yes")?;
+    let (_, without) = measure("no")?;
+    let alarms = f64::from(HOSTS * SHAPE.charts);
+    let figure = |what: &str, unit, ours, goal| Figure {
+        row: "health",
+        what: what.to_owned(),
+        unit,
+        real: None,
+        ours,
+        goal,
+    };
+    Ok(vec![
+        figure("1,000 hosts × 50 alarms: thread HEALTH", "% of a core", cpu, Goal::AtMost(5.0)),
+        figure(
+            "1,000 hosts × 50 alarms: memory per alarm",
+            "bytes",
+            with.saturating_sub(without) as f64 / alarms,
+            Goal::AtMost(1024.0),
+        ),
+    ])
 }
 
 /// Processor milliseconds of one `/api/v1/data` over a kept connection: 6,000 values (half a minute of 200 dimensions).

@@ -28,7 +28,7 @@ use crate::ingest::executor::Nodes;
 use crate::ingest::{collectors, plugins};
 use crate::metrics::keeper;
 use crate::metrics::lifecycle::{self, Lifecycle};
-use crate::metrics::{Host, HostInfo, HostKind, HostSettings, Hosts, SystemInfo};
+use crate::metrics::{HealthPolicy, Host, HostInfo, HostKind, HostSettings, Hosts, SystemInfo};
 use crate::net::Usage;
 use crate::net::tls::ServerTls;
 use crate::storage::Mode;
@@ -450,11 +450,15 @@ fn start_plugins(
 ) -> anyhow::Result<Part> {
     let database = &ground.settings.database;
     let (mode, history) = (database.mode, database.history);
+    let watches = crate::config::boolean(&ground.config.string("health", "enabled", "yes"));
     let (streams, engines) = (Arc::clone(streams), Arc::clone(engines));
     let nodes = Nodes {
         hosts: Arc::clone(hosts),
         engine: Box::new(move |guid| engines.engine(mode, history, Whose::Other(guid))),
         created: Box::new(move |node| {
+            if watches && mode != Mode::None {
+                node.set_health(HealthPolicy::On, 0);
+            }
             announce(node, &streams.settings().conf.sender());
             streams.send_own(node);
         }),

@@ -179,7 +179,7 @@ impl Expression {
     fn print(&self, node: &Node, out: &mut String) {
         match node {
             Node::Number(n) => {
-                let _ = write!(out, "{n}");
+                let _ = if n.is_nan() { write!(out, "nan") } else { write!(out, "{n}") };
             }
             Node::Variable(index) => {
                 let name = self.variables.get(*index).map_or("", |name| name);
@@ -187,13 +187,15 @@ impl Expression {
             }
             Node::Unary(unary, of) => {
                 out.push_str(match unary {
-                    Unary::Not => "(!",
-                    Unary::Plus => "(+",
-                    Unary::Minus => "(-",
+                    Unary::Not => "!",
+                    Unary::Plus => "+",
+                    Unary::Minus => "-",
                     Unary::Abs => "abs(",
                 });
                 self.print(of, out);
-                out.push(')');
+                if *unary == Unary::Abs {
+                    out.push(')');
+                }
             }
             Node::Binary(operator, left, right) => {
                 out.push('(');
@@ -616,7 +618,7 @@ mod tests {
             ("$a > 1 && $b < 2 + 3 * 4", "((${a} > 1) && (${b} < (2 + (3 * 4))))", true),
             ("$a > 5 ? 1 : 0", "(${a} > (5 ? 1 : 0))", false),
             ("$a || $b && $c", "((${a} || ${b}) && ${c})", false),
-            ("!$a = 5", "((!${a}) == 5)", false),
+            ("!$a = 5", "(!${a} == 5)", false),
             (
                 "$this > (($status >= $WARNING) ? (70) : (80))",
                 "(${this} > ((${status} >= ${WARNING}) ? 70 : 80))",
@@ -624,7 +626,7 @@ mod tests {
             ),
             ("($a)AND($b)", "(${a} && ${b})", false),
             ("$a <> 3", "(${a} != 3)", false),
-            ("abs(-$a) + 1.5e1", "(abs((-${a})) + 15)", false),
+            ("abs(-$a) + 1.5e1", "(abs(-${a}) + 15)", false),
             ("${any text: 1} not_equal", "", false),
             ("($a + 1) * 2", "((${a} + 1) * 2)", false),
         ] {

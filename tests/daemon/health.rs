@@ -134,3 +134,119 @@ fn an_agent_that_is_told_not_to_watch_does_not() {
         (entry["exec_run"].as_i64()? > 0 && entry["exec_code"] == 0).then_some(())
     });
 }
+
+/// Runs our `alarm-notify.sh` with a configuration, a sendmail and a curl that write down what they get; gives that.
+#[track_caller]
+fn told_by_script(conf: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
+
+    let dir = tempfile::tempdir().unwrap();
+    let d = dir.path().display();
+    let record = |name: &str, answer: &str| {
+        let text = format!(
+            "#!/bin/sh\necho \"{name} $*\" >>{d}/out\ncat >>{d}/out\necho >>{d}/out\nprintf '%s' '{answer}'\n"
+        );
+        let path = dir.path().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    record("sendmail", "");
+    record("curl", "200");
+    let conf = format!("sendmail={d}/sendmail\ncurl={d}/curl\n{conf}");
+    fs::write(dir.path().join("health_alarm_notify.conf"), conf).unwrap();
+    let root = env!("CARGO_MANIFEST_DIR");
+    let ran = Command::new(format!("{root}/plugins.d/alarm-notify.sh"))
+        .args(arguments)
+        .env("NETDATA_STOCK_CONFIG_DIR", format!("{root}/conf.d"))
+        .env("NETDATA_USER_CONFIG_DIR", dir.path())
+        .output()
+        .unwrap();
+    let out = fs::read_to_string(dir.path().join("out")).unwrap_or_default();
+    assert!(!String::from_utf8_lossy(&ran.stderr).contains("s3cret"));
+    (ran.status.code(), out)
+}
+
+/// Arguments as the agent gives them.
+fn event<'a>(role: &'a str, status: &'a str, before: &'a str) -> Vec<&'a str> {
+    vec![
+        role,
+        "my \"host\"",
+        "1",
+        "2",
+        "3",
+        "1700000000",
+        "high",
+        "t.x",
+        "fam",
+        status,
+        before,
+        "25",
+        "15",
+        "1@f.conf",
+        "65",
+        "100",
+        "%",
+        "it's \"bad\"",
+        "25%",
+        "15%",
+        "$this > 20",
+        "[ $this = 25 ] ",
+        "1",
+        "2",
+        "a=1",
+        "b=2",
+        "Errors",
+        "sudo edit",
+        "guid",
+    ]
+}
+
+#[test]
+fn the_script_tells_every_method_and_shows_no_secret() {
+    let conf = "DEFAULT_RECIPIENT_EMAIL='root ops|critical nobody|nowarn disabled'\n\
+        role_recipients_email[dba]=dba@example.com\n\
+        SEND_WEBHOOK=YES WEBHOOK_URL=http://w/s3cret WEBHOOK_TOKEN=s3cret\n\
+        SLACK_WEBHOOK_URL=https://slack/s3cret DISCORD_WEBHOOK_URL=https://discord/s3cret\n\
+        DEFAULT_RECIPIENT_NTFY=https://ntfy/s3cret NTFY_ACCESS_TOKEN=s3cret\n\
+        TELEGRAM_BOT_TOKEN=s3cret DEFAULT_RECIPIENT_TELEGRAM=123 DEFAULT_RECIPIENT_PD=s3cret\n\
+        role_recipients_unknown[sysadmin]=x\n";
+    let (code, out) = told_by_script(conf, &event("sysadmin", "CRITICAL", "WARNING"));
+    assert_eq!(code, Some(0), "{out}");
+    let to: Vec<&str> = out.lines().filter(|line| line.starts_with("To: ")).collect();
+    assert_eq!(to, ["To: nobody", "To: ops", "To: root"]);
+    let commands: Vec<&str> =
+        out.lines().filter(|l| l.starts_with("curl ") || l.starts_with("sendmail ")).collect();
+    assert_eq!(commands.len(), 3 + 6, "{out}");
+    assert!(commands.iter().all(|line| !line.contains("s3cret")), "{commands:?}");
+    for url in [
+        "http://w/s3cret",
+        "https://slack/s3cret",
+        "https://discord/s3cret",
+        "https://ntfy/s3cret",
+        "https://api.telegram.org/bots3cret/sendMessage",
+        "https://events.pagerduty.com/v2/enqueue",
+    ] {
+        assert!(out.contains(&format!("url = \"{url}\"")), "{url}");
+    }
+    // Every body is JSON, but that of ntfy.
+    let bodies = out.lines().filter_map(|line| line.strip_prefix("data-binary = "));
+    let bodies: Vec<String> = bodies.map(|body| serde_json::from_str(body).unwrap()).collect();
+    let json =
+        bodies.iter().filter(|b| serde_json::from_str::<serde_json::Value>(b).is_ok()).count();
+    assert_eq!((bodies.len(), json), (6, 5), "{bodies:?}");
+
+    let (_, out) = told_by_script(conf, &event("sysadmin", "WARNING", "CLEAR"));
+    assert_eq!(
+        out.lines().filter(|line| line.starts_with("To: ")).collect::<Vec<_>>(),
+        ["To: root"]
+    );
+    let (_, out) = told_by_script(conf, &event("dba", "WARNING", "CLEAR"));
+    assert!(out.contains("To: dba@example.com") && !out.contains("To: root"));
+    for quiet in [event("silent", "CRITICAL", "CLEAR"), event("sysadmin", "CLEAR", "UNINITIALIZED")]
+    {
+        assert_eq!(told_by_script(conf, &quiet), (Some(0), String::new()));
+    }
+    let (code, out) = told_by_script("", &["test", "sysadmin"]);
+    assert_eq!((code, out.matches("To: root").count()), (Some(0), 3), "{out}");
+}

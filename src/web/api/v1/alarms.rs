@@ -141,7 +141,10 @@ fn describe(j: &mut JsonWriter, health: &Health, alarm: &Alarm, about: &text::Of
 }
 
 fn option_words(options: Options) -> String {
-    options.words().replace(',', " ")
+    // The original has this one by its longer name.
+    let words = options.words();
+    let words = words.split(',').map(|word| if word == "abs" { "absolute" } else { word });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 /// As the original escapes expressions, for pages that show them.
