@@ -336,10 +336,11 @@ fn judge(streams: &Streams, rival: &Child, distance: i64) -> Rival {
     let clock = streams.clock();
     let age_us = |rival: &Child| rival.rhythm.lock().age(clock.monotonic_us());
     let seconds = age_us(rival) / MICROS;
+    let silent = rival.rhythm.lock().is_silent(clock.monotonic_us());
     let old = fence::Session {
         hops: rival.distance,
         gone: rival.closer.health() == Health::Gone,
-        silent: rival.rhythm.lock().is_silent(clock.monotonic_us()),
+        silent,
         age_us: age_us(rival),
     };
     if fence::decide(&old, distance) == fence::Verdict::Replace {
