@@ -89,7 +89,7 @@ pub fn start(parts: Parts, stop: &StopToken) -> io::Result<JoinHandle<()>> {
         // Whoever waited for it may have gone on.
         let _ = ready.try_send(());
         while !stop.wait(EVERY) {
-            keeper.round();
+            keeper.round(&stop);
             keeper.prune();
         }
         keeper.end();
@@ -206,10 +206,14 @@ impl Keeper {
         self.pruning.place = Place::default();
     }
 
-    /// Writes what changed since the last round.
-    pub fn round(&mut self) {
+    /// Writes what changed since the last round; takes over what a store that was opened since then knows.
+    pub fn round(&mut self, stop: &StopToken) {
         self.renew();
-        self.catch_up(&StopToken::new());
+        self.catch_up(stop);
+        self.write_changes();
+    }
+
+    fn write_changes(&mut self) {
         let end = (self.parts.store)().map_or(0, |store| store.catalog().end());
         for host in self.parts.hosts.all() {
             if host.database().is_some() && !host.is_archived() {
@@ -228,8 +232,8 @@ impl Keeper {
 
     /// The last round: nobody defines anything any more.
     pub fn end(&mut self) {
-        self.round();
-        self.round();
+        self.write_changes();
+        self.write_changes();
         let now = self.parts.clock.now_seconds();
         let seen: Vec<_> =
             self.parts.hosts.all().into_iter().filter(|h| h.is_connected()).collect();

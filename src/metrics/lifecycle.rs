@@ -340,11 +340,11 @@ mod tests {
         }
 
         fn pass(&mut self, seconds: i64) {
-            self.keeper.round();
+            self.keeper.round(&StopToken::new());
             self.clock.advance(seconds * MICROS);
-            self.keeper.round();
+            self.keeper.round(&StopToken::new());
             self.life.round();
-            self.keeper.round();
+            self.keeper.round(&StopToken::new());
         }
     }
 

@@ -121,27 +121,25 @@ impl Database {
             damaged: AtomicBool::new(false),
             failing: AtomicBool::new(false),
         };
-        if let Err(error) = database.connect() {
-            if is_damage(&error) {
-                database.set_aside(&error);
-            } else {
-                database.complain("open", error);
+        match database.connect() {
+            Ok(true) => {}
+            Ok(false) => database.set_aside("original", &"is another program's"),
+            Err(error) if is_damage(&error) => {
+                database.set_aside("damaged", &format_args!("is damaged ({error})"));
             }
+            Err(error) => database.complain("open", error),
         }
         database
     }
 
-    fn connect(&self) -> Result<()> {
+    /// False for a database that is none of ours to change.
+    fn connect(&self) -> Result<bool> {
         let writer = Connection::open(&self.path)?;
         let version: i64 = writer.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         let tables: i64 =
             writer.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
         if version != VERSION && tables > 0 {
-            // Of another program: keep it, it is none of ours to change.
-            return Err(rusqlite::Error::SqliteFailure(
-                rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_NOTADB),
-                Some("its tables are those of another program".to_owned()),
-            ));
+            return Ok(false);
         }
         writer.execute_batch(
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-512;
@@ -154,7 +152,7 @@ impl Database {
         reader.query_row("SELECT count(*) FROM host", [], |row| row.get::<_, i64>(0))?;
         *self.writer.lock() = Some(writer);
         *self.reader.lock() = Some(reader);
-        Ok(())
+        Ok(true)
     }
 
     /// Looks through the whole file. For when there is time: it reads all of it.
@@ -180,11 +178,12 @@ impl Database {
         if !self.damaged.swap(false, Ordering::AcqRel) {
             return false;
         }
-        self.set_aside(&"its pages contradict each other");
+        self.set_aside("damaged", &"is damaged (its pages contradict each other)");
         true
     }
 
-    fn set_aside(&self, why: &dyn std::fmt::Display) {
+    /// Begins a new file; the one there is keeps its bytes under another ending.
+    fn set_aside(&self, ending: &str, why: &dyn std::fmt::Display) {
         *self.writer.lock() = None;
         *self.reader.lock() = None;
         let mut result = Ok(());
@@ -192,7 +191,8 @@ impl Database {
             let mut from = self.path.as_os_str().to_owned();
             from.push(suffix);
             let mut to = self.path.as_os_str().to_owned();
-            to.push(".damaged");
+            to.push(".");
+            to.push(ending);
             to.push(suffix);
             match fs::rename(&from, &to) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => result = Err(error),
@@ -200,10 +200,10 @@ impl Database {
             }
         }
         log::error!(
-            "METADATA: '{}' is damaged ({why}): {}",
+            "METADATA: '{}' {why}: {}",
             self.path.display(),
             match result {
-                Ok(()) => "set aside as .damaged and made anew".to_owned(),
+                Ok(()) => format!("set aside as .{ending} and made anew"),
                 Err(error) => format!("cannot set it aside: {error}"),
             }
         );
@@ -246,7 +246,8 @@ impl Database {
             None => {
                 drop(writer);
                 return match self.connect() {
-                    Ok(()) => self.write(write),
+                    // One that is not ours is looked at once, when it is opened.
+                    Ok(ours) => ours && self.write(write),
                     Err(error) => {
                         self.complain("open", error);
                         false
@@ -962,7 +963,8 @@ mod tests {
             let database = Database::open(dir.path());
             database.check();
             database.renew_if_damaged();
-            assert!(dir.path().join(format!("{FILE}.damaged")).exists(), "way {way}");
+            let ending = if way == 3 { "original" } else { "damaged" };
+            assert!(dir.path().join(format!("{FILE}.{ending}")).exists(), "way {way}");
             assert!(!database.renew_if_damaged(), "only once");
             assert_eq!(database.hosts(), [], "way {way}");
             put(&database, &charts[..3]);
