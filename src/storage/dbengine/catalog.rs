@@ -121,6 +121,8 @@ struct State {
     dirty: bool,
     /// The index was compared with the log, or made from it, in this run.
     index_checked: bool,
+    /// Its damage was said in this run.
+    complained: bool,
     /// Records the disk did not take yet, and the numbers given in them.
     unwritten: Vec<(Option<u64>, Vec<u8>)>,
     unwritten_numbers: FxHashMap<MetricKey, u32>,
@@ -302,6 +304,7 @@ impl State {
             next_number,
             dirty: true,
             index_checked: covered == LOG_HEADER,
+            complained: false,
             unwritten: Vec::new(),
             unwritten_numbers: FxHashMap::default(),
         };
@@ -316,6 +319,7 @@ impl State {
         })?;
         if read.damaged > 0 {
             complain(path, read.damaged, length);
+            state.complained = true;
         }
         // The next record goes over what follows the last good one. Shorter first, lest its rest be taken for one.
         if read.good_end < length {
@@ -346,7 +350,7 @@ impl State {
             }
         })?;
         self.next_number = self.next_number.max(highest.saturating_add(1));
-        if read.damaged > 0 {
+        if read.damaged > 0 && !self.complained {
             complain(path, read.damaged, self.end);
         }
         if missing > 0 {

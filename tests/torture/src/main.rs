@@ -105,6 +105,8 @@ struct Rig {
     offset: i64,
     /// Steps the clock takes beside the truth.
     skew: i64,
+    /// When an agent ended, and when the next one listened.
+    downs: Vec<(Instant, Instant)>,
     report: Report,
 }
 
@@ -198,7 +200,14 @@ impl Rig {
         let mut by_damage = 0u64;
         let mut bad = Vec::new();
         for lost in &missing {
-            let age = end.at.duration_since(lost.sent).as_secs_f64();
+            // The time in which an agent ran.
+            let down: f64 = self
+                .downs
+                .iter()
+                .filter(|(from, _)| *from >= lost.sent)
+                .map(|(from, until)| until.duration_since(*from).as_secs_f64())
+                .sum();
+            let age = end.at.duration_since(lost.sent).as_secs_f64() - down;
             let promised = match end.kind {
                 Kind::Kill => 1.0 + SLACK,
                 Kind::PowerCut => SYNC_EVERY + 1.0 + SLACK,
@@ -412,12 +421,15 @@ impl Rig {
             agent.kill();
         }
         let mut agent = self.places.start()?;
+        // After the comparison that needs the ones before.
+        let down = end.as_ref().map(|end| (end.at, Instant::now()));
         let mut children = self.connect(&agent)?;
         if let Some(end) = &end {
             // What a spoiled file held may be of any age.
             let missing = self.compare(&agent, everything || !end.damaged.is_empty())?;
             self.judge(missing, end);
         }
+        self.downs.extend(down);
         // What came late lately is looked at a few times more.
         if self.report.cycles % 4 == 0 {
             self.charts.iter_mut().for_each(|chart| chart.new_from = i64::MAX);
@@ -551,6 +563,7 @@ fn run(program: PathBuf, cycles: u64, seed: u64) -> io::Result<bool> {
         owed: Vec::new(),
         offset: 0,
         skew: 0,
+        downs: Vec::new(),
         report: Report::default(),
     };
     for (host, every, dimensions) in [(0, 1, 6), (1, 1, 3), (1, 5, 3), (0, 10, 2)] {
