@@ -174,6 +174,15 @@ impl Catalog {
     /// Numbers up to this one are in use, whatever the log says.
     pub fn reserve(&self, number: u32) {
         let mut state = self.state.lock();
+        if number >= state.next_number && !state.complained {
+            // A log that ends with a whole record looks whole.
+            log::error!(
+                "DBENGINE: '{}' is damaged: it knows {} metrics, samples are stored under numbers up to {number}; the names of the others are lost",
+                self.path.display(),
+                state.next_number - 1
+            );
+            state.complained = true;
+        }
         state.next_number = state.next_number.max(number.saturating_add(1));
         state.index.word(W_NEXT).store(state.next_number, Ordering::Release);
     }
