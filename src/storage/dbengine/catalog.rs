@@ -121,6 +121,8 @@ struct State {
     dirty: bool,
     /// The index was compared with the log, or made from it, in this run.
     index_checked: bool,
+    /// Its damage was said in this run.
+    complained: bool,
     /// Records the disk did not take yet, and the numbers given in them.
     unwritten: Vec<(Option<u64>, Vec<u8>)>,
     unwritten_numbers: FxHashMap<MetricKey, u32>,
@@ -172,6 +174,15 @@ impl Catalog {
     /// Numbers up to this one are in use, whatever the log says.
     pub fn reserve(&self, number: u32) {
         let mut state = self.state.lock();
+        if number >= state.next_number && !state.complained {
+            // A log that ends with a whole record looks whole.
+            log::error!(
+                "DBENGINE: '{}' is damaged: it knows {} metrics, samples are stored under numbers up to {number}; the names of the others are lost",
+                self.path.display(),
+                state.next_number - 1
+            );
+            state.complained = true;
+        }
         state.next_number = state.next_number.max(number.saturating_add(1));
         state.index.word(W_NEXT).store(state.next_number, Ordering::Release);
     }
@@ -302,6 +313,7 @@ impl State {
             next_number,
             dirty: true,
             index_checked: covered == LOG_HEADER,
+            complained: false,
             unwritten: Vec::new(),
             unwritten_numbers: FxHashMap::default(),
         };
@@ -316,6 +328,7 @@ impl State {
         })?;
         if read.damaged > 0 {
             complain(path, read.damaged, length);
+            state.complained = true;
         }
         // The next record goes over what follows the last good one. Shorter first, lest its rest be taken for one.
         if read.good_end < length {
@@ -346,7 +359,7 @@ impl State {
             }
         })?;
         self.next_number = self.next_number.max(highest.saturating_add(1));
-        if read.damaged > 0 {
+        if read.damaged > 0 && !self.complained {
             complain(path, read.damaged, self.end);
         }
         if missing > 0 {

@@ -358,7 +358,8 @@ impl Store {
                 Ok(true) if self.late.is_large() => {
                     self.report(Chore::Flush, self.flush_due(false));
                 }
-                Ok(true) => {}
+                // One that works says that they do, however many are waiting.
+                Ok(true) => self.report(Chore::Merge, Ok(())),
                 Ok(false) => {
                     self.report(Chore::Merge, Ok(()));
                     break;
