@@ -16,7 +16,7 @@ help:
 	@echo "make test              all tests, with Debian's real netdata as peer"
 	@echo "make build             the release binaries, in $(TARGET)/release"
 	@echo "make lint              format, clippy, shell scripts"
-	@echo "make bench [ROW=...]   ours and the real netdata on the same work"
+	@echo "make bench [ROW=...] [RECORDED=FILE]   ours and the real netdata on the same work"
 	@echo "make fuzz [TIME=600] [ONLY=target]   the fuzz targets, TIME seconds each"
 	@echo "make torture [CYCLES=1000] [SEED=n]   kills, power cuts, failing disks and damage, every sample compared"
 	@echo "make install DESTDIR=  what a package holds; see packaging/install.sh for the paths"
@@ -51,9 +51,11 @@ fmt:
 	$(CARGO) fmt
 	@for c in benches tests/fuzz tests/torture; do if [ -f $$c/Cargo.toml ]; then (cd $$c && $(CARGO) fmt); fi; done
 
+bench: export RECORDED := $(RECORDED)
 bench: build
 	@packaging/deps.sh bench || echo "make bench: the real netdata is not there, only ours is measured"
-	cd benches && $(CARGO) run $(CARGOFLAGS) --release -- --ours "$(TARGET)/release/netdata" $(ROW)
+	cd benches && $(CARGO) build $(CARGOFLAGS) --release
+	cd benches && $(CARGO) run $(CARGOFLAGS) --release --bin netdata-benches -- --ours "$(TARGET)/release/netdata" $(ROW)
 
 fuzz:
 	@packaging/deps.sh build

@@ -100,6 +100,7 @@ const ROWS: &[(&str, Row)] = &[
     ("ingest", stored::ingest),
     ("query-db", stored::query),
     ("start", stored::start),
+    ("codec", stored::codec),
 ];
 
 impl Programs {

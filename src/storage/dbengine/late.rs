@@ -12,8 +12,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashMap;
 
 use super::files;
@@ -29,8 +30,10 @@ pub(super) const FLUSH_AT: usize = 1 << 20;
 /// A burst of at least so many that is over is flushed at once, so that higher tiers have it soon.
 const BURST: usize = 1000;
 const BURST_OVER_US: i64 = 1_000_000;
-/// Samples kept while no flush succeeds; later ones are dropped and counted.
+/// Samples kept; a flood that outruns the flush thread waits for it so long, once. While no flush succeeds, later ones are
+/// dropped and counted.
 const SAMPLES_MAX: usize = 4 << 20;
+const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// A metric at one interval.
 pub(super) type Series = (u32, u32);
@@ -39,6 +42,8 @@ pub(super) type Samples = FxHashMap<Series, Vec<(u32, Sample)>>;
 pub(super) struct Late {
     files: Mutex<Files>,
     state: Mutex<State>,
+    /// Told when the samples held become fewer.
+    room: Condvar,
 }
 
 #[derive(Default)]
@@ -50,6 +55,8 @@ struct State {
     /// Records not in the log yet.
     pending: Vec<u8>,
     dropped: u64,
+    /// Waiting was in vain, or the last flush failed.
+    stuck: bool,
     /// Samples taken in so far, and what of them was seen when somebody last looked: looking at the clock per sample
     /// costs more than the sample.
     added: u64,
@@ -114,7 +121,7 @@ impl Late {
             unsynced: logs.iter().filter_map(|(_, path)| File::open(path).ok()).collect(),
             closed: logs.into_iter().map(|(_, path)| (path, false)).collect(),
         };
-        Ok(Late { files: Mutex::new(files), state: Mutex::new(state) })
+        Ok(Late { files: Mutex::new(files), state: Mutex::new(state), room: Condvar::new() })
     }
 
     /// The highest metric number among the samples held.
@@ -125,8 +132,15 @@ impl Late {
     pub(super) fn add(&self, (metric, every): Series, time: u32, sample: Sample) {
         let mut state = self.state.lock();
         if state.count >= SAMPLES_MAX {
-            state.dropped += 1;
-            return;
+            if !state.stuck {
+                let full = |state: &mut State| state.count >= SAMPLES_MAX && !state.stuck;
+                self.room.wait_while_for(&mut state, full, WAIT_MAX);
+            }
+            if state.count >= SAMPLES_MAX {
+                state.stuck = true;
+                state.dropped += 1;
+                return;
+            }
         }
         put_record(metric, every, time, sample, &mut state.pending);
         state.insert((metric, every), time, sample);
@@ -218,6 +232,7 @@ impl Late {
         state.flushing = Arc::new(std::mem::take(&mut state.samples));
         state.count = 0;
         state.since = None;
+        self.room.notify_all();
         Arc::clone(&state.flushing)
     }
 
@@ -226,7 +241,9 @@ impl Late {
         for (_, flushed) in &mut self.files.lock().closed {
             *flushed = true;
         }
-        self.state.lock().flushing = Arc::default();
+        let mut state = self.state.lock();
+        state.flushing = Arc::default();
+        state.stuck = false;
     }
 
     /// What `is_done` does not say to be in a segment is taken back.
@@ -248,6 +265,8 @@ impl Late {
             }
         }
         state.since = Some(now_us);
+        state.stuck = true;
+        self.room.notify_all();
     }
 
     /// Removes the logs whose samples are in segments, and the tiers above brought up to them.
@@ -344,9 +363,11 @@ fn batch_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
 }
 
 fn put_record(metric: u32, every: u32, time: u32, sample: Sample, out: &mut Vec<u8>) {
-    for word in [metric, every, time, sample.0] {
-        out.extend_from_slice(&word.to_le_bytes());
+    let mut record = [0u8; RECORD];
+    for (place, word) in record.chunks_exact_mut(4).zip([metric, every, time, sample.0]) {
+        place.copy_from_slice(&word.to_le_bytes());
     }
+    out.extend_from_slice(&record);
 }
 
 fn batches(records: &[u8]) -> Vec<u8> {
