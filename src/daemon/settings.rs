@@ -243,6 +243,7 @@ pub(super) fn store_settings(config: &Config, cache: &Path, uses: bool) -> store
     /// Samples in one point of a tier: its count has 16 bits.
     const GROUPING_MAX: u32 = 65_535;
     const OLD_SIZE: &str = "dbengine multihost disk space MB";
+    const LATE_KEPT_S: i64 = 3600;
 
     let old = config.is_set("db", OLD_SIZE);
     let old_bytes = config.size("db", OLD_SIZE, OLD_BYTES, SizeUnit::Mebibytes).max(OLD_BYTES_MIN);
@@ -289,7 +290,10 @@ pub(super) fn store_settings(config: &Config, cache: &Path, uses: bool) -> store
         let default = Duration::from_secs(if chosen { 0 } else { time });
         let time = config.duration("db", &name("retention time"), default, TimeUnit::Days);
         let seconds_max = i64::try_from(time.as_secs()).unwrap_or(0);
-        tiers.push(store::TierSettings { iterations, bytes_max, seconds_max });
+        // A limit that nobody asked for does not throw away what has just arrived.
+        let own = config.is_set("db", &name("retention time"));
+        let late_kept_s = if own { 0 } else { LATE_KEPT_S };
+        tiers.push(store::TierSettings { iterations, bytes_max, seconds_max, late_kept_s });
     }
     let sync_every = config.seconds("db", "dbengine sync every", 5);
     store::Settings { cache: cache.to_owned(), tiers, sync_every }

@@ -269,7 +269,7 @@ mod tests {
 
     impl Rig {
         fn start(cache: &Path, clock: &Clock, rules: Rules) -> Rig {
-            let tier = |iterations| TierSettings { iterations, bytes_max: 0, seconds_max: 0 };
+            let tier = TierSettings::unlimited;
             let tiers = vec![tier(1), tier(60)];
             let settings = Settings { cache: cache.to_owned(), tiers, sync_every: 5 };
             let engines = Arc::new(Engines::new(settings, clock.clone()));

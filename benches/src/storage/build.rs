@@ -19,7 +19,7 @@ const BATCH: usize = 50_000;
 /// Fills `cache` with charts `load.chart1` and so on, of ten dimensions each.
 pub fn build(metrics: usize, host: uuid::Uuid, cache: &Path) -> Result<(), Box<dyn Error>> {
     let begun = Instant::now();
-    let tier = |iterations| TierSettings { iterations, bytes_max: 0, seconds_max: 0 };
+    let tier = TierSettings::unlimited;
     let tiers = vec![tier(1), tier(60), tier(60)];
     let settings = Settings { cache: cache.to_owned(), tiers, sync_every: 3600 };
     let store = Store::open(&settings, Clock::system())?;

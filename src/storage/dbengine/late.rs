@@ -208,6 +208,11 @@ impl Late {
         self.state.lock().count >= FLUSH_AT
     }
 
+    /// Samples were added in this run.
+    pub(super) fn has_grown(&self) -> bool {
+        self.state.lock().added > 0
+    }
+
     /// Many, or a burst that is over, or waiting for `age_us`.
     pub(super) fn wants_flush(&self, now_us: i64, age_us: i64) -> bool {
         let mut state = self.state.lock();

@@ -56,9 +56,6 @@ const MERGE_BYTES_MAX: u64 = 3 << 30;
 const MERGE_AGAIN_US: i64 = 10 * 1_000_000;
 /// Late samples are flushed when the oldest is this old.
 const LATE_AGE_US: i64 = 60 * 1_000_000;
-/// Samples that arrive older than the retention allows are kept so long all the same: somebody has just brought them, to look
-/// at them or to pass them on. The limit of size holds for them too.
-const LATE_KEPT_S: i64 = 3600;
 /// Files deleted for retention in one round: a store that was just copied loses nothing at once.
 const DELETE_PER_ROUND: usize = 1;
 
@@ -80,6 +77,16 @@ pub struct TierSettings {
     pub bytes_max: u64,
     /// Seconds kept; 0 = no limit.
     pub seconds_max: i64,
+    /// Seconds for which samples are kept that were older than that when they arrived: somebody has just brought them, to
+    /// look at them or to pass them on. The limit of bytes holds for them too.
+    pub late_kept_s: i64,
+}
+
+impl TierSettings {
+    /// A tier that keeps everything.
+    pub fn unlimited(iterations: u32) -> TierSettings {
+        TierSettings { iterations, bytes_max: 0, seconds_max: 0, late_kept_s: 0 }
+    }
 }
 
 /// What a tier holds.
@@ -436,7 +443,9 @@ impl Store {
         }
         self.hot.drop_flushed();
         if late_is_due {
+            let regular = self.late.has_grown();
             self.flush_late()?;
+            self.settled.fetch_or(regular, Ordering::AcqRel);
         }
         self.late.drop_flushed();
         Ok(())
@@ -878,7 +887,7 @@ impl Store {
                             let seconds_max = tier.settings.seconds_max;
                             let too_old = seconds_max > 0
                                 && now - window_end(&segment.name) > seconds_max
-                                && now - segment.flushed_s() > LATE_KEPT_S;
+                                && now - segment.flushed_s() > tier.settings.late_kept_s;
                             too_large || too_old
                         })
                         .cloned()
@@ -1549,7 +1558,7 @@ mod tests {
     const T0: i64 = 7200 * 236_000;
 
     fn settings(cache: &Path) -> Settings {
-        let tier = |iterations| TierSettings { iterations, bytes_max: 0, seconds_max: 0 };
+        let tier = TierSettings::unlimited;
         Settings {
             cache: cache.to_owned(),
             tiers: vec![tier(1), tier(60), tier(60)],
@@ -1866,6 +1875,7 @@ mod tests {
         rig.store = None;
         let mut short = settings(rig.cache.path());
         short.tiers[0].seconds_max = 86_400;
+        short.tiers[0].late_kept_s = 3600;
         let store = Store::open(&short, rig.clock.clone()).unwrap();
         let mut metric = StorageEngine::open(&store, &key(0), rig.every).unwrap();
         let year_ago = T0 - 365 * 86_400;
