@@ -18,6 +18,7 @@ use crate::base::time::{Clock, UnixSeconds};
 use crate::metrics::{
     Chart, ChartOptions, ChartState, DimensionOptions, Function, Host, Relayed, Tap, Upstream,
 };
+use crate::storage::Mode;
 use crate::wire::caps::Capabilities;
 use crate::wire::pluginsd::{
     self, ChartLine, Dialect, DimensionLine, FunctionLine, PointFlags, Scope,
@@ -317,6 +318,13 @@ impl Uplink {
         // Its own past is still on the way to us. A real parent never asks for what is older than what it has.
         let waits = state.replicating || (state.filling && !agreed.contains(Capabilities::SPANS));
         if waits && agreed.contains(Capabilities::REPLICATION) {
+            return false;
+        }
+        // A parent that computes slots itself leaves the first one of a dimension empty unless its past had a sample.
+        let computes = agreed.contains(Capabilities::REPLICATION)
+            && !agreed.contains(Capabilities::INTERPOLATED);
+        let keeps = self.host.settings().mode != Mode::None;
+        if computes && keeps && state.counter == 0 && state.retention().is_none() {
             return false;
         }
         let fresh = state.upstream.connection != outbox.connection;
