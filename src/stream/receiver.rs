@@ -60,6 +60,8 @@ const READ_BIG: usize = 64 * 1024;
 const READS_UNTIL_SMALL: u32 = 64;
 /// How long an existing connection has to show that it lives.
 const PROBE_TIME: Duration = Duration::from_millis(900);
+/// What a child says so long after another one said to be it was not on its way before.
+const CLONE_US: i64 = 2 * MICROS;
 const PROBE_STEP: Duration = Duration::from_millis(20);
 /// How long its successor waits for the thread of a dead connection.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
@@ -88,6 +90,8 @@ pub struct Child {
     /// Connections of this host before, in this run.
     reconnects: u64,
     updates: AtomicU64,
+    /// Somebody else said to be this child, and was not let in: a clone, if this one goes on speaking.
+    suspect: Mutex<Option<Suspect>>,
     over: Mutex<bool>,
     left: Condvar,
 }
@@ -111,6 +115,18 @@ impl Child {
         if wall > 0 {
             self.skew.store(now - wall, Ordering::Relaxed);
         }
+    }
+
+    fn suspect(&self, peer: &Peer, hostname: &str, at_us: i64) {
+        let suspect = Suspect { peer: peer.clone(), hostname: hostname.to_owned(), at_us };
+        self.suspect.lock().get_or_insert(suspect);
+    }
+
+    /// This child has just spoken: whoever said to be it a while ago is another one that lives.
+    fn proven_clone(&self, now_us: i64) -> Option<Suspect> {
+        let mut suspect = self.suspect.lock();
+        let proven = suspect.as_ref().is_some_and(|suspect| now_us - suspect.at_us > CLONE_US);
+        if proven { suspect.take() } else { None }
     }
 
     /// How the connection stands.
@@ -146,13 +162,19 @@ impl Child {
     }
 }
 
+/// Who said to be a child that is connected.
+pub(super) struct Suspect {
+    pub(super) peer: Peer,
+    pub(super) hostname: String,
+    /// On the monotonic clock.
+    at_us: i64,
+}
+
 /// What became of the child that is connected already.
 #[derive(Debug, PartialEq, Eq)]
 enum Rival {
-    /// `speaks`: samples came from it while the other one asked.
     Active {
         seconds: i64,
-        speaks: bool,
     },
     Dead {
         seconds: i64,
@@ -248,9 +270,9 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
     let distance = if request.past { fence::PAST_HOPS } else { request.hops.unwrap_or(1).max(1) };
     if let Some(rival) = &rival {
         match judge(streams, rival, distance) {
-            Rival::Active { seconds, speaks } => {
-                if speaks && (rival.distance, distance) == (1, 1) {
-                    streams.note_clone(rival, peer, host);
+            Rival::Active { seconds } => {
+                if (rival.distance, distance) == (1, 1) {
+                    rival.suspect(peer, host, streams.clock().monotonic_us());
                 }
                 count(&STATS.streams.duplicate);
                 log_access(peer, "REJECTED - ALREADY CONNECTED", &request);
@@ -312,6 +334,7 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
         received: AtomicU64::new(0),
         written: AtomicU64::new(0),
         updates: AtomicU64::new(0),
+        suspect: Mutex::default(),
         over: Mutex::new(false),
         left: Condvar::new(),
     });
@@ -371,8 +394,7 @@ fn judge(streams: &Streams, rival: &Child, distance: i64) -> Rival {
             }
         }
     }
-    let speaks = rival.received_bytes() != received;
-    Rival::Active { seconds: age_us(rival) / MICROS, speaks }
+    Rival::Active { seconds: age_us(rival) / MICROS }
 }
 
 /// A child's place in the register, given up on drop.
@@ -585,6 +607,9 @@ impl Session {
                 };
                 silent_from = clock.monotonic_us();
                 child.rhythm.lock().beat(silent_from);
+                if let Some(clone) = child.proven_clone(silent_from) {
+                    streams.note_clone(child, &clone);
+                }
                 child.received.fetch_add(length as u64, Ordering::Relaxed);
                 STATS.streams.received_bytes.fetch_add(length as u64, Ordering::Relaxed);
                 let now = clock.now();
