@@ -60,6 +60,8 @@ const READ_BIG: usize = 64 * 1024;
 const READS_UNTIL_SMALL: u32 = 64;
 /// How long an existing connection has to show that it lives.
 const PROBE_TIME: Duration = Duration::from_millis(900);
+/// How a connection stands is looked at so often.
+const LOOK_EVERY_US: i64 = 5 * MICROS;
 /// What a child says so long after another one said to be it was not on its way before.
 const CLONE_US: i64 = 2 * MICROS;
 const PROBE_STEP: Duration = Duration::from_millis(20);
@@ -412,6 +414,12 @@ impl Drop for Place {
     }
 }
 
+/// What was said last of how a connection stands.
+struct Standing {
+    state: State,
+    look_us: i64,
+}
+
 struct Session {
     place: Place,
     request: Request,
@@ -540,6 +548,38 @@ impl Session {
         log::info!("{from}: receive thread ended (task id {task})");
     }
 
+    /// Says when the past of the host begins and ends to arrive.
+    fn note_state(&self, before: &mut State) {
+        let child = &self.place.child;
+        let now = self.place.streams.clock().now_seconds().0;
+        let filling = Filling::of(&child.below.puller.progress(), now - child.since);
+        let state = match (filling.starting, filling.filling) {
+            (0, 0) => State::Online,
+            (0, _) => State::Filling,
+            _ => State::Starting,
+        };
+        if state == std::mem::replace(before, state) || filling.charts == 0 {
+            return;
+        }
+        match state {
+            State::Filling => log::info!(
+                "{}: all of {} charts are live; of {} of them older samples are asked for, up to {} seconds.",
+                self.from,
+                filling.charts,
+                filling.filling,
+                filling.missing_s
+            ),
+            State::Online => log::info!(
+                "{}: all of {} charts are live and nothing is known to be missing; {} seconds came {} seconds after connecting.",
+                self.from,
+                filling.charts,
+                filling.brought_s,
+                now - child.since
+            ),
+            _ => {}
+        }
+    }
+
     /// Reads until the connection is over.
     #[expect(clippy::too_many_arguments, reason = "what a connection consists of")]
     fn receive(
@@ -564,6 +604,7 @@ impl Session {
         let silence_us = SILENCE.as_micros() as i64;
         let mut silent_from = clock.monotonic_us();
         let mut offer_us = asked.map(|_| silent_from + OFFER_AFTER_US);
+        let mut stands = Standing { state: State::Starting, look_us: silent_from + LOOK_EVERY_US };
         loop {
             if stop.is_stopped() || streams.stop_token().is_stopped() {
                 return End::Stop;
@@ -580,6 +621,10 @@ impl Session {
                 asked.has_room();
             }
             child.below.more(host);
+            if now_us >= stands.look_us {
+                stands.look_us = now_us + LOOK_EVERY_US;
+                self.note_state(&mut stands.state);
+            }
             let eager = child.below.puller.is_eager().then_some(now_us);
             let until = [Some(silent_from + silence_us + 1), calls.deadline(), eager, offer_us];
             let until = until.into_iter().flatten();
