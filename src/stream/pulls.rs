@@ -148,9 +148,6 @@ impl Pulls {
         let policy = self.policy;
         let pull = self.renew(id);
         let starting = !pull.live && pull.offer.wall > 0;
-        if starting {
-            return;
-        }
         // The two offers may be about different dimensions.
         pull.offer = match pull.offer {
             Offer { first, last, .. } if first > 0 && last > 0 => Offer {
@@ -161,7 +158,8 @@ impl Pulls {
             _ => offer,
         };
         pull.every = every.max(1);
-        pull.live = true;
+        // A chart that waits for its first answer looks at its past after that.
+        pull.live = !starting;
         let whole = asked_span(offer, standing, policy).map(|(last, oldest)| (oldest, last));
         // What was still to be looked at stays so.
         let holes = pull.holes.drain(..).chain(pull.unseen.take());
@@ -197,9 +195,12 @@ impl Pulls {
             if !block.start {
                 return Outcome { ask: Some(pull.again(block, standing)), finished: None };
             }
-        } else if asked.is_some() {
-            self.answered_seconds += pull.advance(block);
+        } else {
+            // An answer that was given up for lost brings what it brings all the same.
             pull.brought |= block.slots > 0;
+            if asked.is_some() {
+                self.answered_seconds += pull.advance(block);
+            }
         }
         self.settle(id)
     }
