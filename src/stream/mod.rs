@@ -360,7 +360,8 @@ impl Streams {
     }
 
     /// Two machines that both live have one GUID: said once in a while, with what tells them apart.
-    fn note_clone(&self, connected: &Child, peer: &crate::net::Peer, hostname: &str) {
+    fn note_clone(&self, connected: &Child, clone: &receiver::Suspect) {
+        let receiver::Suspect { peer, hostname, .. } = clone;
         let now = self.clock.now_seconds().0;
         let mut clones = self.clones.lock();
         clones.retain(|_, at| now - *at < CLONE_SAID_S);

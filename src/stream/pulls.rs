@@ -148,9 +148,6 @@ impl Pulls {
         let policy = self.policy;
         let pull = self.renew(id);
         let starting = !pull.live && pull.offer.wall > 0;
-        if starting {
-            return;
-        }
         // The two offers may be about different dimensions.
         pull.offer = match pull.offer {
             Offer { first, last, .. } if first > 0 && last > 0 => Offer {
@@ -161,7 +158,8 @@ impl Pulls {
             _ => offer,
         };
         pull.every = every.max(1);
-        pull.live = true;
+        // A chart that waits for its first answer looks at its past after that.
+        pull.live = !starting;
         let whole = asked_span(offer, standing, policy).map(|(last, oldest)| (oldest, last));
         // What was still to be looked at stays so.
         let holes = pull.holes.drain(..).chain(pull.unseen.take());
@@ -179,6 +177,11 @@ impl Pulls {
         now_us: i64,
     ) -> Outcome {
         let Some(pull) = self.charts.get_mut(id) else { return Outcome::default() };
+        if pull.live && pull.asked.is_some() && !pull.is_answer(block) {
+            // To a request that was given up: what was asked for since is still to come.
+            pull.brought |= block.slots > 0;
+            return Outcome::default();
+        }
         let asked = pull.asked.take();
         if let Some(at) = asked {
             self.in_flight = self.in_flight.saturating_sub(1);
@@ -197,9 +200,12 @@ impl Pulls {
             if !block.start {
                 return Outcome { ask: Some(pull.again(block, standing)), finished: None };
             }
-        } else if asked.is_some() {
-            self.answered_seconds += pull.advance(block);
+        } else {
+            // An answer that was given up for lost brings what it brings all the same.
             pull.brought |= block.slots > 0;
+            if asked.is_some() {
+                self.answered_seconds += pull.advance(block);
+            }
         }
         self.settle(id)
     }
@@ -364,6 +370,13 @@ impl Pull {
         Ask { start: true, after, before: self.offer.last }
     }
 
+    /// The block begins where the hole asked for does, or before.
+    fn is_answer(&self, block: Replayed) -> bool {
+        let first = self.offer.first.max(block.offer.first);
+        let begins = self.holes.front().map_or(0, |hole| hole.0.max(first));
+        block.before == 0 || block.after <= begins + self.every
+    }
+
     /// What was answered is not asked for again, whether it held samples or not. Gives the seconds it was about.
     fn advance(&mut self, block: Replayed) -> i64 {
         let Some(hole) = self.holes.front_mut() else { return 0 };
@@ -505,6 +518,34 @@ mod tests {
         assert_eq!(asked[..3], [(14_000, 14_600), (14_600, 15_000), (20_000, 20_010)]);
         assert_eq!(asked[3..], [(99_000, 99_600), (99_600, 99_879)]);
         assert_eq!(pulls.progress().missing_seconds, 0);
+    }
+
+    #[test]
+    fn a_late_answer_to_another_request_closes_no_hole() {
+        let mut pulls = Pulls::new(POLICY);
+        let chart = id();
+        pulls.offered(&chart, offer(90_000, 99_999), standing(0), 1);
+        let mut holes = |_: &str, after: i64, _: i64| match after {
+            90_000 => vec![(90_000, 90_010), (91_000, 91_010)],
+            _ => Vec::new(),
+        };
+        let first = pulls.more(0, &mut 1_000_000, &mut holes);
+        assert!(matches!(first, Some(Next::Ask(_, ask)) if ask.after == 90_000));
+        let block = |after, before| Replayed {
+            offer: offer(90_000, 99_999),
+            start: false,
+            after,
+            before,
+            slots: 1,
+        };
+        assert_eq!(
+            pulls.answered(&chart, block(95_000, 95_600), standing(0), 0),
+            Outcome::default()
+        );
+        assert_eq!(pulls.more(0, &mut 1_000_000, &mut holes), None, "the answer is still to come");
+        pulls.answered(&chart, block(90_000, 90_010), standing(0), 0);
+        let second = pulls.more(0, &mut 1_000_000, &mut holes);
+        assert!(matches!(second, Some(Next::Ask(_, ask)) if ask.after == 91_000));
     }
 
     #[test]

@@ -60,6 +60,10 @@ const READ_BIG: usize = 64 * 1024;
 const READS_UNTIL_SMALL: u32 = 64;
 /// How long an existing connection has to show that it lives.
 const PROBE_TIME: Duration = Duration::from_millis(900);
+/// How a connection stands is looked at so often.
+const LOOK_EVERY_US: i64 = 5 * MICROS;
+/// What a child says so long after another one said to be it was not on its way before.
+const CLONE_US: i64 = 2 * MICROS;
 const PROBE_STEP: Duration = Duration::from_millis(20);
 /// How long its successor waits for the thread of a dead connection.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
@@ -88,6 +92,8 @@ pub struct Child {
     /// Connections of this host before, in this run.
     reconnects: u64,
     updates: AtomicU64,
+    /// Somebody else said to be this child, and was not let in: a clone, if this one goes on speaking.
+    suspect: Mutex<Option<Suspect>>,
     over: Mutex<bool>,
     left: Condvar,
 }
@@ -111,6 +117,18 @@ impl Child {
         if wall > 0 {
             self.skew.store(now - wall, Ordering::Relaxed);
         }
+    }
+
+    fn suspect(&self, peer: &Peer, hostname: &str, at_us: i64) {
+        let suspect = Suspect { peer: peer.clone(), hostname: hostname.to_owned(), at_us };
+        self.suspect.lock().get_or_insert(suspect);
+    }
+
+    /// This child has just spoken: whoever said to be it a while ago is another one that lives.
+    fn proven_clone(&self, now_us: i64) -> Option<Suspect> {
+        let mut suspect = self.suspect.lock();
+        let proven = suspect.as_ref().is_some_and(|suspect| now_us - suspect.at_us > CLONE_US);
+        if proven { suspect.take() } else { None }
     }
 
     /// How the connection stands.
@@ -146,13 +164,19 @@ impl Child {
     }
 }
 
+/// Who said to be a child that is connected.
+pub(super) struct Suspect {
+    pub(super) peer: Peer,
+    pub(super) hostname: String,
+    /// On the monotonic clock.
+    at_us: i64,
+}
+
 /// What became of the child that is connected already.
 #[derive(Debug, PartialEq, Eq)]
 enum Rival {
-    /// `speaks`: samples came from it while the other one asked.
     Active {
         seconds: i64,
-        speaks: bool,
     },
     Dead {
         seconds: i64,
@@ -248,9 +272,9 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
     let distance = if request.past { fence::PAST_HOPS } else { request.hops.unwrap_or(1).max(1) };
     if let Some(rival) = &rival {
         match judge(streams, rival, distance) {
-            Rival::Active { seconds, speaks } => {
-                if speaks && (rival.distance, distance) == (1, 1) {
-                    streams.note_clone(rival, peer, host);
+            Rival::Active { seconds } => {
+                if (rival.distance, distance) == (1, 1) {
+                    rival.suspect(peer, host, streams.clock().monotonic_us());
                 }
                 count(&STATS.streams.duplicate);
                 log_access(peer, "REJECTED - ALREADY CONNECTED", &request);
@@ -312,6 +336,7 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
         received: AtomicU64::new(0),
         written: AtomicU64::new(0),
         updates: AtomicU64::new(0),
+        suspect: Mutex::default(),
         over: Mutex::new(false),
         left: Condvar::new(),
     });
@@ -371,8 +396,7 @@ fn judge(streams: &Streams, rival: &Child, distance: i64) -> Rival {
             }
         }
     }
-    let speaks = rival.received_bytes() != received;
-    Rival::Active { seconds: age_us(rival) / MICROS, speaks }
+    Rival::Active { seconds: age_us(rival) / MICROS }
 }
 
 /// A child's place in the register, given up on drop.
@@ -388,6 +412,12 @@ impl Drop for Place {
         *self.child.over.lock() = true;
         self.child.left.notify_all();
     }
+}
+
+/// What was said last of how a connection stands.
+struct Standing {
+    state: State,
+    look_us: i64,
 }
 
 struct Session {
@@ -518,6 +548,38 @@ impl Session {
         log::info!("{from}: receive thread ended (task id {task})");
     }
 
+    /// Says when the past of the host begins and ends to arrive.
+    fn note_state(&self, before: &mut State) {
+        let child = &self.place.child;
+        let now = self.place.streams.clock().now_seconds().0;
+        let filling = Filling::of(&child.below.puller.progress(), now - child.since);
+        let state = match (filling.starting, filling.filling) {
+            (0, 0) => State::Online,
+            (0, _) => State::Filling,
+            _ => State::Starting,
+        };
+        if state == std::mem::replace(before, state) || filling.charts == 0 {
+            return;
+        }
+        match state {
+            State::Filling => log::info!(
+                "{}: all of {} charts are live; of {} of them older samples are asked for, up to {} seconds.",
+                self.from,
+                filling.charts,
+                filling.filling,
+                filling.missing_s
+            ),
+            State::Online => log::info!(
+                "{}: all of {} charts are live and nothing is known to be missing; {} seconds came {} seconds after connecting.",
+                self.from,
+                filling.charts,
+                filling.brought_s,
+                now - child.since
+            ),
+            _ => {}
+        }
+    }
+
     /// Reads until the connection is over.
     #[expect(clippy::too_many_arguments, reason = "what a connection consists of")]
     fn receive(
@@ -542,6 +604,7 @@ impl Session {
         let silence_us = SILENCE.as_micros() as i64;
         let mut silent_from = clock.monotonic_us();
         let mut offer_us = asked.map(|_| silent_from + OFFER_AFTER_US);
+        let mut stands = Standing { state: State::Starting, look_us: silent_from + LOOK_EVERY_US };
         loop {
             if stop.is_stopped() || streams.stop_token().is_stopped() {
                 return End::Stop;
@@ -558,6 +621,10 @@ impl Session {
                 asked.has_room();
             }
             child.below.more(host);
+            if now_us >= stands.look_us {
+                stands.look_us = now_us + LOOK_EVERY_US;
+                self.note_state(&mut stands.state);
+            }
             let eager = child.below.puller.is_eager().then_some(now_us);
             let until = [Some(silent_from + silence_us + 1), calls.deadline(), eager, offer_us];
             let until = until.into_iter().flatten();
@@ -585,6 +652,9 @@ impl Session {
                 };
                 silent_from = clock.monotonic_us();
                 child.rhythm.lock().beat(silent_from);
+                if let Some(clone) = child.proven_clone(silent_from) {
+                    streams.note_clone(child, &clone);
+                }
                 child.received.fetch_add(length as u64, Ordering::Relaxed);
                 STATS.streams.received_bytes.fetch_add(length as u64, Ordering::Relaxed);
                 let now = clock.now();

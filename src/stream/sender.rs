@@ -4,6 +4,7 @@
 //! [`Uplink`] and wake it. Which parent comes next is decided by [`Parents`]; what the parent says is read here. A slow
 //! or silent parent makes this thread wait, never a collector.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -30,7 +31,9 @@ use crate::base::sys::{self, Interest, Watched};
 use crate::base::threads::StopToken;
 use crate::base::time::{Clock, MICROS};
 use crate::ingest::executor::Executor;
-use crate::metrics::{Chart, Function, FunctionAnswer, FunctionCall, Host, HostInfo, HostKind};
+use crate::metrics::{
+    Chart, Function, FunctionAnswer, FunctionCall, Host, HostInfo, HostKind, Tap,
+};
 use crate::net::listen::Place;
 use crate::net::tls::{ClientOptions, TlsError};
 use crate::net::{Connection, Destination, dial};
@@ -54,6 +57,8 @@ const LOOK_EVERY_US: i64 = MICROS;
 const COMPARE_AFTER_US: i64 = 10 * MICROS;
 /// A comparison is over when nothing was said for so long.
 const QUIET_US: i64 = 10 * MICROS;
+/// A chart that was collected within so many of its intervals is collected just now.
+const FLOWS_INTERVALS: i64 = 3;
 /// A link that was lost sooner than this after it stood is not made anew at once.
 const FLAP: Duration = Duration::from_secs(1);
 
@@ -595,9 +600,15 @@ impl Thread<'_> {
             Commands::new(link, number, Arc::clone(self.host()), asked, above.reader(link.agreed));
         let is_ours = link.agreed.contains(Capabilities::SPANS);
         let mut offer_us = is_ours.then_some(progress_us + OFFER_AFTER_US);
+        let mut introduced = self.charts_that_flow(link.agreed);
         let mut read = vec![0; COMMANDS_READ];
         let timeout_us = i64::try_from(self.sender.plan.timeout.as_micros()).unwrap_or(i64::MAX);
         loop {
+            while uplink.has_room(number)
+                && let Some(chart) = introduced.pop_front()
+            {
+                uplink.caught_up(&chart, &mut chart.lock());
+            }
             // Everything there is, as far as the socket takes it.
             let is_done = loop {
                 let is_done = loop {
@@ -691,6 +702,21 @@ impl Thread<'_> {
                 }
             }
         }
+    }
+
+    /// Charts that are collected just now. A parent that asks before it gets live samples hears of them at once, so that
+    /// it has asked by the time there are new ones.
+    fn charts_that_flow(&self, agreed: Capabilities) -> VecDeque<Arc<Chart>> {
+        if !agreed.contains(Capabilities::REPLICATION) {
+            return VecDeque::new();
+        }
+        let now = self.clock.now_seconds();
+        let flows = |chart: &Arc<Chart>| {
+            let state = chart.lock();
+            let lately = now - FLOWS_INTERVALS * state.meta.update_every.seconds();
+            !state.is_obsolete() && state.last_updated.0 > 0 && state.last_updated >= lately
+        };
+        self.host().charts().into_iter().filter(flows).collect()
     }
 
     /// This end of the connection, as far as samples of the past go.

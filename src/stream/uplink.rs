@@ -559,8 +559,7 @@ impl Tap for Uplink {
         let mut outbox = self.outbox.lock();
         if outbox.overflowed
             || !outbox.agreed.contains(Capabilities::SPANS)
-            || outbox.connection != state.upstream.connection
-            || !state.upstream.streaming
+            || !Self::is_defined(outbox.connection, state)
         {
             return;
         }

@@ -24,6 +24,7 @@ fn run(seed: u64, tell: bool) -> Result<(), String> {
         for line in &world.story {
             println!("{line}");
         }
+        println!("{}", world.standing());
     }
     result
 }

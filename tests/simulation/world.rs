@@ -153,6 +153,8 @@ pub(super) struct Node {
     clock: Clock,
     destinations: Vec<usize>,
     is_origin: bool,
+    /// The process does not run until then.
+    frozen_until: i64,
     life: Option<Life>,
 }
 
@@ -232,6 +234,7 @@ impl World {
                 clock: Clock::manual(UnixMicros(T0 * SECOND + offset)),
                 destinations,
                 is_origin,
+                frozen_until: 0,
                 life: None,
             });
         }
@@ -318,6 +321,7 @@ impl World {
 
     fn kill(&mut self, at: usize) {
         let Some(life) = self.nodes[at].life.take() else { return };
+        self.nodes[at].frozen_until = 0;
         let name = self.nodes[at].name.clone();
         self.tell(format!("{name} dies"));
         life.host.set_tap(None);
@@ -341,7 +345,12 @@ impl World {
         let count = self.nodes.len();
         let at = self.random.below(count);
         let name = self.nodes[at].name.clone();
-        match self.random.below(6) {
+        match self.random.below(7) {
+            6 if self.nodes[at].life.is_some() => {
+                let lasts = i64::try_from(2 + self.random.below(40)).unwrap_or(2) * SECOND;
+                self.tell(format!("{name} is frozen for {} s", lasts / SECOND));
+                self.nodes[at].frozen_until = self.now + lasts;
+            }
             0 | 1 => self.kill(at),
             2 if self.nodes[at].life.is_none() => {
                 self.tell(format!("{name} starts"));
@@ -378,6 +387,9 @@ impl World {
     pub(super) fn heal(&mut self) {
         self.tell("all is well from now on".to_owned());
         self.cuts.clear();
+        for node in &mut self.nodes {
+            node.frozen_until = 0;
+        }
         for node in 0..self.nodes.len() {
             if self.nodes[node].life.is_none() {
                 self.start(node);
@@ -406,6 +418,9 @@ impl World {
             self.collect();
         }
         for at in 0..self.nodes.len() {
+            if self.nodes[at].frozen_until > now {
+                continue;
+            }
             self.connect(at);
             self.above_of(at)?;
             self.below_of(at)?;
@@ -430,6 +445,9 @@ impl World {
 
     fn collect(&mut self) {
         let node = &self.nodes[0];
+        if node.frozen_until > self.now {
+            return;
+        }
         let Some(life) = &node.life else { return };
         let wall = node.clock.now();
         let second = wall.seconds().0;
@@ -494,6 +512,10 @@ impl World {
         let node = &mut self.nodes[to];
         if node.is_origin {
             return Err(Failure::Localhost);
+        }
+        if node.frozen_until > self.now {
+            // Its kernel takes the connection, and nobody answers.
+            return Err(Failure::NoResponse);
         }
         let monotonic = node.clock.monotonic_us();
         let Some(life) = &mut node.life else { return Err(Failure::NoResponse) };
@@ -820,6 +842,23 @@ impl World {
             }
         }
         (missing, first)
+    }
+
+    /// How far every node's past has come, for people.
+    pub(super) fn standing(&self) -> String {
+        let mut text = String::new();
+        for node in &self.nodes {
+            let Some(life) = &node.life else { continue };
+            let up = life.up.as_ref().and_then(|up| up.above.puller.as_ref());
+            let down = life.down.as_ref().map(|down| &down.below.puller);
+            text.push_str(&format!(
+                "{}: from above {:?}; from below {:?}\n",
+                node.name,
+                up.map(|puller| puller.progress()),
+                down.map(Puller::progress)
+            ));
+        }
+        text
     }
 
     pub(super) fn path_names(&self) -> Vec<String> {
