@@ -100,6 +100,9 @@ impl Watched {
     }
 }
 
+/// Whether another agent tells of a host's alarms.
+pub type Elsewhere = Box<dyn Fn(&Host) -> bool + Send + Sync>;
+
 pub struct Health {
     options: Options,
     hosts: Arc<Hosts>,
@@ -109,6 +112,8 @@ pub struct Health {
     silencers: Silencers,
     log: Arc<Log>,
     notifier: Notifier,
+    /// Somebody nearer to a host tells of its alarms.
+    told_elsewhere: Elsewhere,
     watched: Mutex<FxHashMap<MachineGuid, Arc<Watched>>>,
 }
 
@@ -119,6 +124,7 @@ impl Health {
         clock: Clock,
         log: Arc<Log>,
         notifier: Notifier,
+        told_elsewhere: Elsewhere,
     ) -> Arc<Health> {
         let rules = Arc::new(read_rules(&options));
         let silencers = Silencers::load(&options.silencers_file);
@@ -131,6 +137,7 @@ impl Health {
             silencers,
             log,
             notifier,
+            told_elsewhere,
             watched: Mutex::default(),
         })
     }
@@ -660,7 +667,25 @@ impl Health {
         self.notify(host, watch, index, &pending, now);
     }
 
+    /// Another parent of the cluster tells: should it go, this one does not tell the same again.
+    fn leave(&self, host: &Host, watch: &mut Watch, index: usize, status: Status) {
+        let alarm = &mut watch.alarms.alarms[index];
+        health_log(format_args!(
+            "[{}]: Not sending notification for alarm '{}.{}' status {}: another parent of the cluster does.",
+            host.hostname(),
+            alarm.chart.id(),
+            alarm.name,
+            status.name()
+        ));
+        alarm.state.told = Some(status);
+        watch.writes.push(Write::Alarm(Box::new(remembered(alarm))));
+    }
+
     fn notify(&self, host: &Host, watch: &mut Watch, index: usize, pending: &Pending, now: i64) {
+        if (self.told_elsewhere)(host) {
+            self.leave(host, watch, index, pending.change.new);
+            return;
+        }
         let which = if pending.change.new == Status::Critical { Which::Crit } else { Which::Warn };
         let alarm = &watch.alarms.alarms[index];
         let which = if alarm.expression(which).is_some() { which } else { Which::Crit };
