@@ -47,7 +47,7 @@ impl Rig {
 
     fn again(dir: tempfile::TempDir, conf: &str, at: i64, local: Arc<Host>) -> Rig {
         let script = dir.path().join("notify");
-        let text = "#!/bin/sh\nd=$(dirname \"$0\")\necho \"$7 ${11} ${10} ${12} $2\" >>\"$d/told\"\necho \"$@\" >>\"$d/all\"\n";
+        let text = "#!/bin/sh\nd=$(dirname \"$0\")\necho \"$@\" >>\"$d/all\"\necho \"$7 ${11} ${10} ${12} $2\" >>\"$d/told\"\n";
         fs::write(&script, text).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir_all(dir.path().join("health.d")).unwrap();
