@@ -86,6 +86,8 @@ struct Watch {
     trim_at: i64,
     scratch: Scratch,
     writes: Vec<Write>,
+    /// Given once their events are in the log, where their end is noted.
+    orders: Vec<Order>,
 }
 
 impl Watched {
@@ -197,9 +199,15 @@ impl Health {
             self.look_at(&host, &rules, now, slept);
         }
         if now % 60 == 0 {
-            self.watched.lock().retain(|guid, watched| {
-                self.hosts.by_guid(*guid).is_some_and(|host| Arc::ptr_eq(&host, &watched.host))
+            let mut gone = Vec::new();
+            self.watched.lock().retain(|guid, watched| match self.hosts.by_guid(*guid) {
+                Some(host) => Arc::ptr_eq(&host, &watched.host),
+                None => {
+                    gone.push(*guid);
+                    false
+                }
             });
+            gone.into_iter().for_each(|guid| self.log.forget(guid));
         }
     }
 
@@ -256,6 +264,7 @@ impl Health {
             trim_at: now + TRIM_EVERY_S,
             scratch: Scratch::default(),
             writes: Vec::new(),
+            orders: Vec::new(),
         };
         let watched = Arc::new(Watched {
             host: Arc::clone(host),
@@ -294,6 +303,10 @@ impl Health {
         if now >= watch.trim_at {
             watch.trim_at = now + TRIM_EVERY_S;
             self.log.trim(host.guid(), self.options.log_kept);
+            // Those that are still true have to be known after a restart, however old they are.
+            let alarms = watch.alarms.alarms.iter();
+            let raised = alarms.filter(|alarm| alarm.state.told.is_some_and(Status::is_raised));
+            watch.writes.extend(raised.map(|alarm| Write::Alarm(Box::new(remembered(alarm)))));
         }
         let writes = std::mem::take(&mut watch.writes);
         if !writes.is_empty() {
@@ -301,6 +314,7 @@ impl Health {
             watch.writes = writes;
             watch.writes.clear();
         }
+        watch.orders.drain(..).for_each(|order| self.notifier.order(order));
         next.max(now + 1)
     }
 
@@ -742,7 +756,7 @@ impl Health {
         ];
         let program = self.program(alarm);
         let order = Order { host: host.guid(), event: pending.event, program, arguments };
-        self.notifier.order(order);
+        watch.orders.push(order);
         let alarm = &mut watch.alarms.alarms[index];
         alarm.state.told = Some(status);
         watch.writes.push(Write::Alarm(Box::new(remembered(alarm))));
