@@ -638,3 +638,82 @@ fn cost_of_a_tick() {
         warm.iter().sum::<f64>()
     );
 }
+
+/// Looks and expressions of alarms whose status stays as it is.
+#[test]
+fn evaluating_alarms_allocates_nothing() {
+    use netdata_rs::health::grammar::Repeat;
+    use netdata_rs::health::log::Log;
+    use netdata_rs::health::notify::Notifier;
+    use netdata_rs::health::{Health, Options};
+    use netdata_rs::metrics::{Algorithm, ChartSpec, DimensionSpec, Hosts, SinceLast, Staged};
+
+    const CHARTS: usize = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let alarms = "template: looked\non: t.ctx\nlookup: average -5s unaligned of a,b\nevery: 1s\n\
+        calc: $this + $a * 2 + $t.c1.b + $update_every\nwarn: $this > (($status >= $WARNING) ? (1e6) : (2e6))\n\
+        crit: $this > 3e6 || abs($looked) > 1e9\n\
+        template: sorted\non: t.ctx\nlookup: median -5s unaligned percentage of a\nevery: 1s\nwarn: $this > 1000\n";
+    fs::write(dir.path().join("a.conf"), alarms).unwrap();
+    let clock = Clock::manual(UnixMicros(T0 * 1_000_000));
+    let settings = HostSettings { health_enabled: true, ..HostSettings::default() };
+    let engine = Arc::new(RingEngine::in_memory(Mode::Ram, 3600));
+    let info = HostInfo::named("machine");
+    let host = Host::new(MachineGuid::random(), HostKind::Local, info, engine, settings);
+    let charts: Vec<_> = (0..CHARTS)
+        .map(|n| {
+            let id = format!("t.c{n}");
+            let spec = ChartSpec { id: &id, context: "t.ctx", ..ChartSpec::default() };
+            let chart = host.define_chart(&spec).unwrap();
+            for dim in ["a", "b", "c"] {
+                let dim = DimensionSpec::plain(dim, Algorithm::Absolute, 1, 1);
+                chart.define_dimension(&dim).unwrap();
+            }
+            chart
+        })
+        .collect();
+    let options = Options {
+        enabled: true,
+        user_dir: dir.path().to_owned(),
+        stock_dir: None,
+        script: "/bin/true".into(),
+        silencers_file: dir.path().join("silencers.json"),
+        repeat: Repeat::default(),
+        log_shown: 1000,
+        log_kept: 2000,
+        run_every: 1,
+        hibernation: 60,
+        log_dir: dir.path().to_owned(),
+        config_dir: dir.path().to_owned(),
+    };
+    let log = Arc::new(Log::open(dir.path()).unwrap());
+    let stop = StopToken::new();
+    let (notifier, thread) =
+        Notifier::start(Arc::clone(&log), clock.clone(), stop.clone()).unwrap();
+    let hosts = Hosts::new(Arc::clone(&host));
+    let nobody = Box::new(|_: &Host| false);
+    let health = Health::new(options, hosts, clock.clone(), log, notifier, nobody);
+    let tick = || {
+        clock.advance(1_000_000);
+        for chart in &charts {
+            let values = [1, 2, 3].map(|n| Staged { dim: n - 1, value: i64::from(n) });
+            chart.complete(&values, SinceLast::Clock, clock.now());
+        }
+        let before = allocations();
+        health.tick(clock.now_seconds().0, false);
+        allocations() - before
+    };
+    (0..20).for_each(|_| {
+        tick();
+    });
+    let evaluated = health.watched(&host).unwrap().show(|alarms, _| {
+        let now = clock.now_seconds().0;
+        alarms.alarms.iter().filter(|alarm| alarm.state.last_updated == now).count()
+    });
+    assert_eq!(evaluated, 2 * CHARTS);
+    let most = (0..50).map(|_| tick()).max().unwrap();
+    // The list of hosts, whatever the number of alarms.
+    assert!(most <= 2, "{most} allocations in a second with {evaluated} alarms");
+    stop.stop();
+    thread.join().unwrap();
+}

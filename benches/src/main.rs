@@ -445,7 +445,17 @@ fn health(programs: &Programs) -> io::Result<Vec<Figure>> {
                     .saturating_duration_since(Instant::now()),
             );
         }
-        let cpu = (parent.cpu_of_thread("HEALTH") - cpu) / SECONDS as f64 * 100.0;
+        let seconds = started.elapsed().as_secs_f64() - WARM as f64;
+        let cpu = (parent.cpu_of_thread("HEALTH") - cpu) / seconds.max(1.0) * 100.0;
+        if enabled == "yes" {
+            // The alarms of the last child are evaluated indeed.
+            let path = format!("/host/load{HOSTS}/api/v1/alarm_count?status=CLEAR");
+            let count = Client::connect(parent.address())?.body(&path)?;
+            if count != format!("[{}]", SHAPE.charts).into_bytes() {
+                let count = String::from_utf8_lossy(&count).into_owned();
+                return Err(io::Error::other(format!("alarms that are clear: {count}")));
+            }
+        }
         Ok((cpu, parent.memory().1 as usize))
     };
     let (cpu, with) = measure("yes")?;

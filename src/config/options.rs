@@ -216,6 +216,7 @@ pub const NETDATA_CONF: &[Known] = &[
     // [health]
     now("health", "enabled", &[]),
     now("health", "silencers file", &[]),
+    now("health", "one notification per cluster", &[]),
     now("health", "default repeat warning", &[]),
     now("health", "default repeat critical", &[]),
     now("health", "in memory max health log entries", &[]),

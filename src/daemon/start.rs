@@ -109,7 +109,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     // STREAM_SENDER[host]: the senders of this host and, later, of its children
     let streams = start_streams(&ground, streaming, &hosts, &engines, &stop);
     parts.push(stream_part(&streams));
-    let health = start_health(&ground, &hosts, &stop, &mut parts);
+    let health = start_health(&ground, &hosts, &streams, &stop, &mut parts);
     let usage = Arc::new(Usage::default());
     parts.push(start_collectors(&ground, &host, &usage, &stop));
     parts.push(start_plugins(&ground, &hosts, &streams, &engines, &stop)?);
@@ -315,6 +315,7 @@ fn start_keeper(
 fn start_health(
     ground: &Ground,
     hosts: &Arc<Hosts>,
+    streams: &Arc<Streams>,
     stop: &StopToken,
     parts: &mut Vec<Part>,
 ) -> Option<Arc<Health>> {
@@ -335,7 +336,10 @@ fn start_health(
             log::error!("cannot start HEALTH[notify]: {error}. There are no alarms.")
         })
         .ok()?;
-    let health = Health::new(options, Arc::clone(hosts), clock.clone(), log, notifier);
+    let once = ground.config.boolean("health", "one notification per cluster", true);
+    let streams = Arc::clone(streams);
+    let elsewhere = Box::new(move |host: &Host| once && streams.is_watched_nearer(host));
+    let health = Health::new(options, Arc::clone(hosts), clock.clone(), log, notifier, elsewhere);
     let (stop, running) = (stop.child(), Arc::clone(&health));
     let evaluating = threads::spawn("HEALTH", {
         let stop = stop.clone();

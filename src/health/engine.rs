@@ -86,6 +86,8 @@ struct Watch {
     trim_at: i64,
     scratch: Scratch,
     writes: Vec<Write>,
+    /// Given once their events are in the log, where their end is noted.
+    orders: Vec<Order>,
 }
 
 impl Watched {
@@ -100,6 +102,9 @@ impl Watched {
     }
 }
 
+/// Whether another agent tells of a host's alarms.
+pub type Elsewhere = Box<dyn Fn(&Host) -> bool + Send + Sync>;
+
 pub struct Health {
     options: Options,
     hosts: Arc<Hosts>,
@@ -109,6 +114,8 @@ pub struct Health {
     silencers: Silencers,
     log: Arc<Log>,
     notifier: Notifier,
+    /// Somebody nearer to a host tells of its alarms.
+    told_elsewhere: Elsewhere,
     watched: Mutex<FxHashMap<MachineGuid, Arc<Watched>>>,
 }
 
@@ -119,6 +126,7 @@ impl Health {
         clock: Clock,
         log: Arc<Log>,
         notifier: Notifier,
+        told_elsewhere: Elsewhere,
     ) -> Arc<Health> {
         let rules = Arc::new(read_rules(&options));
         let silencers = Silencers::load(&options.silencers_file);
@@ -131,6 +139,7 @@ impl Health {
             silencers,
             log,
             notifier,
+            told_elsewhere,
             watched: Mutex::default(),
         })
     }
@@ -190,9 +199,15 @@ impl Health {
             self.look_at(&host, &rules, now, slept);
         }
         if now % 60 == 0 {
-            self.watched.lock().retain(|guid, watched| {
-                self.hosts.by_guid(*guid).is_some_and(|host| Arc::ptr_eq(&host, &watched.host))
+            let mut gone = Vec::new();
+            self.watched.lock().retain(|guid, watched| match self.hosts.by_guid(*guid) {
+                Some(host) => Arc::ptr_eq(&host, &watched.host),
+                None => {
+                    gone.push(*guid);
+                    false
+                }
             });
+            gone.into_iter().for_each(|guid| self.log.forget(guid));
         }
     }
 
@@ -249,6 +264,7 @@ impl Health {
             trim_at: now + TRIM_EVERY_S,
             scratch: Scratch::default(),
             writes: Vec::new(),
+            orders: Vec::new(),
         };
         let watched = Arc::new(Watched {
             host: Arc::clone(host),
@@ -287,6 +303,10 @@ impl Health {
         if now >= watch.trim_at {
             watch.trim_at = now + TRIM_EVERY_S;
             self.log.trim(host.guid(), self.options.log_kept);
+            // Those that are still true have to be known after a restart, however old they are.
+            let alarms = watch.alarms.alarms.iter();
+            let raised = alarms.filter(|alarm| alarm.state.told.is_some_and(Status::is_raised));
+            watch.writes.extend(raised.map(|alarm| Write::Alarm(Box::new(remembered(alarm)))));
         }
         let writes = std::mem::take(&mut watch.writes);
         if !writes.is_empty() {
@@ -294,6 +314,7 @@ impl Health {
             watch.writes = writes;
             watch.writes.clear();
         }
+        watch.orders.drain(..).for_each(|order| self.notifier.order(order));
         next.max(now + 1)
     }
 
@@ -660,7 +681,25 @@ impl Health {
         self.notify(host, watch, index, &pending, now);
     }
 
+    /// Another parent of the cluster tells: should it go, this one does not tell the same again.
+    fn leave(&self, host: &Host, watch: &mut Watch, index: usize, status: Status) {
+        let alarm = &mut watch.alarms.alarms[index];
+        health_log(format_args!(
+            "[{}]: Not sending notification for alarm '{}.{}' status {}: another parent of the cluster does.",
+            host.hostname(),
+            alarm.chart.id(),
+            alarm.name,
+            status.name()
+        ));
+        alarm.state.told = Some(status);
+        watch.writes.push(Write::Alarm(Box::new(remembered(alarm))));
+    }
+
     fn notify(&self, host: &Host, watch: &mut Watch, index: usize, pending: &Pending, now: i64) {
+        if (self.told_elsewhere)(host) {
+            self.leave(host, watch, index, pending.change.new);
+            return;
+        }
         let which = if pending.change.new == Status::Critical { Which::Crit } else { Which::Warn };
         let alarm = &watch.alarms.alarms[index];
         let which = if alarm.expression(which).is_some() { which } else { Which::Crit };
@@ -717,7 +756,7 @@ impl Health {
         ];
         let program = self.program(alarm);
         let order = Order { host: host.guid(), event: pending.event, program, arguments };
-        self.notifier.order(order);
+        watch.orders.push(order);
         let alarm = &mut watch.alarms.alarms[index];
         alarm.state.told = Some(status);
         watch.writes.push(Write::Alarm(Box::new(remembered(alarm))));

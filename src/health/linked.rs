@@ -19,6 +19,8 @@ use crate::query::lookup::{Found, Lane};
 
 /// Alarms one host may have; more are not linked.
 const ALARMS_MAX: usize = 200_000;
+/// Alarms of charts that are gone, whose numbers are kept should they come back; beyond that all are forgotten.
+const REMEMBERED_MAX: usize = 20_000;
 /// Separators of the dimensions of `foreach`.
 const LIST: &[u8] = b",|";
 
@@ -419,6 +421,9 @@ impl HostAlarms {
             events: alarm.events,
             told: alarm.state.told,
         };
+        if self.remembered.len() >= REMEMBERED_MAX {
+            self.remembered.clear();
+        }
         self.remembered.insert((chart, name), known);
     }
 

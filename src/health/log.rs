@@ -227,15 +227,40 @@ impl Log {
         read().unwrap_or_default()
     }
 
-    /// Keeps the newest `most` events of a host.
+    /// Keeps the newest `most` events of a host, and the alarms they are of.
     pub fn trim(&self, host: MachineGuid, most: i64) {
-        let done = self.connection.lock().execute(
-            "DELETE FROM health_log WHERE host_id = ?1 AND unique_id <= (SELECT unique_id FROM health_log \
-             WHERE host_id = ?1 ORDER BY unique_id DESC LIMIT 1 OFFSET ?2)",
-            params![id(&host), most],
-        );
+        let connection = self.connection.lock();
+        let trim = || -> Result<()> {
+            connection.execute(
+                "DELETE FROM health_log WHERE host_id = ?1 AND unique_id <= (SELECT unique_id FROM health_log \
+                 WHERE host_id = ?1 ORDER BY unique_id DESC LIMIT 1 OFFSET ?2)",
+                params![id(&host), most],
+            )?;
+            connection.execute(
+                "DELETE FROM health_alarm WHERE host_id = ?1 AND last_event < \
+                 (SELECT min(unique_id) FROM health_log WHERE host_id = ?1)",
+                [id(&host)],
+            )?;
+            Ok(())
+        };
+        let done = trim();
+        drop(connection);
         if let Err(error) = done {
             log::error!("HEALTH: cannot trim '{}': {error}", self.path.display());
+        }
+    }
+}
+
+impl Log {
+    /// Nobody asks for this host any more.
+    pub fn forget(&self, host: MachineGuid) {
+        let connection = self.connection.lock();
+        for table in ["health_log", "health_alarm"] {
+            let done =
+                connection.execute(&format!("DELETE FROM {table} WHERE host_id = ?1"), [id(&host)]);
+            if let Err(error) = done {
+                log::error!("HEALTH: cannot write to '{}': {error}", self.path.display());
+            }
         }
     }
 }
@@ -428,6 +453,13 @@ mod tests {
             ],
         );
         log.executed(host, 30, 120, 3);
+        let old = Remembered { name: "old".into(), last_event: 3, told: None, ..alarm.clone() };
+        log.write(host, &[Write::Alarm(Box::new(old))]);
+        log.write(
+            other,
+            &[Write::Event(Box::new(entry(1, "t.c"))), Write::Alarm(Box::new(alarm.clone()))],
+        );
+        log.forget(other);
         log.trim(host, 10);
         drop(log);
         let log = Log::open(dir.path()).unwrap();

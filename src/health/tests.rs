@@ -47,7 +47,7 @@ impl Rig {
 
     fn again(dir: tempfile::TempDir, conf: &str, at: i64, local: Arc<Host>) -> Rig {
         let script = dir.path().join("notify");
-        let text = "#!/bin/sh\nd=$(dirname \"$0\")\necho \"$7 ${11} ${10} ${12} $2\" >>\"$d/told\"\necho \"$@\" >>\"$d/all\"\n";
+        let text = "#!/bin/sh\nd=$(dirname \"$0\")\necho \"$@\" >>\"$d/all\"\necho \"$7 ${11} ${10} ${12} $2\" >>\"$d/told\"\n";
         fs::write(&script, text).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
         fs::create_dir_all(dir.path().join("health.d")).unwrap();
@@ -72,7 +72,9 @@ impl Rig {
         let stop = StopToken::new();
         let (notifier, notifying) =
             Notifier::start(Arc::clone(&log), clock.clone(), stop.clone()).unwrap();
-        let health = Health::new(options, Arc::clone(&hosts), clock.clone(), log, notifier);
+        let told_elsewhere = Box::new(|host: &Host| host.hostname() == "elsewhere");
+        let health =
+            Health::new(options, Arc::clone(&hosts), clock.clone(), log, notifier, told_elsewhere);
         Rig { dir, clock, hosts, health, stop, notifying: Some(notifying) }
     }
 
@@ -363,6 +365,21 @@ fn children_are_watched_as_their_key_says() {
         fs::read_to_string(rig.dir.path().join("all")).unwrap()
     };
     assert!(all.trim_end().ends_with(&child.guid().to_string()), "{all}");
+    rig.end();
+}
+
+#[test]
+fn what_another_parent_tells_is_not_told_here_later_either() {
+    let rig = Rig::new(HIGH);
+    let host = rig.local();
+    host.update_info(|info| info.hostname = "elsewhere".into());
+    let chart = rig.chart(&host, "t.c");
+    rig.seconds(5, &[&chart], 15);
+    assert_eq!(rig.status(&host, "high"), Some(Status::Warning));
+    host.update_info(|info| info.hostname = "here".into());
+    rig.seconds(5, &[&chart], 15);
+    rig.seconds(5, &[&chart], 5);
+    assert_eq!(rig.told(1), ["high WARNING CLEAR 5 here"]);
     rig.end();
 }
 

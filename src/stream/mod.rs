@@ -295,6 +295,12 @@ impl Streams {
         &self.paths
     }
 
+    /// Whether another parent of our cluster, nearer to the host, watches it too.
+    pub fn is_watched_nearer(&self, host: &Host) -> bool {
+        let local = self.hosts.local().guid();
+        host.guid() != local && self.paths.nearer_watcher(host.guid(), local).is_some()
+    }
+
     /// The streaming path of a host as this agent knows it, its own entry included.
     pub fn path_of(&self, host: &Host) -> String {
         self.paths.render(host.guid(), &self.own_entry(host))

@@ -116,6 +116,20 @@ impl Paths {
         news
     }
 
+    /// The agent below us on a host's path that watches it too and is of our cluster: the samples of `local`, our own, reach
+    /// it in turn. The nearest to the origin.
+    pub fn nearer_watcher(&self, host: MachineGuid, local: MachineGuid) -> Option<MachineGuid> {
+        let hosts = self.hosts.lock();
+        let ours = &hosts.get(&local)?.above;
+        let below = &hosts.get(&host)?.below;
+        let watches = |entry: &&Entry| {
+            entry.flags.iter().any(|flag| flag == "health")
+                && entry.capabilities.contains(Capabilities::SPANS)
+                && ours.iter().any(|above| above.host_id == entry.host_id)
+        };
+        below.iter().find(watches).map(|entry| entry.host_id)
+    }
+
     /// Tells one state of a host's path from the next.
     pub fn version(&self, host: MachineGuid) -> u64 {
         self.hosts.lock().get(&host).map_or(0, |path| path.version)

@@ -851,11 +851,13 @@ fn host_for(
     })?;
     let policy = match options.health {
         _ if host.settings().mode == Mode::None => HealthPolicy::Off,
+        // Without health as a whole nobody watches anything.
+        _ if settings.defaults.health == OnDemand::No => HealthPolicy::Off,
         OnDemand::No => HealthPolicy::Off,
         OnDemand::Yes => HealthPolicy::On,
         OnDemand::Auto => HealthPolicy::WhileConnected,
     };
-    if policy == HealthPolicy::Off && options.health != OnDemand::No && created {
+    if host.settings().mode == Mode::None && options.health != OnDemand::No && created {
         log::info!(
             "Host '{}' keeps no samples (memory mode none): its health is disabled.",
             host.hostname()

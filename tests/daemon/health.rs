@@ -135,6 +135,52 @@ fn an_agent_that_is_told_not_to_watch_does_not() {
     });
 }
 
+#[test]
+fn a_cluster_tells_once_and_the_next_parent_takes_over() {
+    let (a, b) = (takes(watching(Agent::new("a")), "yes"), takes(watching(Agent::new("b")), "yes"));
+    let ports = (a.port, b.port);
+    let mut a = a.streams_to(&[ports.1]).start();
+    let b = b.streams_to(&[ports.0]).start();
+    let child = Agent::new("child").plugin("feed", FEED).streams_to(&[ports.0, ports.1]).start();
+    let put = |value: &str| fs::write(child.dir().join("lib/value"), format!("{value}\n")).unwrap();
+    put("1");
+    a.wait_live("child", "t.x", 40);
+    b.wait_live("child", "t.x", 40);
+    let on_b = |status: &str| {
+        wait_for(&format!("b: {status}"), 40, || {
+            let json = b.try_json("/host/child/api/v1/alarms?all")?;
+            (json["alarms"]["t.x.high"]["status"] == status).then_some(())
+        });
+    };
+    on_b("CLEAR");
+    let high = |agent: &Agent| -> Vec<String> {
+        told(agent).into_keys().filter(|line| line.starts_with("child high")).collect()
+    };
+    put("15");
+    wait_told(&a, "child high CLEAR WARNING");
+    on_b("WARNING");
+    put("1");
+    wait_told(&a, "child high WARNING CLEAR");
+    on_b("CLEAR");
+    put("15");
+    wait_for("the same once more", 30, || {
+        (told(&a).get("child high CLEAR WARNING") == Some(&2)).then_some(())
+    });
+    on_b("WARNING");
+    assert_eq!(high(&b), Vec::<String>::new());
+    a.kill();
+    wait_for("the child is with b", 40, || {
+        let json = b.try_json("/host/child/api/v1/info")?;
+        let hops =
+            json["mirrored_hosts_status"].as_array()?.iter().find(|h| h["hostname"] == "child")?;
+        (hops["reachable"] == true && hops["hops"] == 1).then_some(())
+    });
+    b.wait_live("child", "t.x", 40);
+    put("25");
+    wait_told(&b, "child high WARNING CRITICAL");
+    assert_eq!(high(&b), ["child high WARNING CRITICAL"], "it told nothing that a had told");
+}
+
 /// Runs our `alarm-notify.sh` with a configuration, a sendmail and a curl that write down what they get; gives that.
 #[track_caller]
 fn told_by_script(conf: &str, arguments: &[&str]) -> (Option<i32>, String) {

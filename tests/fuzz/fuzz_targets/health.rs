@@ -13,10 +13,12 @@ fuzz_target!(|data: &[u8]| {
         assert!(definition.every > 0 && !definition.on.is_empty());
     }
     if let Ok(expression) = Expression::parse(text) {
-        let first = expression.evaluate(&mut |index: usize| (index % 3 > 0).then_some(index as f64));
+        let first =
+            expression.evaluate(&mut |index: usize| (index % 3 > 0).then_some(index as f64));
         // What is printed is read as the same.
         if let Ok(again) = Expression::parse(&expression.parsed()) {
-            let second = again.evaluate(&mut |index: usize| (index % 3 > 0).then_some(index as f64));
+            let second =
+                again.evaluate(&mut |index: usize| (index % 3 > 0).then_some(index as f64));
             assert_eq!(first.map(f64::to_bits), second.map(f64::to_bits));
         }
     }
