@@ -331,5 +331,5 @@ fn processes_of_apps_plugin_are_seen_two_hops_away() {
     });
     assert_eq!((&table["status"], &table["type"]), (&200.into(), &"table".into()));
     let columns = table["columns"].as_object().expect("columns");
-    assert!(columns.contains_key("PID") && columns.contains_key("Cmd"), "{columns:?}");
+    assert!(columns.contains_key("Pid") && columns.contains_key("RSS"), "{columns:?}");
 }
