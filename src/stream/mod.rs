@@ -311,7 +311,7 @@ impl Streams {
             let share = (bytes * 100).checked_div(limit).unwrap_or(0);
             queues.fullest_percent = queues.fullest_percent.max(share);
         }
-        queues.mailboxes = self.children().iter().map(|child| child.mailbox.waiting()).sum();
+        queues.mailboxes = self.children().iter().map(|child| child.below.mailbox.waiting()).sum();
         queues
     }
 

@@ -683,13 +683,13 @@ impl CallWriter for Requests {
 
     fn cancel(&self, transaction: &str) {
         if self.child.agreed.contains(Capabilities::PROGRESS) {
-            self.child.mailbox.post(|out| pluginsd::function_cancel(out, transaction));
+            self.child.below.mailbox.post(|out| pluginsd::function_cancel(out, transaction));
         }
     }
 
     fn ask_progress(&self, transaction: &str) {
         if self.child.agreed.contains(Capabilities::PROGRESS) {
-            self.child.mailbox.post(|out| pluginsd::function_ask_progress(out, transaction));
+            self.child.below.mailbox.post(|out| pluginsd::function_ask_progress(out, transaction));
         }
     }
 

@@ -4,6 +4,7 @@
 //! [`Uplink`] and wake it. Which parent comes next is decided by [`Parents`]; what the parent says is read here. A slow
 //! or silent parent makes this thread wait, never a collector.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -31,8 +32,8 @@ use crate::base::threads::StopToken;
 use crate::base::time::{Clock, MICROS};
 use crate::ingest::executor::Executor;
 use crate::metrics::{
-    Chart, Function, FunctionAnswer, FunctionCall, FunctionProvider, FunctionTicket, Host, HostInfo,
-    HostKind, Progress, called,
+    Chart, Function, FunctionAnswer, FunctionCall, FunctionProvider, FunctionTicket, Host,
+    HostInfo, HostKind, Progress, called,
 };
 use crate::net::listen::Place;
 use crate::net::tls::{ClientOptions, TlsError};
@@ -918,7 +919,6 @@ impl Commands {
     /// Where among the calls a transaction is.
     fn taken(&self, transaction: &str) -> Option<usize> {
         self.calls.iter().position(|call| call.transaction == transaction)
-        }
     }
 
     fn feed(&mut self, chunk: &[u8], streams: &Streams, uplink: &Arc<Uplink>, to: &str) {

@@ -169,10 +169,12 @@ impl Row {
     }
 
     fn incoming(&self, column: &str) -> Cell {
-        let (ingest, held) = (&self.standing.ingest, &self.standing.held);
+        let ingest = &self.standing.ingest;
         match column {
             "Status" => return Cell::Word(ingest.status),
-            "Connections" => return Cell::Integer(i64::from(ingest.child.is_some())),
+            "Connections" => {
+                return Cell::Integer(i64::try_from(ingest.connections).unwrap_or(i64::MAX));
+            }
             "Since" => return time(ingest.since),
             "Age" if ingest.since > 0 => return Cell::Integer((self.now - ingest.since).max(0)),
             "Reason" => {
@@ -183,8 +185,8 @@ impl Row {
                 });
             }
             "Hops" => return Cell::Integer(ingest.hops),
-            "ReplCompletion" => return Cell::Number(self.standing.arrived()),
-            "ReplInstances" => return count(held.arriving),
+            "ReplCompletion" => return Cell::Number(ingest.filling.percent()),
+            "ReplInstances" => return count(self.standing.arriving()),
             _ => {}
         }
         let Some(child) = &ingest.child else { return Cell::Nothing };

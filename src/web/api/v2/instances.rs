@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
+use super::alerts::health;
 use super::envelope::{Node, Scope, Tail, status};
 use super::nodes::{capabilities, path};
 use super::standing::{Counts, Egress, Ingest, Standing, bracketed, compresses, remote};
@@ -78,9 +79,7 @@ fn instance(j: &mut JsonWriter, scope: &Scope<'_, '_>, node: &Node, standing: &S
         j.key("status").string("disabled");
         j.key("type").string("disabled");
     });
-    j.key("health").object(|j| {
-        j.key("status").string("disabled");
-    });
+    health(j, scope.call, host);
     write_functions(j.key("functions"), host);
     capabilities(j.key("capabilities"));
     j.key("dyncfg").object(|j| {
@@ -98,7 +97,7 @@ fn write_capabilities(j: &mut JsonWriter, agreed: Capabilities) {
 
 fn write_ingest(j: &mut JsonWriter, scope: &Scope<'_, '_>, standing: &Standing, ingest: &Ingest) {
     let held = &standing.held;
-    j.key("id").integer(i64::from(ingest.child.is_some()));
+    j.key("id").integer(i64::try_from(ingest.connections).unwrap_or(i64::MAX));
     j.key("hops").integer(ingest.hops);
     j.key("type").string(ingest.kind);
     j.key("status").string(ingest.status);
@@ -108,9 +107,21 @@ fn write_ingest(j: &mut JsonWriter, scope: &Scope<'_, '_>, standing: &Standing, 
     if let Some(reason) = ingest.reason.filter(|_| ingest.kind == "child") {
         j.key("reason").string(reason);
     }
-    if ingest.status == "replicating" {
-        j.key("replication");
-        replication(j, standing.arrived(), held.arriving);
+    if held.last > 0 && ingest.status != "archived" {
+        // Ours alone: how old the newest sample is.
+        j.key("lag").integer((scope.now() - held.last).max(0));
+    }
+    if matches!(ingest.status, "replicating" | "initializing") {
+        j.key("replication").object(|j| {
+            j.key("in_progress").bool(true);
+            j.key("completion").number(ingest.filling.percent());
+            j.key("instances").count(standing.arriving());
+            // Ours alone: seconds until nothing is missing.
+            match ingest.filling.eta_s {
+                Some(eta) => j.key("eta").integer(eta),
+                None => j.key("eta").null(),
+            };
+        });
     }
     if let Some(child) = &ingest.child {
         j.key("source").object(|j| {

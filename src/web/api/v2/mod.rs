@@ -9,6 +9,7 @@ pub mod nodes;
 pub mod instances;
 pub mod contexts;
 pub mod data;
+pub mod alerts;
 pub mod rest;
 
 pub use self::instances::handshake;
@@ -24,7 +25,7 @@ pub const COMMANDS: &[Endpoint] = &[
     read("data", data::data),
     read("functions", rest::functions),
     read("function", v1::functions::function),
-    read("alerts", rest::alerts),
+    read("alerts", alerts::alerts),
     read("versions", rest::versions),
     read("weights", v1::weights::weights),
 ];

@@ -1,5 +1,6 @@
 //! `nodes`: what every host is; `stream_path`: which agents its samples pass.
 
+use super::alerts::health;
 use super::envelope::{Node, Scope, Tail};
 use crate::base::VERSION;
 use crate::base::json::JsonWriter;
@@ -15,7 +16,7 @@ const CAPABILITIES: &[(&str, i64, bool)] = &[
     ("ctx", 1, true),
     ("funcs", 1, true),
     ("http_api_v2", 3, true),
-    ("health", 1, false),
+    ("health", 1, true),
     ("req_cancel", 1, true),
 ];
 
@@ -26,9 +27,7 @@ pub fn nodes(call: &Call<'_>) -> Response {
             for node in &scope.nodes {
                 j.object(|j| {
                     write_node(j, &scope, node);
-                    j.key("health").object(|j| {
-                        j.key("status").string("disabled");
-                    });
+                    health(j, call, &node.host);
                     capabilities(j.key("capabilities"));
                 });
             }

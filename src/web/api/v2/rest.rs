@@ -1,4 +1,4 @@
-//! `functions`, `alerts` and `versions` of `/api/v2`.
+//! `functions` and `versions` of `/api/v2`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,16 +42,6 @@ pub fn functions(call: &Call<'_>) -> Response {
                 });
             }
         });
-    })
-}
-
-/// Nothing is watched here, so nothing is wrong.
-pub fn alerts(call: &Call<'_>) -> Response {
-    let scope = Scope::of(call);
-    scope.answer(Tail::Agents, |j| {
-        scope.write_nodes(j);
-        j.key("alerts").array(|_| {});
-        j.key("alert_instances").array(|_| {});
     })
 }
 

@@ -10,6 +10,7 @@ use rustc_hash::FxHashSet;
 use crate::base::time::UnixSeconds;
 use crate::metrics::{Chart, Host, HostKind};
 use crate::net::Peer;
+use crate::stream::status::Filling;
 use crate::stream::{Child, SenderState, SenderStatus, Streams};
 use crate::wire::caps::Capabilities;
 
@@ -33,8 +34,6 @@ pub struct Held {
     pub all: Counts,
     /// Of these, what is collected now.
     pub collected: Counts,
-    /// Charts whose past is still arriving.
-    pub arriving: usize,
     /// Charts whose past the parent has not got yet.
     pub leaving: usize,
 }
@@ -48,6 +47,10 @@ pub struct Ingest {
     pub since: i64,
     pub hops: i64,
     pub child: Option<Arc<Child>>,
+    /// How far the past has come that the connection brings.
+    pub filling: Filling,
+    /// Connections in this run.
+    pub connections: u64,
 }
 
 /// Where the samples of a host go on to.
@@ -78,7 +81,6 @@ impl Held {
                 held.collected.instances += 1;
                 contexts[1].insert(Arc::clone(&state.meta.context));
             }
-            held.arriving += usize::from(state.replicating);
             held.leaving +=
                 usize::from(state.upstream.wanted == Some(true) && !state.upstream.streaming);
             if let Some((first, last)) = state.retention() {
@@ -123,8 +125,16 @@ impl Ingest {
         let connected = host.is_connected();
         let online = if connected { "online" } else { "offline" };
         let hops = host.info().hops;
-        let own =
-            |kind, status| Ingest { kind, status, reason: None, since: started, hops, child: None };
+        let own = |kind, status| Ingest {
+            kind,
+            status,
+            reason: None,
+            since: started,
+            hops,
+            child: None,
+            filling: Filling::default(),
+            connections: 0,
+        };
         match host.kind() {
             HostKind::Local => own("localhost", "online"),
             HostKind::Virtual => own("virtual", online),
@@ -150,8 +160,11 @@ impl Standing {
     pub fn of(host: &Host, streams: Option<&Streams>, started: i64) -> Standing {
         let held = Held::of(host);
         let mut ingest = Ingest::of(host, streams, started);
-        if ingest.status == "online" && held.arriving > 0 {
-            ingest.status = "replicating";
+        if let (Some(child), Some(streams)) = (&ingest.child, streams) {
+            let connection = child.status(streams.clock().now_seconds().0);
+            ingest.status = connection.state.name();
+            ingest.filling = connection.filling;
+            ingest.connections = connection.reconnects.saturating_add(1);
         }
         let sender = streams.and_then(|streams| streams.sender(host.guid()));
         let egress = sender.map(|sender| {
@@ -166,9 +179,9 @@ impl Standing {
         Standing { held, ingest, egress }
     }
 
-    /// The share of charts whose past has arrived, in percent.
-    pub fn arrived(&self) -> f64 {
-        percent_done(self.held.arriving, self.held.all.instances)
+    /// Charts whose past is still arriving.
+    pub fn arriving(&self) -> usize {
+        self.ingest.filling.starting + self.ingest.filling.filling
     }
 
     /// The share of charts whose past the parent has, in percent.
