@@ -88,6 +88,7 @@ fn setup(root: &Path, options: &str, zero_metrics: bool) -> Setup {
     let (guid, info) = (MachineGuid::random(), HostInfo::named("machine"));
     let settings = HostSettings::default();
     Setup {
+        parts: Default::default(),
         host: Host::new(guid, HostKind::Local, info, engine, settings),
         config: Arc::new(config),
         clock: Clock::manual(UnixMicros(T0 * 1_000_000)),

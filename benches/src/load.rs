@@ -1,6 +1,6 @@
 //! Children made by hand: they define charts and send ticks of samples, in the old form or the new one.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,6 +8,7 @@ use crate::agent::KEY;
 
 /// All that 1.37.1 knows but compression and replication.
 const OLD: u32 = 15352 & !(1 << 12);
+const REPLICATION: u32 = 1 << 12;
 /// The interpolated form, binary numbers and slots on top.
 const REPLICATION: u32 = 1 << 12;
 const NEW: u32 = OLD | (1 << 14) | (1 << 15) | (1 << 18);
@@ -72,6 +73,28 @@ pub fn guid(n: u32) -> String {
     format!("{n:08x}-bec0-4000-8000-{:012x}", std::process::id())
 }
 
+/// Connects and is accepted; the parent's answer beside the connection.
+fn handshake(parent: SocketAddr, number: u32, caps: u32) -> io::Result<(TcpStream, String)> {
+    let mut socket = TcpStream::connect(parent)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(Duration::from_secs(60)))?;
+    socket.set_write_timeout(Some(Duration::from_secs(60)))?;
+    let head = format!(
+        "STREAM key={KEY}&hostname=load{number}&registry_hostname=load{number}&machine_guid={}&update_every=1&os=linux\
+         &timezone=UTC&abbrev_timezone=UTC&utc_offset=0&hops=1&tags=&ver={}&NETDATA_SYSTEM_OS_NAME=Testix\
+         &NETDATA_SYSTEM_OS_ID=testix&NETDATA_SYSTEM_OS_VERSION=1&NETDATA_SYSTEM_KERNEL_NAME=Linux\
+         &NETDATA_SYSTEM_KERNEL_VERSION=6.0&NETDATA_SYSTEM_ARCHITECTURE=x86_64&NETDATA_PROTOCOL_VERSION=1.1 HTTP/1.1\r\n\
+         User-Agent: netdata/v1.37.1\r\nAccept: */*\r\n\r\n",
+        guid(number),
+        caps
+    );
+    socket.write_all(head.as_bytes())?;
+    let mut answer = [0; 4096];
+    let got = socket.read(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer[..got]).into_owned();
+    Ok((socket, answer))
+}
+
 impl FakeChild {
     /// Connects, is accepted and defines its charts. `at` is the time of its first point.
     pub fn connect(
@@ -81,23 +104,7 @@ impl FakeChild {
         shape: Shape,
         at: i64,
     ) -> io::Result<FakeChild> {
-        let mut socket = TcpStream::connect(parent)?;
-        socket.set_nodelay(true)?;
-        socket.set_read_timeout(Some(Duration::from_secs(60)))?;
-        socket.set_write_timeout(Some(Duration::from_secs(60)))?;
-        let head = format!(
-            "STREAM key={KEY}&hostname=load{number}&registry_hostname=load{number}&machine_guid={}&update_every=1&os=linux\
-             &timezone=UTC&abbrev_timezone=UTC&utc_offset=0&hops=1&tags=&ver={}&NETDATA_SYSTEM_OS_NAME=Testix\
-             &NETDATA_SYSTEM_OS_ID=testix&NETDATA_SYSTEM_OS_VERSION=1&NETDATA_SYSTEM_KERNEL_NAME=Linux\
-             &NETDATA_SYSTEM_KERNEL_VERSION=6.0&NETDATA_SYSTEM_ARCHITECTURE=x86_64&NETDATA_PROTOCOL_VERSION=1.1 HTTP/1.1\r\n\
-             User-Agent: netdata/v1.37.1\r\nAccept: */*\r\n\r\n",
-            guid(number),
-            form.caps()
-        );
-        socket.write_all(head.as_bytes())?;
-        let mut answer = [0; 4096];
-        let got = socket.read(&mut answer)?;
-        let answer = String::from_utf8_lossy(&answer[..got]).into_owned();
+        let (socket, answer) = handshake(parent, number, form.caps())?;
         let agreed =
             answer.rsplit('=').next().and_then(|n| n.trim().parse::<u32>().ok()).unwrap_or(0);
         let wanted = form.caps() & !0b11_1000;
@@ -110,6 +117,43 @@ impl FakeChild {
         }
         let mut child = FakeChild { socket, form, shape, text: Vec::new(), at, value: number };
         child.define()?;
+        Ok(child)
+    }
+
+    /// The same with `seconds` of samples behind it, which it hands over as replication: of one chart, in the old form.
+    pub fn with_a_past(
+        parent: SocketAddr,
+        number: u32,
+        shape: Shape,
+        seconds: i64,
+    ) -> io::Result<FakeChild> {
+        let (socket, _) = handshake(parent, number, OLD | REPLICATION)?;
+        let now = now();
+        let (form, value) = (Form::V1, number);
+        let mut child = FakeChild { socket, form, shape, text: Vec::new(), at: now, value };
+        child.define()?;
+        let (first, last) = (now - seconds, now - 1);
+        let end = format!("CHART_DEFINITION_END {first} {last} {now}\n");
+        child.socket.write_all(end.as_bytes())?;
+        let mut text = Vec::new();
+        let mut lines = BufReader::new(child.socket.try_clone()?);
+        let mut line = String::new();
+        while !line.starts_with("REPLAY_CHART") {
+            line.clear();
+            if lines.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        text.extend_from_slice(b"RBEGIN \"load.chart1\"\n");
+        for t in first..=last {
+            let _ = writeln!(text, "RBEGIN '' {} {t} {now}", t - 1);
+            for dimension in 1..=shape.dimensions {
+                let value = (t * i64::from(dimension)) % 1000;
+                let _ = writeln!(text, "RSET \"dimension{dimension}\" {value}.25 \"\"");
+            }
+        }
+        let _ = writeln!(text, "REND 1 {first} {last} true {first} {last} {now}");
+        child.socket.write_all(&text)?;
         Ok(child)
     }
 

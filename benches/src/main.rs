@@ -101,6 +101,7 @@ const ROWS: &[(&str, Row)] = &[
     ("query-db", stored::query),
     ("start", stored::start),
     ("codec", stored::codec),
+    ("latency", latency),
 ];
 
 impl Programs {
@@ -521,6 +522,79 @@ fn query(programs: &Programs) -> io::Result<Vec<Figure>> {
         goal: Goal::AtMostOfReal(1.0),
     };
     Ok((0..KINDS.len()).map(figure).collect())
+}
+
+/// Milliseconds from request to the end of the answer, the median, of one client and of sixteen at once.
+fn latency(programs: &Programs) -> io::Result<Vec<Figure>> {
+    const BIG: Shape = Shape { charts: 5_000, dimensions: 20 };
+    const HOUR: Shape = Shape { charts: 1, dimensions: 10 };
+    const WORKS: [(&str, &str, u32); 3] = [
+        (
+            "data, 10 dimensions, 1 h at 1 s",
+            "/host/load1/api/v1/data?chart=load.chart1&after=-3600",
+            400,
+        ),
+        ("charts, 5,000 of them", "/host/load2/api/v1/charts", 32),
+        ("allmetrics, 100,000 dimensions", "/host/load2/api/v1/allmetrics?format=prometheus", 16),
+    ];
+    const CLIENTS: [u32; 2] = [1, 16];
+    let (ours, real) = programs.both(|program, _| {
+        let parent = Agent::start(program, "parent", &Setup::default().takes_children("ram"))?;
+        let mut past = FakeChild::with_a_past(parent.address(), 1, HOUR, 3_600)?;
+        let mut big = FakeChild::connect(parent.address(), 2, Form::V1, BIG, now())?;
+        let started = Instant::now();
+        for tick in 0..5 {
+            past.tick()?;
+            big.tick()?;
+            let due = started + Duration::from_secs(tick + 1);
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        let mut medians = Vec::new();
+        for (_, path, requests) in WORKS {
+            for clients in CLIENTS {
+                medians.push(median_ms(&parent, path, clients, requests)?);
+            }
+        }
+        Ok(medians)
+    })?;
+    let mut figures = Vec::new();
+    for (n, (what, _, _)) in WORKS.iter().enumerate() {
+        for (m, clients) in CLIENTS.iter().enumerate() {
+            let at = n * CLIENTS.len() + m;
+            figures.push(Figure {
+                row: "latency",
+                what: format!("{what}; {clients} at once"),
+                unit: "ms, median",
+                real: real.as_ref().map(|medians| medians[at]),
+                ours: ours[at],
+                goal: Goal::AtMostOfReal(0.5),
+            });
+        }
+    }
+    Ok(figures)
+}
+
+/// Has so many clients ask, `requests` times all together.
+fn median_ms(agent: &Agent, path: &'static str, clients: u32, requests: u32) -> io::Result<f64> {
+    let address = agent.address();
+    Client::connect(address)?.get(path)?;
+    let ask = move || -> io::Result<Vec<f64>> {
+        let mut client = Client::connect(address)?;
+        let mut times = Vec::new();
+        for _ in 0..requests.div_ceil(clients) {
+            let began = Instant::now();
+            client.get(path)?;
+            times.push(began.elapsed().as_secs_f64() * 1000.0);
+        }
+        Ok(times)
+    };
+    let asking: Vec<_> = (0..clients).map(|_| thread::spawn(ask)).collect();
+    let mut times = Vec::new();
+    for thread in asking {
+        times.extend(thread.join().map_err(|_| io::Error::other("a client panicked"))??);
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(times[times.len() / 2])
 }
 
 // --- the run ----------------------------------------------------------------------------------------------------------

@@ -74,6 +74,7 @@ pub struct Stats {
     /// Slots written, gaps included.
     pub points_stored: Counter,
     pub streams: StreamStats,
+    pub functions: FunctionStats,
 }
 
 pub static STATS: Stats = Stats {
@@ -81,7 +82,28 @@ pub static STATS: Stats = Stats {
     points_read: [const { Counter::new() }; QUERY_SOURCES],
     points_stored: Counter::new(),
     streams: StreamStats::new(),
+    functions: FunctionStats::new(),
 };
+
+/// What becomes of calls to functions of plugins and children. All of it only grows.
+pub struct FunctionStats {
+    pub calls: AtomicU64,
+    /// Not passed on: too many wait, or there is nobody to ask.
+    pub refused: AtomicU64,
+    pub timed_out: AtomicU64,
+    pub cancelled: AtomicU64,
+}
+
+impl FunctionStats {
+    const fn new() -> FunctionStats {
+        FunctionStats {
+            calls: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            timed_out: AtomicU64::new(0),
+            cancelled: AtomicU64::new(0),
+        }
+    }
+}
 
 /// What happens to streams, in both directions. All but the first two only grow.
 pub struct StreamStats {
@@ -111,6 +133,8 @@ pub struct StreamStats {
     /// Lines cut because they were too long.
     pub cut: AtomicU64,
 
+    /// Parents that were tried.
+    pub attempts: AtomicU64,
     /// Parents that could not be reached.
     pub unreachable: AtomicU64,
     /// Parents that did not take us.
@@ -137,6 +161,7 @@ impl StreamStats {
             undecodable: AtomicU64::new(0),
             silent: AtomicU64::new(0),
             cut: AtomicU64::new(0),
+            attempts: AtomicU64::new(0),
             unreachable: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             lost: AtomicU64::new(0),

@@ -109,9 +109,10 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     // STREAM_SENDER[host]: the senders of this host and, later, of its children
     let streams = start_streams(&ground, streaming, &hosts, &engines, &stop);
     parts.push(stream_part(&streams));
+    web::streaming::offer(&hosts, &streams, &ground.clock);
     let health = start_health(&ground, &hosts, &streams, &stop, &mut parts);
     let usage = Arc::new(Usage::default());
-    parts.push(start_collectors(&ground, &host, &usage, &stop));
+    parts.push(start_collectors(&ground, &host, &streams, &engines, &usage, &stop));
     parts.push(start_plugins(&ground, &hosts, &streams, &engines, &stop)?);
     let tls = ground.web.as_ref().map(|web| Arc::clone(&web.tls)).unwrap_or_default();
     if let Some(web) = ground.web.take() {
@@ -426,10 +427,17 @@ fn thread_part(name: &'static str, stop: StopToken, thread: JoinHandle<()>) -> P
 fn start_collectors(
     ground: &Ground,
     host: &Arc<Host>,
+    streams: &Arc<Streams>,
+    engines: &Arc<Engines>,
     usage: &Arc<Usage>,
     stop: &StopToken,
 ) -> Part {
     let config = &ground.config;
+    let watched = Arc::clone(streams);
+    let queues = move || {
+        let stream::Queues { outboxes, fullest_percent, mailboxes } = watched.queues();
+        [outboxes, fullest_percent, mailboxes]
+    };
     let zero_metrics = config.on_demand("db", "enable zero metrics", OnDemand::No);
     let setup = collectors::Setup {
         host: Arc::clone(host),
@@ -438,6 +446,10 @@ fn start_collectors(
         every: ground.settings.database.update_every,
         zero_metrics: zero_metrics == OnDemand::Yes,
         usage: Arc::clone(usage),
+        parts: collectors::Parts {
+            engines: Some(Arc::clone(engines)),
+            queues: Some(Arc::new(queues)),
+        },
         prefix: collectors::usable_prefix(&ground.settings.host_prefix),
     };
     let running = collectors::start(&setup, stop);
@@ -565,6 +577,8 @@ fn start_web(
         tls,
         scrapers: Default::default(),
         streams: Arc::new(stream::Acceptor(Arc::clone(streams))),
+        streaming: Some(Arc::clone(streams)),
+        started: ground.clock.now_seconds(),
         stream_enabled,
         engines: Some(Arc::clone(engines)),
         api_key,

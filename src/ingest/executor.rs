@@ -75,11 +75,6 @@ pub trait Hooks: Send {
         let _ = (host, keyword, payload);
     }
 
-    /// A running function reports how far it is.
-    fn progress(&mut self, transaction: &str, done: u64, all: u64) {
-        let _ = (transaction, done, all);
-    }
-
     /// A chart's definition is complete and says what the child holds of it. The chart is waiting for an answer.
     fn defined(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer) {
         let _ = (host, chart, offer);

@@ -15,8 +15,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use uuid::Uuid;
 
+use crate::base::json::JsonWriter;
+use crate::base::stats::{STATS, count};
 use crate::base::time::{Clock, MICROS};
-use crate::metrics::{FunctionAnswer, FunctionCall, FunctionProvider};
+use crate::metrics::{FunctionAnswer, FunctionCall, FunctionProvider, FunctionTicket, Progress};
 
 /// Calls one plugin or child may have in flight; more are answered 503 at once.
 pub const IN_FLIGHT_MAX: usize = 256;
@@ -27,10 +29,23 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// Longest request line, as plugins of every version can read it.
 pub const REQUEST_MAX: usize = 2048;
 
+/// What a call is answered that its caller has cancelled.
+const CANCELLED: u16 = 499;
+
 /// Where requests go.
 pub trait CallWriter: Send + Sync {
     /// Sends one request; false when it cannot be sent now. Called on the caller's thread, so it must not block.
     fn send(&self, transaction: &str, timeout: Duration, command: &str) -> bool;
+
+    /// Nobody waits for this call any more. The other end need not understand it.
+    fn cancel(&self, transaction: &str) {
+        let _ = transaction;
+    }
+
+    /// Somebody wants to know how far this call is. The other end need not understand it.
+    fn ask_progress(&self, transaction: &str) {
+        let _ = transaction;
+    }
 
     /// The earliest deadline may have moved closer: wakes the thread that calls [`Calls::expire`].
     fn wake(&self);
@@ -48,6 +63,7 @@ struct Waiting {
     /// [`Clock::monotonic_us`].
     deadline_us: i64,
     answer: Box<dyn FnOnce(FunctionAnswer) + Send>,
+    progress: Option<Progress>,
 }
 
 impl Calls {
@@ -87,7 +103,21 @@ impl Calls {
             late
         };
         for call in late {
+            count(&STATS.functions.timed_out);
+            self.writer.cancel(&call.transaction);
             (call.answer)(timed_out());
+        }
+    }
+
+    /// Whoever works on `transaction` says how far it is.
+    pub fn progress(&self, transaction: &str, done: u64, all: u64) {
+        let told = {
+            let waiting = self.waiting.lock();
+            let call = waiting.iter().find(|call| call.transaction == transaction);
+            call.and_then(|call| call.progress.clone())
+        };
+        if let Some(told) = told {
+            told(done, all);
         }
     }
 
@@ -107,7 +137,8 @@ impl Calls {
 }
 
 impl FunctionProvider for Calls {
-    fn call(&self, call: FunctionCall) {
+    fn call(&self, call: FunctionCall) -> FunctionTicket {
+        count(&STATS.functions.calls);
         let timeout = if call.timeout.is_zero() { TIMEOUT_DEFAULT } else { call.timeout };
         let timeout_us = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX / 2);
         let transaction = Uuid::new_v4().to_string();
@@ -116,22 +147,37 @@ impl FunctionProvider for Calls {
             // Asked under the lock: what `close` does not find here has seen its flag.
             if !self.is_alive() {
                 drop(waiting);
-                return (call.answer)(unavailable(
-                    "The collector of this function is not running.",
-                ));
+                return refuse(call, "The collector of this function is not running.");
             }
             if waiting.len() >= IN_FLIGHT_MAX {
                 drop(waiting);
-                return (call.answer)(unavailable("Too many calls wait for this collector."));
+                return refuse(call, "Too many calls wait for this collector.");
             }
             let deadline_us = self.clock.monotonic_us().saturating_add(timeout_us);
             let transaction = transaction.clone();
-            waiting.push(Waiting { transaction, deadline_us, answer: call.answer });
+            let FunctionCall { answer, progress, .. } = call;
+            waiting.push(Waiting { transaction, deadline_us, answer, progress });
         }
         if self.writer.send(&transaction, timeout, &call.command) {
             self.writer.wake();
         } else if let Some(call) = self.take(&transaction) {
+            count(&STATS.functions.refused);
             (call.answer)(unavailable("Failed to send the request to the collector."));
+        }
+        FunctionTicket(transaction)
+    }
+
+    fn cancel(&self, ticket: &FunctionTicket) {
+        if let Some(call) = self.take(&ticket.0) {
+            count(&STATS.functions.cancelled);
+            self.writer.cancel(&ticket.0);
+            (call.answer)(error_answer(CANCELLED, "The request was cancelled."));
+        }
+    }
+
+    fn ask_progress(&self, ticket: &FunctionTicket) {
+        if self.is_waiting(&ticket.0) {
+            self.writer.ask_progress(&ticket.0);
         }
     }
 
@@ -142,13 +188,20 @@ impl FunctionProvider for Calls {
 
 /// An answer of ours instead of the collector's.
 pub fn error_answer(code: u16, message: &str) -> FunctionAnswer {
-    let body = format!("{{\"status\":{code},\"error_message\":\"{message}\"}}");
-    FunctionAnswer {
-        code,
-        content_type: "application/json".to_owned(),
-        expires: 0,
-        body: body.into_bytes(),
-    }
+    let mut json = JsonWriter::new();
+    json.object(|j| {
+        j.key("status").integer(i64::from(code));
+        // 1.37 and release 2 spell it differently.
+        j.key("error_message").string(message);
+        j.key("errorMessage").string(message);
+    });
+    FunctionAnswer::json(code, 0, json.finish())
+}
+
+fn refuse(call: FunctionCall, message: &str) -> FunctionTicket {
+    count(&STATS.functions.refused);
+    (call.answer)(unavailable(message));
+    FunctionTicket::default()
 }
 
 fn timed_out() -> FunctionAnswer {
@@ -165,6 +218,16 @@ pub fn request_line(transaction: &str, timeout: Duration, command: &str) -> Opti
     let seconds = timeout.as_micros().div_ceil(u128::from(MICROS.unsigned_abs()));
     let line = format!("FUNCTION {transaction} {seconds} \"{command}\"\n");
     (safe && line.len() <= REQUEST_MAX).then(|| line.into_bytes())
+}
+
+/// The line that takes a call back, for plugins that understand it.
+pub fn cancel_line(transaction: &str) -> Vec<u8> {
+    format!("FUNCTION_CANCEL {transaction}\n").into_bytes()
+}
+
+/// The line that asks how far a call is, for plugins that understand it.
+pub fn progress_line(transaction: &str) -> Vec<u8> {
+    format!("FUNCTION_PROGRESS {transaction}\n").into_bytes()
 }
 
 #[cfg(test)]
@@ -185,6 +248,14 @@ mod tests {
             self.open
         }
 
+        fn cancel(&self, transaction: &str) {
+            self.sent.lock().push(format!("cancel {transaction}"));
+        }
+
+        fn ask_progress(&self, transaction: &str) {
+            self.sent.lock().push(format!("progress {transaction}"));
+        }
+
         fn wake(&self) {}
     }
 
@@ -198,8 +269,34 @@ mod tests {
         let (tx, rx) = channel();
         let answer = Box::new(move |answer| tx.send(answer).unwrap());
         let timeout = Duration::from_secs(seconds);
-        calls.call(FunctionCall { command: "top".to_owned(), timeout, answer });
+        calls.call(FunctionCall { command: "top".to_owned(), timeout, answer, progress: None });
         rx
+    }
+
+    #[test]
+    fn a_call_is_asked_for_its_progress_and_taken_back() {
+        let (calls, pipe, _clock) = calls(true);
+        let (answers, answered) = channel();
+        let (steps, stepped) = channel();
+        let ticket = calls.call(FunctionCall {
+            command: "top".to_owned(),
+            timeout: Duration::from_secs(5),
+            answer: Box::new(move |answer| answers.send(answer.code).unwrap()),
+            progress: Some(Arc::new(move |done, all| steps.send((done, all)).unwrap())),
+        });
+        calls.ask_progress(&ticket);
+        calls.progress(&ticket.0, 1, 3);
+        calls.cancel(&ticket);
+        // Too late for all of it.
+        calls.progress(&ticket.0, 2, 3);
+        calls.ask_progress(&ticket);
+        calls.cancel(&ticket);
+        drop(calls);
+        assert_eq!(answered.iter().collect::<Vec<_>>(), [CANCELLED]);
+        assert_eq!(stepped.iter().collect::<Vec<_>>(), [(1, 3)]);
+        let id = &ticket.0;
+        let sent = [format!("{id} top"), format!("progress {id}"), format!("cancel {id}")];
+        assert_eq!(*pipe.sent.lock(), sent);
     }
 
     #[test]
@@ -215,12 +312,13 @@ mod tests {
 
     #[test]
     fn time_runs_out_for_each_call_on_its_own() {
-        let (calls, _pipe, clock) = calls(true);
+        let (calls, pipe, clock) = calls(true);
         let (short, long) = (call(&calls, 2), call(&calls, 30));
         assert_eq!(calls.deadline(), Some(2_000_000));
         clock.advance(2_000_000);
         calls.expire();
         assert_eq!(short.try_recv().unwrap().code, 504);
+        assert!(pipe.sent.lock().last().unwrap().starts_with("cancel "));
         assert!(long.try_recv().is_err());
         calls.close();
         assert_eq!(long.try_recv().unwrap().code, 504);

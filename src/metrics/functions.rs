@@ -29,7 +29,15 @@ pub struct FunctionCall {
     pub timeout: Duration,
     /// Called exactly once.
     pub answer: Box<dyn FnOnce(FunctionAnswer) + Send>,
+    /// Told how far the function is (done, of all), as often as it says so; it must not wait for anything.
+    pub progress: Option<Progress>,
 }
+
+pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
+
+/// What a provider knows a call by that it has taken; empty when there is nothing left to cancel.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FunctionTicket(pub String);
 
 pub struct FunctionAnswer {
     /// HTTP status.
@@ -40,9 +48,37 @@ pub struct FunctionAnswer {
     pub body: Vec<u8>,
 }
 
+impl FunctionAnswer {
+    pub fn json(code: u16, expires: i64, body: String) -> FunctionAnswer {
+        let content_type = "application/json".to_owned();
+        FunctionAnswer { code, content_type, expires, body: body.into_bytes() }
+    }
+}
+
 pub trait FunctionProvider: Send + Sync {
-    fn call(&self, call: FunctionCall);
+    fn call(&self, call: FunctionCall) -> FunctionTicket;
+
+    /// Nobody waits for the answer any more: it is given at once, and whoever works on it is told. Of no effect once the
+    /// call was answered.
+    fn cancel(&self, ticket: &FunctionTicket) {
+        let _ = ticket;
+    }
+
+    /// Asks whoever works on a call to say how far it is.
+    fn ask_progress(&self, ticket: &FunctionTicket) {
+        let _ = ticket;
+    }
 
     /// False once the plugin or child behind it is gone.
     fn is_alive(&self) -> bool;
+}
+
+/// The function that a command names. It may have parameters after its name, and names may hold blanks: the longest name
+/// that fits.
+pub fn called<'a>(functions: &'a [Arc<Function>], command: &str) -> Option<&'a Arc<Function>> {
+    let fits = |name: &str| {
+        command.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+    };
+    let known = functions.iter().filter(|f| !f.name.is_empty() && fits(&f.name));
+    known.max_by_key(|function| function.name.len())
 }

@@ -27,7 +27,9 @@ pub use self::chart::{
 pub use self::collect::{Point, PointValue, SinceLast, Staged};
 pub use self::collected::{Collected, Dim};
 pub use self::dimension::{Algorithm, Dimension, DimensionOptions, DimensionSpec};
-pub use self::functions::{Function, FunctionAnswer, FunctionCall, FunctionProvider};
+pub use self::functions::{
+    Function, FunctionAnswer, FunctionCall, FunctionProvider, FunctionTicket, Progress, called,
+};
 pub use self::host::{HealthPolicy, Host, HostInfo, HostKind, HostSettings, SystemInfo};
 pub use self::hosts::Hosts;
 pub use self::labels::{Label, LabelSource, Labels};

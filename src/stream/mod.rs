@@ -96,6 +96,17 @@ pub struct Streams {
     compared: Mutex<FxHashMap<MachineGuid, (u64, i64)>>,
 }
 
+/// Bytes that wait to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Queues {
+    /// To all parents.
+    pub outboxes: usize,
+    /// How full the fullest outbox is.
+    pub fullest_percent: usize,
+    /// To all children.
+    pub mailboxes: usize,
+}
+
 struct Running {
     sender: Arc<Sender>,
     thread: std::thread::JoinHandle<()>,
@@ -291,6 +302,19 @@ impl Streams {
         }
     }
 
+    /// What waits to be sent, in both directions.
+    pub fn queues(&self) -> Queues {
+        let mut queues = Queues::default();
+        for sender in self.senders() {
+            let (bytes, limit) = sender.queued();
+            queues.outboxes += bytes;
+            let share = (bytes * 100).checked_div(limit).unwrap_or(0);
+            queues.fullest_percent = queues.fullest_percent.max(share);
+        }
+        queues.mailboxes = self.children().iter().map(|child| child.below.mailbox.waiting()).sum();
+        queues
+    }
+
     pub fn paths(&self) -> &Paths {
         &self.paths
     }
@@ -304,6 +328,14 @@ impl Streams {
     /// The streaming path of a host as this agent knows it, its own entry included.
     pub fn path_of(&self, host: &Host) -> String {
         self.paths.render(host.guid(), &self.own_entry(host))
+    }
+
+    /// The agents that a host's samples pass, from their origin on, this one among them.
+    pub fn path(&self, host: &Host) -> Vec<Entry> {
+        let mut path = self.paths.below(host.guid());
+        path.push(self.own_entry(host));
+        path.extend(self.paths.above(host.guid()));
+        path
     }
 
     fn own_entry(&self, host: &Host) -> Entry {

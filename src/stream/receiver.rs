@@ -77,6 +77,7 @@ pub struct Child {
     pub peer: Peer,
     /// Our end, `ip:port`.
     pub local: String,
+    pub tls: bool,
     pub agreed: Capabilities,
     /// Hops from the host, for [`fence`]; a session about the past alone is the farthest.
     distance: i64,
@@ -321,6 +322,7 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
         hostname: request.hostname.clone(),
         peer: peer.clone(),
         local: connection.local().map(|a| a.to_string()).unwrap_or_default(),
+        tls: connection.is_tls(),
         agreed,
         distance,
         since: clock.now_seconds().0,
@@ -747,6 +749,18 @@ impl CallWriter for Requests {
         self.child.below.mailbox.post(|out| {
             pluginsd::function_call(out, transaction, timeout, command, later);
         })
+    }
+
+    fn cancel(&self, transaction: &str) {
+        if self.child.agreed.contains(Capabilities::PROGRESS) {
+            self.child.below.mailbox.post(|out| pluginsd::function_cancel(out, transaction));
+        }
+    }
+
+    fn ask_progress(&self, transaction: &str) {
+        if self.child.agreed.contains(Capabilities::PROGRESS) {
+            self.child.below.mailbox.post(|out| pluginsd::function_ask_progress(out, transaction));
+        }
     }
 
     fn wake(&self) {

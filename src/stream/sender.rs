@@ -32,7 +32,8 @@ use crate::base::threads::StopToken;
 use crate::base::time::{Clock, MICROS};
 use crate::ingest::executor::Executor;
 use crate::metrics::{
-    Chart, Function, FunctionAnswer, FunctionCall, Host, HostInfo, HostKind, Tap,
+    Chart, Function, FunctionAnswer, FunctionCall, FunctionProvider, FunctionTicket, Host,
+    HostInfo, HostKind, Progress, Tap, called,
 };
 use crate::net::listen::Place;
 use crate::net::tls::{ClientOptions, TlsError};
@@ -51,6 +52,8 @@ const RESPONSE_MAX: usize = 8192;
 const COMMANDS_READ: usize = 4096;
 /// A JSON block or a function's payload from a parent, as a whole.
 const PAYLOAD_MAX: usize = 1 << 20;
+/// Calls that a parent may take back or ask for their progress; older ones run to their end.
+const CALLS_KEPT: usize = 256;
 /// Slow changes (labels, functions, variables, the path) are looked for this often.
 const LOOK_EVERY_US: i64 = MICROS;
 /// What is held of hosts that are not here is compared once our own connection has stood for so long.
@@ -201,6 +204,11 @@ impl Sender {
         }
     }
 
+    /// Bytes in the outbox, and how many there may be.
+    pub(super) fn queued(&self) -> (usize, usize) {
+        self.uplink.queued()
+    }
+
     /// Labels, the claim id or the streaming path of the host changed: the parent hears of it now.
     pub(super) fn nudge(&self) {
         self.changed.store(true, Ordering::Release);
@@ -349,6 +357,7 @@ impl Thread<'_> {
                 "STREAM {host}: attempting to connect to '{destination}' (default port: {})...",
                 self.parents.default_port()
             );
+            count(&STATS.streams.attempts);
             self.parents.trying(&destination, self.clock.now_seconds().0);
             self.publish(|status, _| status.destination.clone_from(&destination.text));
             let (timeout, stop) = (self.sender.plan.timeout, &self.sender.stop);
@@ -879,6 +888,15 @@ struct Commands {
     asked: Asked,
     /// Reads what a parent of ours says of samples.
     back: Option<Executor>,
+    /// The latest calls, answered or not: what the parent may take back.
+    calls: VecDeque<TakenCall>,
+}
+
+/// A call of the parent's that somebody has.
+struct TakenCall {
+    transaction: String,
+    provider: Arc<dyn FunctionProvider>,
+    ticket: FunctionTicket,
 }
 
 /// Lines that belong to a command before them.
@@ -917,7 +935,13 @@ impl Commands {
             body: None,
             asked,
             back,
+            calls: VecDeque::new(),
         }
+    }
+
+    /// Where among the calls a transaction is.
+    fn taken(&self, transaction: &str) -> Option<usize> {
+        self.calls.iter().position(|call| call.transaction == transaction)
     }
 
     fn feed(&mut self, chunk: &[u8], streams: &Streams, uplink: &Arc<Uplink>, to: &str) {
@@ -978,8 +1002,20 @@ impl Commands {
                     self.host.update_info(|info| info.node_id = Some(node.to_string()));
                 }
             }
-            // Calls cannot be taken back or asked for their progress here.
-            b"FUNCTION_CANCEL" | b"FUNCTION_PROGRESS" => self.log_access(line),
+            b"FUNCTION_CANCEL" => {
+                self.log_access(line);
+                if let Some(call) = self.taken(&text(words.next())) {
+                    let call = self.calls.remove(call);
+                    call.into_iter().for_each(|call| call.provider.cancel(&call.ticket));
+                }
+            }
+            b"FUNCTION_PROGRESS" => {
+                self.log_access(line);
+                if let Some(call) = self.taken(&text(words.next())) {
+                    let call = self.calls.get(call);
+                    call.into_iter().for_each(|call| call.provider.ask_progress(&call.ticket));
+                }
+            }
             b"REPLAY_CHART" => {
                 self.log_access(line);
                 if let Some((id, ask)) = read_ask(words) {
@@ -1017,7 +1053,7 @@ impl Commands {
         );
     }
 
-    fn whole(&self, body: Body, streams: &Streams, uplink: &Arc<Uplink>) {
+    fn whole(&mut self, body: Body, streams: &Streams, uplink: &Arc<Uplink>) {
         match body.kind {
             BodyKind::StreamPath => streams.path_told(&self.host, path::From::Parent, &body.bytes),
             BodyKind::Payload { transaction, timeout, command } => {
@@ -1028,40 +1064,52 @@ impl Commands {
     }
 
     /// Runs a function of the host; the answer is sent whenever it comes, if this connection still stands then.
-    fn call(&self, transaction: String, timeout: i64, command: String, uplink: &Arc<Uplink>) {
+    fn call(&mut self, transaction: String, timeout: i64, command: String, uplink: &Arc<Uplink>) {
         if transaction.is_empty() || !self.agreed.contains(Capabilities::FUNCTIONS) {
             return;
         }
-        let (uplink, number) = (Arc::clone(uplink), self.number);
+        let number = self.number;
+        let progress = self.agreed.contains(Capabilities::PROGRESS).then(|| {
+            let (uplink, transaction) = (Arc::clone(uplink), transaction.clone());
+            let told = move |done, all| {
+                uplink.push(number, |out| {
+                    pluginsd::function_progress(out, &transaction, done, all);
+                });
+            };
+            Arc::new(told) as Progress
+        });
+        let (uplink, asked) = (Arc::clone(uplink), transaction.clone());
         let answer = move |answer: FunctionAnswer| {
             uplink.push(number, |out| {
                 let code = u32::from(answer.code);
                 let kind = &answer.content_type;
-                pluginsd::function_result(
-                    out,
-                    &transaction,
-                    code,
-                    kind,
-                    answer.expires,
-                    &answer.body,
-                );
+                pluginsd::function_result(out, &asked, code, kind, answer.expires, &answer.body);
             });
         };
-        let is_called = |name: &str| {
-            command.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
-        };
         let functions = self.host.functions();
-        let known = functions.iter().filter(|function| is_called(&function.name));
-        match known.max_by_key(|function| function.name.len()) {
+        match called(&functions, &command) {
             Some(function) => {
                 let seconds = u64::try_from(timeout).unwrap_or(0);
                 let timeout =
                     if seconds == 0 { function.timeout } else { Duration::from_secs(seconds) };
                 let answer = Box::new(answer);
-                function.provider.call(FunctionCall { command, timeout, answer });
+                let call = FunctionCall { command, timeout, answer, progress };
+                let ticket = function.provider.call(call);
+                let provider = Arc::clone(&function.provider);
+                if self.calls.len() == CALLS_KEPT {
+                    self.calls.pop_front();
+                }
+                self.calls.push_back(TakenCall { transaction, provider, ticket });
             }
             None => answer(not_found(self.agreed)),
         }
+    }
+}
+
+impl Drop for Commands {
+    /// The parent is gone, and with it whoever waited.
+    fn drop(&mut self) {
+        self.calls.iter().for_each(|call| call.provider.cancel(&call.ticket));
     }
 }
 

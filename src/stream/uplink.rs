@@ -127,6 +127,12 @@ impl Uplink {
         &self.host
     }
 
+    /// Bytes that wait to be sent, and how many may.
+    pub fn queued(&self) -> (usize, usize) {
+        let outbox = self.outbox.lock();
+        (outbox.bytes.len() + outbox.in_flight, outbox.limit)
+    }
+
     // --- the sender's side -------------------------------------------------------------------------
 
     /// A connection was agreed on: data flows into the outbox from now on, `first` before any of it. Gives the

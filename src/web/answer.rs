@@ -7,11 +7,14 @@ use std::time::Duration;
 
 use flate2::{Compress, Compression, FlushCompress, Status};
 use parking_lot::Mutex;
+use zstd::stream::raw::{CParameter, Encoder, InBuffer, Operation, OutBuffer};
 
 use crate::base::VERSION;
 use crate::base::time::{Clock, UnixSeconds};
 use crate::net::Connection;
-use crate::wire::http::{CacheControl, Framing, LAST_CHUNK, Method, ResponseHead, push_chunk};
+use crate::wire::http::{
+    CacheControl, Coding, Framing, LAST_CHUNK, Method, ResponseHead, push_chunk,
+};
 
 use super::Options;
 use super::http::{Body, Caching, Kind, Response};
@@ -55,7 +58,8 @@ pub(super) struct Envelope<'a> {
     pub(super) update_every: i64,
     pub(super) origin: &'a str,
     pub(super) keep_alive: bool,
-    pub(super) gzip: bool,
+    /// What the client can decompress.
+    pub(super) coding: Option<Coding>,
     pub(super) method: Method,
 }
 
@@ -73,9 +77,11 @@ pub(super) fn write(
     envelope: &Envelope<'_>,
 ) -> io::Result<Sent> {
     let plain = response.body.len();
-    let level = envelope.options.gzip.filter(|_| envelope.gzip && plain > 0);
-    let framing = match level {
-        Some(_) => Framing::GzipChunked,
+    let level = envelope.options.gzip;
+    let coding = envelope.coding.filter(|_| level.is_some() && plain > 0);
+    let framing = match coding {
+        Some(coding) => Framing::Chunked(coding),
+        None if response.status == 304 => Framing::NoBody,
         None => Framing::Length(usize::try_from(plain).map_err(io::Error::other)?),
     };
     let head = head(&response, envelope, framing).into_bytes();
@@ -83,13 +89,19 @@ pub(super) fn write(
         out.write_all(&head)?;
         return Ok(Sent { plain, encoded: 0 });
     }
-    let mut pieces =
-        Pieces { out, ready: head, chunk: Vec::new(), chunked: level.is_some(), encoded: 0 };
-    match level {
-        Some(level) => {
-            let mut gzip = Gzip { state: envelope.compressors.take(level), out: &mut pieces };
+    let chunked = coding.is_some();
+    let mut pieces = Pieces { out, ready: head, chunk: Vec::new(), chunked, encoded: 0 };
+    match coding {
+        Some(Coding::Gzip) => {
+            let state = envelope.compressors.take(level.unwrap_or_default());
+            let mut gzip = Gzip { state, out: &mut pieces };
             copy(response.body, &mut gzip)?;
             envelope.compressors.give_back(gzip.finish()?);
+        }
+        Some(Coding::Zstd) => {
+            let mut zstd = Zstd::new(&mut pieces)?;
+            copy(response.body, &mut zstd)?;
+            zstd.finish()?;
         }
         None => copy(response.body, &mut pieces)?,
     }
@@ -123,7 +135,8 @@ fn head(response: &Response, envelope: &Envelope<'_>, framing: Framing) -> Strin
     let soon = now + envelope.update_every.max(1);
     let cache = match response.caching {
         _ if response.kind == Kind::Options => CacheControl::Preflight,
-        _ if response.status != 200 => CacheControl::Forbidden { expires: soon },
+        // What has not changed may be kept on.
+        _ if !matches!(response.status, 200 | 304) => CacheControl::Forbidden { expires: soon },
         Caching::NoCache => CacheControl::Forbidden { expires: soon },
         Caching::Refresh(seconds) => CacheControl::Forbidden { expires: now + seconds },
         Caching::Public => CacheControl::Public { expires: now + DAY },
@@ -185,6 +198,52 @@ impl<W: Write> Write for Gzip<'_, W> {
             taken += self.step(&bytes[taken..], &mut piece, FlushCompress::None)?.0;
         }
         Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Compresses what is written, into `out`.
+struct Zstd<'a, W> {
+    state: Encoder<'static>,
+    piece: Vec<u8>,
+    out: &'a mut W,
+}
+
+impl<'a, W: Write> Zstd<'a, W> {
+    /// The quickest that is worth it; a small window, since every answer under way has one of its own.
+    const LEVEL: i32 = 1;
+    const WINDOW_LOG: u32 = 17;
+
+    fn new(out: &'a mut W) -> io::Result<Self> {
+        let mut state = Encoder::new(Self::LEVEL)?;
+        state.set_parameter(CParameter::WindowLog(Self::WINDOW_LOG))?;
+        Ok(Zstd { state, piece: Vec::with_capacity(PIECE_BYTES), out })
+    }
+
+    fn finish(mut self) -> io::Result<()> {
+        loop {
+            self.piece.clear();
+            let left = self.state.finish(&mut OutBuffer::around(&mut self.piece), true)?;
+            self.out.write_all(&self.piece)?;
+            if left == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl<W: Write> Write for Zstd<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut input = InBuffer::around(bytes);
+        while input.pos() < bytes.len() {
+            self.piece.clear();
+            self.state.run(&mut input, &mut OutBuffer::around(&mut self.piece))?;
+            self.out.write_all(&self.piece)?;
+        }
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -320,7 +379,11 @@ mod tests {
     use crate::config::Config;
     use crate::web::http::ContentType;
 
-    fn written(response: Response, gzip: bool, method: Method) -> (String, Vec<u8>, Sent) {
+    fn written(
+        response: Response,
+        coding: Option<Coding>,
+        method: Method,
+    ) -> (String, Vec<u8>, Sent) {
         let options = Options::from_config(&Config::new(), "h", "/lib");
         let now = UnixSeconds(1_000_000);
         let compressors = Compressors::default();
@@ -331,7 +394,7 @@ mod tests {
             update_every: 1,
             origin: "*",
             keep_alive: true,
-            gzip,
+            coding,
             method,
         };
         let mut out = Vec::new();
@@ -358,8 +421,7 @@ mod tests {
     #[test]
     fn a_plain_body_follows_its_length() {
         for length in [0, 5, PIECE_BYTES, PIECE_BYTES * 3] {
-            let (head, body, sent) =
-                written(Response::text(vec![b'x'; length]), false, Method::Get);
+            let (head, body, sent) = written(Response::text(vec![b'x'; length]), None, Method::Get);
             assert!(head.ends_with(&format!("Content-Length: {length}")), "{head}");
             assert_eq!(
                 (body.len(), sent.plain, sent.encoded),
@@ -372,7 +434,8 @@ mod tests {
     fn a_compressed_body_comes_in_chunks() {
         for length in [1usize, 100_000, 3_000_000] {
             let text: Vec<u8> = (0..length).map(|n| u8::try_from(n * n % 251).unwrap()).collect();
-            let (head, body, sent) = written(Response::text(text.clone()), true, Method::Get);
+            let (head, body, sent) =
+                written(Response::text(text.clone()), Some(Coding::Gzip), Method::Get);
             assert!(
                 head.ends_with("Content-Encoding: gzip\r\nTransfer-Encoding: chunked"),
                 "{head}"
@@ -382,23 +445,36 @@ mod tests {
             let mut plain = Vec::new();
             flate2::read::GzDecoder::new(&coded[..]).read_to_end(&mut plain).unwrap();
             assert!(plain == text, "{length} bytes came back differently");
+            let (head, body, _) =
+                written(Response::text(text.clone()), Some(Coding::Zstd), Method::Get);
+            assert!(head.contains("\r\nContent-Encoding: zstd\r\n"), "{head}");
+            let plain = zstd::decode_all(&dechunk(&body)[..]).unwrap();
+            assert!(plain == text, "{length} bytes came back differently from zstd");
         }
     }
 
     #[test]
+    fn what_has_not_changed_has_neither_body_nor_length() {
+        let response = Response::new(304, ContentType::Css, "").public();
+        let (head, body, _) = written(response, Some(Coding::Gzip), Method::Get);
+        assert!(head.starts_with("HTTP/1.1 304 Not Modified\r\n") && body.is_empty(), "{head}");
+        assert!(head.contains("Cache-Control: public") && !head.contains("Content-Length"));
+    }
+
+    #[test]
     fn a_head_request_gets_no_body() {
-        let (head, body, _) = written(Response::text("12345"), false, Method::Head);
+        let (head, body, _) = written(Response::text("12345"), None, Method::Head);
         assert!(head.ends_with("Content-Length: 5") && body.is_empty());
     }
 
     #[test]
     fn errors_are_never_cached() {
         let (head, _, _) =
-            written(Response::new(404, ContentType::Json, "{}").public(), false, Method::Get);
+            written(Response::new(404, ContentType::Json, "{}").public(), None, Method::Get);
         assert!(head.contains(
             "Cache-Control: no-cache, no-store, must-revalidate\r\nPragma: no-cache\r\n"
         ));
-        let (head, _, _) = written(Response::text("x").public(), false, Method::Get);
+        let (head, _, _) = written(Response::text("x").public(), None, Method::Get);
         assert!(
             head.contains("Cache-Control: public\r\nExpires: Tue, 13 Jan 1970 13:46:40 GMT"),
             "{head}"

@@ -28,6 +28,9 @@ pub struct Request {
     pub https: bool,
     pub auth_token: Option<String>,
     pub do_not_track: bool,
+    /// What the client has of the answer, by tag and by time.
+    pub known_tags: Option<String>,
+    pub known_since: Option<String>,
     /// The registry's cookie.
     pub person: Option<String>,
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::base::time::Clock;
+use crate::base::time::{Clock, UnixSeconds};
 use crate::config::Config;
 use crate::health::Health;
 use crate::metrics::Hosts;
@@ -14,6 +14,7 @@ use crate::net::Usage;
 use crate::net::accept::StreamAcceptor;
 use crate::net::tls::ServerTls;
 use crate::storage::engines::Engines;
+use crate::stream::Streams;
 
 pub mod http;
 pub mod acl;
@@ -24,6 +25,7 @@ mod answer;
 pub mod routes;
 pub mod static_files;
 pub mod management;
+pub mod streaming;
 pub mod api;
 #[cfg(test)]
 mod trial;
@@ -42,6 +44,10 @@ pub struct Agent {
     /// What clients of TLS are shown.
     pub tls: Arc<ServerTls>,
     pub streams: Arc<dyn StreamAcceptor>,
+    /// What is connected, in both directions; `None` before streaming is started.
+    pub streaming: Option<Arc<Streams>>,
+    /// When this agent was.
+    pub started: UnixSeconds,
     /// This agent streams to a parent.
     pub stream_enabled: bool,
     /// Where samples are kept; `None` where there are none to tell of.
@@ -69,6 +75,8 @@ impl Agent {
             usage: Arc::default(),
             tls: Arc::default(),
             streams: Arc::new(crate::net::accept::NoStreams),
+            streaming: None,
+            started: UnixSeconds(0),
             stream_enabled: false,
             engines: None,
             api_key: None,

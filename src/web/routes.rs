@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::metrics::Host;
-use crate::wire::http::Method;
+use crate::wire::http::{Method, escape_html};
 
 use super::Agent;
 use super::acl::Rights;
-use super::api::{self, Call, v1, v3};
+use super::api::{self, Call, Endpoint, v1, v2, v3};
 use super::http::{Kind, Request, Response};
-use super::static_files;
+use super::static_files::{self, Known};
 
 /// Whoever has none of these gets nothing but refusals.
 const WEB: Rights = Rights::DASHBOARD
@@ -109,7 +109,9 @@ fn file(agent: &Agent, request: &Request, path: &str) -> Response {
     if path.trim_start_matches('/').is_empty() {
         agent.usage.used.dashboard.fetch_add(1, Ordering::Relaxed);
     }
-    static_files::serve(&agent.options.directory, path)
+    let known =
+        Known { tags: request.known_tags.as_deref(), since: request.known_since.as_deref() };
+    static_files::serve(&agent.options.directory, path, known)
 }
 
 fn api(call: &Call<'_>, path: &str) -> Response {
@@ -118,14 +120,37 @@ fn api(call: &Call<'_>, path: &str) -> Response {
     let command = rest.unwrap_or("");
     match version {
         "" => Response::error(400, "Which API version?"),
+        "openapi.json" if rest.is_none() => description(call),
         "v1" if command.is_empty() => Response::error(400, "Which API v1 command?"),
         "v1" => api::dispatch(v1::TABLES, command, call)
             .unwrap_or_else(|| Response::error_about(404, "Unsupported v1 API command: ", command)),
         "v2" | "v3" if command.is_empty() => Response::error(400, "Which API command?"),
+        "v2" => api::dispatch(v2::TABLES, command, call)
+            .unwrap_or_else(|| no_command(v2::TABLES, command)),
         "v3" => api::dispatch(v3::TABLES, command, call)
-            .unwrap_or_else(|| Response::error_about(404, "Unsupported API command: ", command)),
+            .unwrap_or_else(|| no_command(v3::TABLES, command)),
         other => Response::error_about(404, "Unsupported API version: ", other).html(),
     }
+}
+
+/// The interface, for whoever may see what it gives.
+fn description(call: &Call<'_>) -> Response {
+    if !call.request.rights.contains(Rights::DASHBOARD) {
+        return Response::forbidden();
+    }
+    api::openapi::document()
+}
+
+/// Release 2 tells a command it does not know from one that has no parts.
+fn no_command(tables: &[&[Endpoint]], path: &str) -> Response {
+    let (first, rest) = segment(path);
+    let known = tables.iter().flat_map(|table| table.iter()).any(|endpoint| endpoint.name == first);
+    if known && rest.is_some() && !path.starts_with('/') {
+        let name = escape_html(first);
+        let text = format!("API command '{name}' does not support subpaths.");
+        return Response::error(400, text);
+    }
+    Response::error_about(404, "Unsupported API command: ", path)
 }
 
 #[cfg(test)]

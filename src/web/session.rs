@@ -18,7 +18,7 @@ use crate::net::tls;
 use crate::net::usage::add;
 use crate::wire::handshake;
 use crate::wire::http::{
-    BadRequest, HEAD_BYTES_MAX, Head, HeadScanner, Headers, HttpVersion, Method, Target,
+    BadRequest, Coding, HEAD_BYTES_MAX, Head, HeadScanner, Headers, HttpVersion, Method, Target,
 };
 
 use super::acl::Rights;
@@ -297,6 +297,8 @@ impl<'a> Session<'a> {
             https: headers.forwarded_https || self.connection.is_tls(),
             auth_token: headers.auth_token.map(str::to_owned),
             do_not_track: headers.do_not_track && agent.options.do_not_track,
+            known_tags: headers.known_tags.map(str::to_owned),
+            known_since: headers.known_since.map(str::to_owned),
             person: headers.person.map(str::to_owned),
         };
         let response = routes::answer(agent, &request);
@@ -325,6 +327,12 @@ impl<'a> Session<'a> {
         let agent = &self.shared.agent;
         let ready_us = agent.clock.monotonic_us();
         let (status, kind) = (response.status, response.kind);
+        // What costs us less comes first.
+        let coding = match () {
+            () if headers.accepts_zstd => Some(Coding::Zstd),
+            () if headers.accepts_gzip => Some(Coding::Gzip),
+            () => None,
+        };
         let envelope = Envelope {
             options: &agent.options,
             compressors: &self.shared.compressors,
@@ -332,7 +340,7 @@ impl<'a> Session<'a> {
             update_every: agent.hosts.local().info().update_every,
             origin: headers.origin.unwrap_or("*"),
             keep_alive,
-            gzip: headers.accepts_gzip && version == HttpVersion::V1_1,
+            coding: coding.filter(|_| version == HttpVersion::V1_1),
             method,
         };
         let mut paced = Paced::new(&mut self.connection, &agent.clock, agent.options.idle);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use crate::base::time::UnixSeconds;
-use crate::wire::http::escape_html;
+use crate::wire::http::{HttpDate, escape_html};
 
 use super::http::{Body, Caching, ContentType, Kind, Response};
 
@@ -20,8 +20,15 @@ const INDEX: &str = "index.html";
 /// Where packages of distributions put what they share.
 const SHARED: &str = "/usr/share";
 
+/// What a client has of a file already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    pub tags: Option<&'a str>,
+    pub since: Option<&'a str>,
+}
+
 /// Answers for `path`, the decoded path without its host part.
-pub fn serve(root: &Path, path: &str) -> Response {
+pub fn serve(root: &Path, path: &str, known: Known<'_>) -> Response {
     let name = path.trim_start_matches('/');
     let about = |status, message, echo: &str| Response::error_about(status, message, echo).html();
     if !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"/.-_".contains(&b)) {
@@ -32,7 +39,7 @@ pub fn serve(root: &Path, path: &str) -> Response {
     }
     let wanted = if name.is_empty() { root.join(INDEX) } else { root.join(name) };
     match open(root, &wanted) {
-        Ok(found) => found,
+        Ok(found) => unless_known(found, known),
         Err(Refused::Forbidden(full)) => {
             about(403, "Access to file is not permitted: ", &full.display().to_string())
         }
@@ -77,7 +84,31 @@ fn open(root: &Path, wanted: &Path) -> Result<Response, Refused> {
     response.kind = Kind::File;
     let changed = meta.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     response.date = changed.and_then(|at| i64::try_from(at.as_secs()).ok()).map(UnixSeconds);
+    if let (Some(changed), Some(date)) = (changed, response.date) {
+        let tag = format!("\"{:x}-{:x}\"", changed.as_nanos(), meta.len());
+        let date = HttpDate(date).to_string();
+        response = response.header("Last-Modified", date).header("ETag", tag);
+    }
     Ok(response)
+}
+
+/// 304 where the client has the file as it is: by its tag, or where it names none, by its time.
+fn unless_known(mut response: Response, known: Known<'_>) -> Response {
+    let own = |wanted: &str| response.headers.iter().find(|(name, _)| *name == wanted);
+    let known = match (known.tags, known.since) {
+        (Some(tags), _) => own("ETag").is_some_and(|(_, tag)| {
+            let same = |given: &str| given == "*" || given.trim_start_matches("W/") == tag;
+            tags.split(',').any(|given| same(given.trim()))
+        }),
+        (None, Some(since)) => own("Last-Modified").is_some_and(|(_, date)| date == since),
+        (None, None) => false,
+    };
+    if known {
+        response.status = 304;
+        response.body = "".into();
+        response.date = None;
+    }
+    response
 }
 
 fn first_page() -> Response {
@@ -127,16 +158,38 @@ mod tests {
         dir
     }
 
+    fn get(web: &tempfile::TempDir, path: &str) -> Response {
+        serve(web.path(), path, Known::default())
+    }
+
+    #[test]
+    fn a_file_that_the_client_has_is_not_sent_again() {
+        let web = web();
+        let first = get(&web, "/a.js");
+        let header = |name| first.headers.iter().find(|(n, _)| *n == name).unwrap().1.as_str();
+        let (tag, date) = (header("ETag"), header("Last-Modified"));
+        let ask = |tags, since| {
+            let got = serve(web.path(), "/a.js", Known { tags, since });
+            (got.status, got.body.len())
+        };
+        assert_eq!(ask(Some(tag), None), (304, 0));
+        let several = format!("\"x\", W/{tag}");
+        assert_eq!(ask(Some(&several), None), (304, 0));
+        assert_eq!(ask(None, Some(date)), (304, 0));
+        assert_eq!(ask(Some("\"x\""), Some(date)), (200, 6));
+        assert_eq!(ask(None, Some("Thu, 01 Jan 1970 00:00:00 GMT")), (200, 6));
+    }
+
     #[test]
     fn files_directories_and_links_inside_are_served() {
         let web = web();
         for (path, length) in
             [("/a.js", 6), ("//a.js", 6), ("/link.js", 6), ("/sub", 8), ("/sub/", 8)]
         {
-            let got = serve(web.path(), path);
+            let got = get(&web, path);
             assert_eq!((got.status, got.body.len()), (200, length), "{path}");
         }
-        assert_eq!(serve(web.path(), "/a.js").content_type, ContentType::JavaScript);
+        assert_eq!(get(&web, "/a.js").content_type, ContentType::JavaScript);
     }
 
     #[test]
@@ -150,9 +203,9 @@ mod tests {
             ("/sub/deep", 404),
             ("http://x/", 400),
         ] {
-            assert_eq!(serve(web.path(), path).status, status, "{path}");
+            assert_eq!(get(&web, path).status, status, "{path}");
         }
-        let missing = serve(web.path(), "/no/such.html");
+        let missing = get(&web, "/no/such.html");
         let text = String::from_utf8_lossy(missing.body.bytes()).into_owned();
         assert!(text.starts_with("File does not exist, or is not accessible: &#x2F;"), "{text}");
     }
@@ -160,9 +213,9 @@ mod tests {
     #[test]
     fn without_an_index_our_own_page_is_shown() {
         let web = web();
-        assert_eq!(serve(web.path(), "/").body.bytes(), FIRST_PAGE.as_bytes());
-        assert_eq!(serve(Path::new("/no/such"), "/index.html").status, 200);
+        assert_eq!(get(&web, "/").body.bytes(), FIRST_PAGE.as_bytes());
+        assert_eq!(serve(Path::new("/no/such"), "/index.html", Known::default()).status, 200);
         fs::write(web.path().join("index.html"), "mine").unwrap();
-        assert_eq!(serve(web.path(), "/").body.len(), 4);
+        assert_eq!(get(&web, "/").body.len(), 4);
     }
 }

@@ -77,6 +77,12 @@ pub struct Headers<'a> {
     pub keep_alive: bool,
     /// `Accept-Encoding` names gzip.
     pub accepts_gzip: bool,
+    /// `Accept-Encoding` names zstd.
+    pub accepts_zstd: bool,
+    /// `If-None-Match`: the tags of what the client has.
+    pub known_tags: Option<&'a str>,
+    /// `If-Modified-Since`: when the client got what it has.
+    pub known_since: Option<&'a str>,
     /// `DNT: 1`.
     pub do_not_track: bool,
     /// The registry's cookie `netdata_registry_id`.
@@ -161,7 +167,12 @@ impl<'a> Headers<'a> {
         } else if is("Host") {
             self.host = Some(value);
         } else if is("Accept-Encoding") {
-            self.accepts_gzip = contains_word(value, "gzip");
+            self.accepts_gzip = accepts(value, "gzip");
+            self.accepts_zstd = accepts(value, "zstd");
+        } else if is("If-None-Match") {
+            self.known_tags = Some(value);
+        } else if is("If-Modified-Since") {
+            self.known_since = Some(value);
         } else if is("User-Agent") {
             self.user_agent = Some(value);
         } else if is("X-Auth-Token") {
@@ -183,6 +194,16 @@ impl<'a> Headers<'a> {
 
 fn contains_word(value: &str, word: &str) -> bool {
     value.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// Whether a list of codings holds this one, and not with the weight that forbids it.
+fn accepts(list: &str, coding: &str) -> bool {
+    list.split(',').any(|item| {
+        let (name, weight) = item.split_once(';').unwrap_or((item, ""));
+        let weight = weight.trim().trim_start_matches(['q', 'Q']).trim_start().strip_prefix('=');
+        let forbidden = weight.is_some_and(|weight| weight.trim().parse() == Ok(0.0));
+        name.trim().eq_ignore_ascii_case(coding) && !forbidden
+    })
 }
 
 /// Lines of a head without their CR LF.
@@ -342,6 +363,7 @@ pub fn reason(status: u16) -> &'static str {
     match status {
         200 => "OK",
         301 => "Moved Permanently",
+        304 => "Not Modified",
         307 => "Temporary Redirect",
         403 => "Forbidden",
         404 => "Not Found",
@@ -360,7 +382,26 @@ pub fn reason(status: u16) -> &'static str {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     Length(usize),
-    GzipChunked,
+    /// In chunks, compressed.
+    Chunked(Coding),
+    /// The status says that there is no body.
+    NoBody,
+}
+
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    Gzip,
+    Zstd,
+}
+
+impl Coding {
+    pub fn name(self) -> &'static str {
+        match self {
+            Coding::Gzip => "gzip",
+            Coding::Zstd => "zstd",
+        }
+    }
 }
 
 /// What a cache may do with an answer.
@@ -437,9 +478,11 @@ impl ResponseHead<'_> {
         }
         match self.framing {
             Framing::Length(bytes) => write!(out, "Content-Length: {bytes}\r\n")?,
-            Framing::GzipChunked => {
-                out.push_str("Content-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n");
+            Framing::Chunked(coding) => {
+                let coding = coding.name();
+                write!(out, "Content-Encoding: {coding}\r\nTransfer-Encoding: chunked\r\n")?;
             }
+            Framing::NoBody => {}
         }
         out.push_str("\r\n");
         Ok(())
@@ -473,6 +516,20 @@ impl std::fmt::Display for HttpDate {
             "{}, {day:02} {} {year:04} {h:02}:{m:02}:{s:02} GMT",
             DAYS[weekday], MONTHS[month]
         )
+    }
+}
+
+/// A time in the form of RFC 3339, as in `1994-11-06T08:49:37Z`.
+#[derive(Clone, Copy, Debug)]
+pub struct Rfc3339(pub UnixSeconds);
+
+impl std::fmt::Display for Rfc3339 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.0.0.clamp(0, 253_402_300_799);
+        let (days, second) = (seconds / 86_400, seconds % 86_400);
+        let (year, month, day) = civil(days);
+        let (h, m, s) = (second / 3600, second / 60 % 60, second % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}Z")
     }
 }
 
@@ -563,6 +620,18 @@ mod tests {
                 && headers.forwarded_https
         );
         assert_eq!((headers.host, headers.person, headers.origin), (Some("h:1"), Some("me"), None));
+    }
+
+    #[test]
+    fn a_coding_is_accepted_unless_its_weight_is_nothing() {
+        for (list, gzip, zstd) in [
+            ("gzip, deflate, br, zstd", true, true),
+            ("deflate;q=1, GZIP;q=0.5", true, false),
+            ("gzip;q=0, zstd; q = 0.0", false, false),
+            ("xgzip", false, false),
+        ] {
+            assert_eq!((accepts(list, "gzip"), accepts(list, "zstd")), (gzip, zstd), "{list}");
+        }
     }
 
     #[test]

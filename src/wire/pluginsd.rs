@@ -634,6 +634,31 @@ pub fn function_call(
     out.push(b'\n');
 }
 
+/// Takes a call back.
+pub fn function_cancel(out: &mut Vec<u8>, transaction: &str) {
+    out.extend_from_slice(b"FUNCTION_CANCEL ");
+    safe(out, b'"', transaction, FIELD_MAX);
+    out.push(b'\n');
+}
+
+/// Asks how far a call is.
+pub fn function_ask_progress(out: &mut Vec<u8>, transaction: &str) {
+    out.extend_from_slice(b"FUNCTION_PROGRESS ");
+    safe(out, b'"', transaction, FIELD_MAX);
+    out.push(b'\n');
+}
+
+/// Says how far a call is.
+pub fn function_progress(out: &mut Vec<u8>, transaction: &str, done: u64, all: u64) {
+    out.extend_from_slice(b"FUNCTION_PROGRESS ");
+    quoted(out, b'\'', transaction, FIELD_MAX);
+    out.push(b' ');
+    put_decimal(out, done);
+    out.push(b' ');
+    put_decimal(out, all);
+    out.push(b'\n');
+}
+
 /// The whole answer to a function call, one unit on the wire. Lines of the body that would end it are defused.
 pub fn function_result(
     out: &mut Vec<u8>,

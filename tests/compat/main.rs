@@ -11,6 +11,8 @@ mod harness;
 mod certificates;
 
 #[cfg(test)]
+mod api;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod nothing_missing;

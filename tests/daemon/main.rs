@@ -14,6 +14,8 @@ mod exactness;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]
+mod functions;
+#[cfg(test)]
 mod health;
 #[cfg(test)]
 mod hostile;

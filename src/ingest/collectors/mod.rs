@@ -28,7 +28,7 @@ pub mod timex;
 pub mod idlejitter;
 pub mod own;
 
-pub use self::setup::{Setup, usable_prefix};
+pub use self::setup::{Parts, Setup, usable_prefix};
 
 use self::lanes::Pool;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::chart::{At, CHART, ChartDef, DimDef, Row, Site, When, absolute, incremental};
 use super::lanes::{After, Task, Tick};
-use super::setup::Setup;
+use super::setup::{Parts, Setup};
 use crate::base::stats::STATS;
 use crate::base::sys;
 use crate::base::time::UnixMicros;
@@ -204,6 +204,203 @@ static PARENTS_LOST: ChartDef = ChartDef {
     ..CHART
 };
 
+static PARENTS_TRIED: ChartDef = ChartDef {
+    id: "netdata.streams_attempts",
+    title: "Connections to parents that were tried",
+    units: "attempts/s",
+    family: "streaming",
+    priority: 130_735,
+    dims: &[incremental("attempts")],
+    ..CHART
+};
+
+static QUEUES: ChartDef = ChartDef {
+    id: "netdata.streams_queues",
+    title: "What waits to be sent to parents and children",
+    units: "KiB",
+    family: "streaming",
+    chart_type: ChartType::Stacked,
+    priority: 130_740,
+    dims: &[absolute("to_parents").scaled(1, 1024), absolute("to_children").scaled(1, 1024)],
+    ..CHART
+};
+
+static FULLEST: ChartDef = ChartDef {
+    id: "netdata.streams_fullest_queue",
+    title: "How full the fullest queue to a parent is",
+    units: "percentage",
+    family: "streaming",
+    priority: 130_741,
+    dims: &[absolute("fullest")],
+    ..CHART
+};
+
+static FUNCTIONS: ChartDef = ChartDef {
+    id: "netdata.functions",
+    title: "Calls of functions of plugins and children",
+    units: "calls/s",
+    family: "functions",
+    priority: 130_750,
+    dims: &[
+        incremental("calls"),
+        incremental("refused"),
+        incremental("timed_out"),
+        incremental("cancelled"),
+    ],
+    ..CHART
+};
+
+static THREADS: ChartDef = ChartDef {
+    id: "netdata.threads",
+    title: "Threads of the agent",
+    units: "threads",
+    family: "netdata",
+    priority: 130_110,
+    dims: &[absolute("threads")],
+    ..CHART
+};
+
+static MEMORY: ChartDef = ChartDef {
+    id: "netdata.memory",
+    title: "Memory of the agent",
+    units: "KiB",
+    family: "netdata",
+    priority: 130_120,
+    dims: &[absolute("resident")],
+    ..CHART
+};
+
+static STORE_SPACE: ChartDef = ChartDef {
+    id: "netdata.dbengine_disk",
+    title: "Disk space of the store, by tier",
+    units: "KiB",
+    family: "dbengine",
+    chart_type: ChartType::Stacked,
+    priority: 131_100,
+    dims: TIER_DIMS_KIB,
+    ..CHART
+};
+
+static STORE_FILES: ChartDef = ChartDef {
+    id: "netdata.dbengine_files",
+    title: "Segments of the store, by tier",
+    units: "files",
+    family: "dbengine",
+    chart_type: ChartType::Stacked,
+    priority: 131_110,
+    dims: TIER_DIMS,
+    ..CHART
+};
+
+static STORE_METRICS: ChartDef = ChartDef {
+    id: "netdata.dbengine_metrics",
+    title: "Metrics that the store knows",
+    units: "metrics",
+    family: "dbengine",
+    priority: 131_120,
+    dims: &[absolute("metrics")],
+    ..CHART
+};
+
+/// As many as there can be.
+const TIERS: usize = 5;
+const TIER_DIMS: &[DimDef; TIERS] = &[
+    absolute("tier0"),
+    absolute("tier1"),
+    absolute("tier2"),
+    absolute("tier3"),
+    absolute("tier4"),
+];
+const TIER_DIMS_KIB: &[DimDef; TIERS] = &[
+    absolute("tier0").scaled(1, 1024),
+    absolute("tier1").scaled(1, 1024),
+    absolute("tier2").scaled(1, 1024),
+    absolute("tier3").scaled(1, 1024),
+    absolute("tier4").scaled(1, 1024),
+];
+
+/// The store's figures change slowly and cost a look at every segment.
+const STORE_EVERY_S: i64 = 10;
+
+/// Charts about what only some agents have.
+struct Inner {
+    parts: Parts,
+    tried: Row,
+    queues: Row,
+    fullest: Row,
+    functions: Row,
+    threads: Row,
+    memory: Row,
+    space: Row,
+    files: Row,
+    metrics: Row,
+    store_at: i64,
+    store: Option<([i64; TIERS], [i64; TIERS], i64)>,
+}
+
+impl Inner {
+    fn new(parts: Parts) -> Inner {
+        let row = |def| Row::new(def, When::Always);
+        Inner {
+            parts,
+            tried: row(&PARENTS_TRIED),
+            queues: row(&QUEUES),
+            fullest: row(&FULLEST),
+            functions: row(&FUNCTIONS),
+            threads: row(&THREADS),
+            memory: row(&MEMORY),
+            space: row(&STORE_SPACE),
+            files: row(&STORE_FILES),
+            metrics: row(&STORE_METRICS),
+            store_at: 0,
+            store: None,
+        }
+    }
+
+    fn collect(&mut self, at: At<'_>, now: i64) {
+        let now_of = |count| read(count).cast_signed();
+        self.tried.collect(at, &[now_of(&STATS.streams.attempts)]);
+        if let Some(queues) = &self.parts.queues {
+            let [parents, fullest, children] = queues().map(|n| n as i64);
+            self.queues.collect(at, &[parents, children]);
+            self.fullest.collect(at, &[fullest]);
+        }
+        let f = &STATS.functions;
+        self.functions.collect(at, &[&f.calls, &f.refused, &f.timed_out, &f.cancelled].map(now_of));
+        if let Some((threads, resident)) = own_size() {
+            self.threads.collect(at, &[threads]);
+            self.memory.collect(at, &[resident]);
+        }
+        let store = self.parts.engines.as_ref().and_then(|engines| engines.open_store());
+        let Some(store) = store else { return };
+        if self.store.is_none() || now - self.store_at >= STORE_EVERY_S {
+            let (mut bytes, mut files, mut metrics) = ([0; TIERS], [0; TIERS], 0);
+            for (tier, stats) in store.stats().iter().enumerate().take(TIERS) {
+                bytes[tier] = stats.bytes.cast_signed();
+                files[tier] = stats.files as i64;
+                metrics = i64::from(stats.metrics);
+            }
+            self.store = Some((bytes, files, metrics));
+            self.store_at = now;
+        }
+        if let Some((bytes, files, metrics)) = &self.store {
+            self.space.collect(at, bytes);
+            self.files.collect(at, files);
+            self.metrics.collect(at, &[*metrics]);
+        }
+    }
+}
+
+/// Threads and resident KiB of this process.
+fn own_size() -> Option<(i64, i64)> {
+    let text = std::fs::read_to_string("/proc/self/status").ok()?;
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<i64>().ok()
+    };
+    Some((value("Threads:")?, value("VmRSS:")?))
+}
+
 struct Own {
     site: Site,
     started: UnixMicros,
@@ -223,6 +420,7 @@ struct Own {
     stream_traffic: Row,
     children_refused: Row,
     parents_lost: Row,
+    inner: Inner,
     last: Last,
 }
 
@@ -258,6 +456,7 @@ pub fn task(setup: &Setup) -> Box<dyn Task> {
         stream_traffic: row(&STREAM_TRAFFIC),
         children_refused: row(&CHILDREN_REFUSED),
         parents_lost: row(&PARENTS_LOST),
+        inner: Inner::new(setup.parts.clone()),
         last: Last::default(),
     })
 }
@@ -305,6 +504,7 @@ impl Task for Own {
         self.children_refused.collect(at, &children.map(now));
         let parents = [&s.unreachable, &s.refused, &s.lost, &s.overflow];
         self.parents_lost.collect(at, &parents.map(now));
+        self.inner.collect(at, tick.now.seconds().0);
         After::Again
     }
 }

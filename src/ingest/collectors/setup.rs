@@ -9,6 +9,7 @@ use crate::base::time::{Clock, UpdateEvery};
 use crate::config::{Config, OnDemand};
 use crate::metrics::Host;
 use crate::net::Usage;
+use crate::storage::engines::Engines;
 
 /// Everything the collectors need of the daemon.
 #[derive(Clone)]
@@ -23,8 +24,18 @@ pub struct Setup {
     pub zero_metrics: bool,
     /// What the web server counts of its clients.
     pub usage: Arc<Usage>,
+    /// What is known of the agent's own parts that collectors cannot see; none of it where nothing streams or stores.
+    pub parts: Parts,
     /// `[global] host access prefix` as [`usable_prefix`] gives it; normally empty.
     pub prefix: String,
+}
+
+/// Where the agent's own charts look.
+#[derive(Clone, Default)]
+pub struct Parts {
+    pub engines: Option<Arc<Engines>>,
+    /// What waits in queues, as bytes to parents, percent of the fullest queue to one, and bytes to children.
+    pub queues: Option<Arc<dyn Fn() -> [usize; 3] + Send + Sync>>,
 }
 
 impl Setup {

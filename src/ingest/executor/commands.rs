@@ -553,7 +553,9 @@ impl Executor {
     fn progress(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
         let [transaction, done, all] = words.take_words();
         let number = |word: Option<&[u8]>| word.and_then(numbers::unsigned).unwrap_or(0);
-        self.hooks.progress(&text(transaction), number(done), number(all));
+        if let Some(calls) = &self.calls {
+            calls.progress(&text(transaction), number(done), number(all));
+        }
         Ok(())
     }
 }

@@ -456,6 +456,7 @@ fn a_function_is_announced_called_and_answered() {
         command: "top 3".to_owned(),
         timeout: Duration::from_secs(5),
         answer: Box::new(move |answer| tx.send(answer).unwrap()),
+        progress: None,
     });
     let transaction = sent.recv().unwrap();
     feed(

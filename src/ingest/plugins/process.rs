@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 
 use super::fate::Exit;
 use crate::base::sys::{self, EventFd, Interest, Watched};
-use crate::ingest::functions::{CallWriter, request_line};
+use crate::ingest::functions::{CallWriter, cancel_line, progress_line, request_line};
 
 /// Between two looks whether a process has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -145,6 +145,13 @@ impl Requests {
     fn close(&self) {
         *self.stdin.lock() = None;
     }
+
+    /// Whether the plugin hears it or not makes no difference to us.
+    fn tell(&self, line: &[u8]) {
+        if let Some(stdin) = &mut *self.stdin.lock() {
+            let _ = stdin.write_all(line);
+        }
+    }
 }
 
 impl CallWriter for Arc<Requests> {
@@ -155,6 +162,14 @@ impl CallWriter for Arc<Requests> {
             Some(stdin) => stdin.write_all(&line).is_ok(),
             None => false,
         }
+    }
+
+    fn cancel(&self, transaction: &str) {
+        self.tell(&cancel_line(transaction));
+    }
+
+    fn ask_progress(&self, transaction: &str) {
+        self.tell(&progress_line(transaction));
     }
 
     fn wake(&self) {

@@ -116,6 +116,7 @@ fn call(lab: &Lab, command: &str, seconds: u64) -> FunctionAnswer {
         command: command.to_owned(),
         timeout: Duration::from_secs(seconds),
         answer: Box::new(move |answer| tx.send(answer).unwrap()),
+        progress: None,
     });
     rx.recv_timeout(Duration::from_secs(20)).unwrap()
 }

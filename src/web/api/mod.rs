@@ -13,7 +13,9 @@ use super::Agent;
 use super::acl::Rights;
 use super::http::{Request, Response};
 
+pub mod openapi;
 pub mod v1;
+pub mod v2;
 pub mod v3;
 
 /// One request to one endpoint.

@@ -12,12 +12,12 @@ use crate::metrics::{Chart, ChartState, Dimension, Host};
 use crate::query::select::{SEPARATORS, any_label_matches};
 use crate::query::window;
 use crate::web::api::Call;
-use crate::web::http::{ContentType, Response};
+use crate::web::http::Response;
 
 bitflags! {
     /// What to tell beside the contexts themselves.
     #[derive(Clone, Copy, PartialEq, Eq)]
-    struct Show: u8 {
+    pub(in crate::web::api) struct Show: u8 {
         const CHARTS = 1;
         const DIMENSIONS = 2;
         const LABELS = 4;
@@ -43,7 +43,7 @@ impl Show {
 }
 
 /// What is asked of charts and dimensions to be part of the answer.
-struct Filter {
+pub(in crate::web::api) struct Filter {
     show: Show,
     by_label: [Option<SimplePattern>; 2],
     by_dimension: Option<SimplePattern>,
@@ -52,7 +52,7 @@ struct Filter {
 }
 
 impl Filter {
-    fn of(call: &Call<'_>) -> Filter {
+    pub(in crate::web::api) fn of(call: &Call<'_>) -> Filter {
         let query = call.query();
         let pattern =
             |name| query.get(name).map(|list| SimplePattern::separated_by(list, SEPARATORS));
@@ -89,16 +89,16 @@ impl Filter {
 }
 
 /// What the charts of a context have in common.
-struct Context {
-    title: String,
-    units: Arc<str>,
-    family: String,
-    chart_type: &'static str,
-    priority: i64,
-    first: i64,
-    last: i64,
-    collected: bool,
-    charts: Vec<Arc<Chart>>,
+pub(in crate::web::api) struct Context {
+    pub(in crate::web::api) title: String,
+    pub(in crate::web::api) units: Arc<str>,
+    pub(in crate::web::api) family: String,
+    pub(in crate::web::api) chart_type: &'static str,
+    pub(in crate::web::api) priority: i64,
+    pub(in crate::web::api) first: i64,
+    pub(in crate::web::api) last: i64,
+    pub(in crate::web::api) collected: bool,
+    pub(in crate::web::api) charts: Vec<Arc<Chart>>,
 }
 
 /// First and last second of a chart's samples; the last is now while more arrive.
@@ -109,7 +109,11 @@ fn span(host: &Host, state: &ChartState, now: i64) -> Option<(i64, i64, bool)> {
 }
 
 /// All contexts with a chart that the filter takes, in order of creation.
-fn gather(host: &Host, filter: &Filter, wanted: Option<&str>) -> Vec<(Arc<str>, Context)> {
+pub(in crate::web::api) fn gather(
+    host: &Host,
+    filter: &Filter,
+    wanted: Option<&str>,
+) -> Vec<(Arc<str>, Context)> {
     let mut found: Vec<(Arc<str>, Context)> = Vec::new();
     let mut by_id: FxHashMap<Arc<str>, usize> = FxHashMap::default();
     let is_asked = |context: &str| wanted.is_none_or(|id| id == context);
@@ -157,7 +161,7 @@ fn gather(host: &Host, filter: &Filter, wanted: Option<&str>) -> Vec<(Arc<str>, 
 }
 
 /// What two texts have in common, word by word from both ends; the rest becomes `[x]`.
-fn merge(one: &str, other: &str) -> String {
+pub(in crate::web::api) fn merge(one: &str, other: &str) -> String {
     if one == other {
         return one.to_owned();
     }
@@ -280,7 +284,7 @@ pub fn context(call: &Call<'_>) -> Response {
             write_context(&mut json, call.host, context, &filter);
             Response::json(json).public()
         }
-        None => Response::new(404, ContentType::Json, ""),
+        None => Response::error(404, ""),
     }
 }
 

@@ -1,12 +1,11 @@
 //! Functions: what collectors and children offer to be asked, and asking them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
 
 use crate::base::json::JsonWriter;
-use crate::metrics::{Function, FunctionAnswer, FunctionCall, Host};
+use crate::metrics::{Function, FunctionAnswer, FunctionCall, Host, called};
 use crate::web::api::Call;
 use crate::web::http::{ContentType, Response};
 
@@ -21,8 +20,10 @@ const ACCESS: &[(u32, &str)] = &[
     (0x40, "edit-agent-config"),
 ];
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+/// More than the time-out, for the answer that there was none.
+const GRACE: Duration = Duration::from_secs(1);
 
-pub(super) fn functions(call: &Call<'_>) -> Response {
+pub(in crate::web::api) fn functions(call: &Call<'_>) -> Response {
     let mut json = JsonWriter::new();
     json.object(|j| {
         write_functions(j.key("functions"), call.host);
@@ -31,7 +32,7 @@ pub(super) fn functions(call: &Call<'_>) -> Response {
 }
 
 /// The functions of a host by name.
-pub(super) fn write_functions(json: &mut JsonWriter, host: &Host) {
+pub(in crate::web::api) fn write_functions(json: &mut JsonWriter, host: &Host) {
     write_some(json, host, |_| true);
 }
 
@@ -56,20 +57,26 @@ fn write_function(j: &mut JsonWriter, function: &Function) {
         j.string(if function.chart.is_none() { "GLOBAL" } else { "LOCAL" });
     });
     j.key("tags").string(&function.tags);
-    j.key("access").array(|j| {
+    write_access(j.key("access"), function.access);
+    j.key("priority").integer(function.priority);
+}
+
+/// Who may call a function, in words.
+pub(in crate::web::api) fn write_access(j: &mut JsonWriter, access: u32) {
+    j.array(|j| {
         for (bit, word) in ACCESS {
-            if function.access & bit != 0 {
+            if access & bit != 0 {
                 j.string(word);
             }
         }
     });
-    j.key("priority").integer(function.priority);
 }
 
 /// Runs a function and waits for its answer, for as long as the caller or the function says.
-pub(super) fn function(call: &Call<'_>) -> Response {
+pub(in crate::web::api) fn function(call: &Call<'_>) -> Response {
     let command = call.query().get("function").unwrap_or("");
-    let Some(function) = find(call.host, command) else {
+    let functions = call.host.functions();
+    let Some(function) = called(&functions, command) else {
         return failure(404, "No collector is supplying this function on this host at this time.");
     };
     if !function.provider.is_alive() {
@@ -79,28 +86,24 @@ pub(super) fn function(call: &Call<'_>) -> Response {
     let timeout = asked.filter(|s| *s > 0).map_or(function.timeout, Duration::from_secs);
     let timeout = timeout.clamp(Duration::from_secs(1), TIMEOUT_MAX);
     let (answer, answered) = crossbeam_channel::bounded::<FunctionAnswer>(1);
-    function.provider.call(FunctionCall {
+    let ticket = function.provider.call(FunctionCall {
         command: command.to_owned(),
         timeout,
         // Whoever waited may have given up.
         answer: Box::new(move |given| drop(answer.try_send(given))),
+        progress: None,
     });
-    match answered.recv_timeout(timeout) {
+    // Whoever has the call ends it in time; should its thread be busy, we do.
+    match answered.recv_timeout(timeout + GRACE) {
         Ok(given) => Response::new(given.code, kind(&given.content_type), given.body),
-        Err(RecvTimeoutError::Timeout) => failure(504, "Timeout while waiting for the collector."),
+        Err(RecvTimeoutError::Timeout) => {
+            function.provider.cancel(&ticket);
+            failure(504, "Timeout while waiting for the collector.")
+        }
         Err(RecvTimeoutError::Disconnected) => {
             failure(503, "The collector of this function ended before it answered.")
         }
     }
-}
-
-/// A function may have parameters after its name, and names may hold blanks: the longest name that fits.
-fn find(host: &Host, command: &str) -> Option<Arc<Function>> {
-    let fits = |name: &str| {
-        command.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
-    };
-    let functions = host.functions().into_iter();
-    functions.filter(|f| !f.name.is_empty() && fits(&f.name)).max_by_key(|f| f.name.len())
 }
 
 fn kind(word: &str) -> ContentType {

@@ -92,6 +92,8 @@ pub(crate) mod samples {
             https: false,
             auth_token: None,
             do_not_track: false,
+            known_tags: None,
+            known_since: None,
             person: None,
         };
         let host = Arc::clone(agent.hosts.local());

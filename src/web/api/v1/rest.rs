@@ -2,7 +2,7 @@
 
 use crate::base::json::JsonWriter;
 use crate::web::api::Call;
-use crate::web::http::{ContentType, Response};
+use crate::web::http::Response;
 
 /// There is no link to a vendor's cloud.
 pub(super) fn aclk(_: &Call<'_>) -> Response {
@@ -72,5 +72,5 @@ pub(super) fn dbengine_stats(call: &Call<'_>) -> Response {
 }
 /// The original answers 200 without a body.
 pub(super) fn archived_charts(_: &Call<'_>) -> Response {
-    Response::new(200, ContentType::Json, "").public()
+    Response::text("").public()
 }

@@ -39,7 +39,8 @@ pub fn data(call: &Call<'_>) -> Response {
     let dimensions = dimensions(call.query());
     let parameters = Parameters::of(call, &dimensions);
     let query = &parameters.query;
-    let deadline_us = call.agent.clock.monotonic_us() + parameters.timeout_ms.saturating_mul(1000);
+    let deadline_us =
+        call.agent.clock.monotonic_us().saturating_add(parameters.timeout_ms.saturating_mul(1000));
     let expired = || parameters.timeout_ms > 0 && call.agent.clock.monotonic_us() > deadline_us;
     let outcome = match run::run(call.host, query, &expired) {
         Ok(outcome) => outcome.counted(QueryBy::ApiData),

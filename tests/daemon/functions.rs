@@ -1,0 +1,101 @@
+//! Functions of a child, called from here and from a parent above: answers, progress, taking back, time-outs.
+
+use std::time::Instant;
+
+use netdata_rs::base::threads::spawn;
+
+use crate::harness::*;
+
+/// VCAPS, HLABELS, CLABELS, FUNCTIONS, INTERPOLATED and PROGRESS, as a child or parent of release 2 says it.
+const CAPS: u32 = (1 << 6) | (1 << 7) | (1 << 9) | (1 << 11) | (1 << 14) | (1 << 22);
+const GUID: &str = "4be7b62e-4c3a-4d22-8a44-6f3a5b7f8c01";
+
+/// Defines a chart with a sample, so that the host is sent on, and a function of the host.
+fn announce(child: &mut FakeChild) {
+    child.send(
+        "CHART \"t.a\" \"\" \"t\" \"u\" \"f\" \"t.a\" \"line\" 1000 1 \"\" \"p\" \"m\"\n\
+         DIMENSION \"x\" \"x\" \"absolute\" 1 1 \"\"\n\
+         FUNCTION GLOBAL \"slow one\" 30 \"takes its time\" \"top\" 0x0 100 1\n",
+    );
+    let now = now();
+    for t in now - 3..=now {
+        child.send(&format!("BEGIN2 't.a' 1 {t} #\nSET2 'x' 1 1 A\nEND2\n"));
+    }
+}
+
+/// The transaction of a `FUNCTION` line, without quotes.
+fn transaction(line: &str) -> String {
+    line.split(' ').nth(1).unwrap().trim_matches(['"', '\'']).to_owned()
+}
+
+#[test]
+fn a_function_is_answered_or_its_time_runs_out() {
+    let agent = Agent::new("parent").takes_children().start();
+    let mut child = FakeChild::connect(agent.port, "kid", GUID, CAPS).unwrap();
+    announce(&mut child);
+    wait_for("the function", 10, || {
+        let json = agent.try_json("/host/kid/api/v1/functions")?;
+        json["functions"].get("slow one").map(|_| ())
+    });
+    let port = agent.port;
+    let ask = move |timeout: u32| {
+        spawn("asking", move || {
+            let path =
+                format!("/host/kid/api/v1/function?function=slow%20one%20x&timeout={timeout}");
+            let began = Instant::now();
+            (get(port, &path).unwrap(), began.elapsed())
+        })
+        .unwrap()
+    };
+    let asking = ask(10);
+    let line = child.link.expect("FUNCTION ", 5);
+    assert!(line.contains("\"slow one x\""), "{line}");
+    let id = transaction(&line);
+    child.send(&format!(
+        "FUNCTION_RESULT_BEGIN \"{id}\" 200 \"application/json\" 0\n{{\"status\":200}}\nFUNCTION_RESULT_END\n"
+    ));
+    let (reply, _) = asking.join().unwrap();
+    assert_eq!((reply.status, reply.body.trim()), (200, "{\"status\":200}"));
+
+    let asking = ask(1);
+    let id = transaction(&child.link.expect("FUNCTION ", 5));
+    let (reply, took) = asking.join().unwrap();
+    assert_eq!(reply.status, 504, "{}", reply.body);
+    assert!((900..2500).contains(&took.as_millis()), "took {took:?}");
+    assert_eq!(transaction(&child.link.expect("FUNCTION_CANCEL ", 5)), id);
+}
+
+#[test]
+fn a_parent_above_hears_of_progress_and_takes_a_call_back() {
+    let parent = FakeParent::listen(CAPS);
+    let middle = Agent::new("middle").takes_children().streams_to(&[parent.port]).start();
+    let mut child = FakeChild::connect(middle.port, "kid", GUID, CAPS).unwrap();
+    announce(&mut child);
+    // The middle sends its own host too: the child's is the one with the function.
+    let mut links = Vec::new();
+    let mut up = loop {
+        let (mut link, request) = parent.accept(30);
+        if request.contains("hostname=kid") {
+            break link;
+        }
+        link.send("\n");
+        links.push(link);
+    };
+    up.expect("FUNCTION GLOBAL", 10);
+    up.send("FUNCTION abc 20 \"slow one\" \"0x0\" \"me\"\n");
+    let id = transaction(&child.link.expect("FUNCTION ", 5));
+    child.send(&format!("FUNCTION_PROGRESS '{id}' 3 9\n"));
+    assert_eq!(up.expect("FUNCTION_PROGRESS", 5), "FUNCTION_PROGRESS 'abc' 3 9");
+    up.send("FUNCTION_PROGRESS abc\n");
+    assert_eq!(transaction(&child.link.expect("FUNCTION_PROGRESS ", 5)), id);
+    up.send("FUNCTION_CANCEL abc\n");
+    assert_eq!(transaction(&child.link.expect("FUNCTION_CANCEL ", 5)), id);
+    let result = up.expect("FUNCTION_RESULT_BEGIN", 5);
+    assert!(result.contains("abc") && result.contains(" 499 "), "{result}");
+
+    // A parent that goes takes its calls back.
+    up.send("FUNCTION def 20 \"slow one\" \"0x0\" \"me\"\n");
+    let id = transaction(&child.link.expect("FUNCTION ", 5));
+    drop(up);
+    assert_eq!(transaction(&child.link.expect("FUNCTION_CANCEL ", 10)), id);
+}
