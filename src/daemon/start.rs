@@ -90,6 +90,8 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     let host = local_host(&ground.config, settings, guid, zone, &facts, &engines);
     announce(&host, &sender);
     let hosts = Hosts::new(Arc::clone(&host));
+    // Without samples, here or of children, there is nothing to watch.
+    let keeps_samples = host.settings().mode != Mode::None || streaming.is_parent();
     let remembers = host.settings().mode.persists() || streaming.is_parent();
     let label_inputs = LabelInputs {
         is_parent: false,
@@ -110,7 +112,10 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     let streams = start_streams(&ground, streaming, &hosts, &engines, &stop);
     parts.push(stream_part(&streams));
     web::streaming::offer(&hosts, &streams, &ground.clock);
-    let health = start_health(&ground, &hosts, &streams, &stop, &mut parts);
+    let health = match keeps_samples {
+        true => start_health(&ground, &hosts, &streams, &stop, &mut parts),
+        false => None,
+    };
     let usage = Arc::new(Usage::default());
     parts.push(start_collectors(&ground, &host, &streams, &engines, &usage, &stop));
     parts.push(start_plugins(&ground, &hosts, &streams, &engines, &stop)?);
