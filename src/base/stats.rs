@@ -143,6 +143,12 @@ pub struct StreamStats {
     pub lost: AtomicU64,
     /// Links given up because more came than the parent took.
     pub overflow: AtomicU64,
+
+    /// Requests for samples of the past that peers were sent, and requests of theirs that were answered.
+    pub past_asked: AtomicU64,
+    pub past_answered: AtomicU64,
+    /// Slots of a chart that came in answers.
+    pub past_slots: AtomicU64,
 }
 
 impl StreamStats {
@@ -166,6 +172,9 @@ impl StreamStats {
             refused: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             overflow: AtomicU64::new(0),
+            past_asked: AtomicU64::new(0),
+            past_answered: AtomicU64::new(0),
+            past_slots: AtomicU64::new(0),
         }
     }
 }

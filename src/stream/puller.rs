@@ -4,12 +4,14 @@
 //! Used by the thread that reads the link; the status is read by others. Lock order: never while a chart is locked.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
 use super::pulls::{Finished, Next, Progress, Pulls, Span};
 use super::replication::{Ask, Policy, Standing, View, holes};
+use crate::base::stats::{STATS, count};
 use crate::base::time::Clock;
 use crate::ingest::executor::{Offer, Replayed};
 use crate::metrics::{Chart, Host};
@@ -71,6 +73,7 @@ impl Puller {
     pub fn replayed(&self, chart: &Chart, block: Replayed) -> Option<Ask> {
         let (standing, _) = self.standing(chart);
         let now_us = self.clock.monotonic_us();
+        STATS.streams.past_slots.fetch_add(u64::from(block.slots), Ordering::Relaxed);
         let outcome = self.pulls.lock().pulls.answered(chart.id(), block, standing, now_us);
         if let Some(finished) = outcome.finished {
             self.finish(chart, finished);
@@ -96,7 +99,10 @@ impl Puller {
             let next = pulls.more(now_us, &mut budget, &mut missing);
             drop(state);
             match next {
-                Some(Next::Ask(id, ask)) => post(&id, ask),
+                Some(Next::Ask(id, ask)) => {
+                    count(&STATS.streams.past_asked);
+                    post(&id, ask);
+                }
                 Some(Next::Finished(id, finished)) => {
                     if let Some(chart) = host.chart(&id) {
                         self.finish(&chart, finished);

@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 use super::answers::Queue;
 use super::replication::Ask;
 use crate::base::log::Errno;
+use crate::base::stats::{STATS, count};
 use crate::base::threads::{self, StopToken};
 
 /// Where the answers of one link go.
@@ -182,6 +183,7 @@ impl Workers {
             let answered = outlet.as_ref().is_none_or(|outlet| outlet.answer(&chart, ask));
             shared = self.shared.lock();
             if answered {
+                count(&STATS.streams.past_answered);
                 shared.queue.done(link);
             } else {
                 shared.queue.put_back(link, chart, ask, false);

@@ -14,7 +14,7 @@ use world::World;
 const TROUBLE_STEPS: usize = 2_400;
 const PEACE_STEPS: usize = 3_000;
 const QUIET_STEPS: usize = 300;
-const SEEDS: u64 = 120;
+const SEEDS: u64 = 300;
 
 /// Runs one seed; gives what broke.
 fn run(seed: u64, tell: bool) -> Result<(), String> {

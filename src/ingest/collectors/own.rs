@@ -214,6 +214,16 @@ static PARENTS_TRIED: ChartDef = ChartDef {
     ..CHART
 };
 
+static PAST: ChartDef = ChartDef {
+    id: "netdata.streams_past",
+    title: "Requests for samples of the past, made and answered, and the slots that came",
+    units: "events/s",
+    family: "streaming",
+    priority: 130_745,
+    dims: &[incremental("asked"), incremental("answered"), incremental("slots")],
+    ..CHART
+};
+
 static QUEUES: ChartDef = ChartDef {
     id: "netdata.streams_queues",
     title: "What waits to be sent to parents and children",
@@ -421,6 +431,7 @@ struct Own {
     children_refused: Row,
     parents_lost: Row,
     inner: Inner,
+    past: Row,
     last: Last,
 }
 
@@ -457,6 +468,7 @@ pub fn task(setup: &Setup) -> Box<dyn Task> {
         children_refused: row(&CHILDREN_REFUSED),
         parents_lost: row(&PARENTS_LOST),
         inner: Inner::new(setup.parts.clone()),
+        past: row(&PAST),
         last: Last::default(),
     })
 }
@@ -505,6 +517,7 @@ impl Task for Own {
         let parents = [&s.unreachable, &s.refused, &s.lost, &s.overflow];
         self.parents_lost.collect(at, &parents.map(now));
         self.inner.collect(at, tick.now.seconds().0);
+        self.past.collect(at, &[&s.past_asked, &s.past_answered, &s.past_slots].map(now));
         After::Again
     }
 }
