@@ -148,6 +148,12 @@ pub fn push_string(out: &mut String, text: &str) {
 
 /// Appends `text` as it stands between the quotes of a JSON string.
 pub fn push_escaped(out: &mut String, text: &str) {
+    // Nearly all texts are; without a way out of the middle the compiler looks at many bytes at once.
+    let is_special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\' || byte == 0x7F;
+    if !text.bytes().fold(false, |any, byte| any | is_special(byte)) {
+        out.push_str(text);
+        return;
+    }
     let mut plain = 0;
     for (at, byte) in text.bytes().enumerate() {
         let escape = match byte {

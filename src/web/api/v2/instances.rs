@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashSet;
 
-use super::alerts::health;
 use super::envelope::{Node, Scope, Tail, status};
 use super::nodes::{capabilities, path};
 use super::standing::{Counts, Egress, Ingest, Standing, bracketed, compresses, remote};
@@ -15,6 +14,7 @@ use crate::metrics::HostKind;
 use crate::stream::SenderState;
 use crate::stream::parents::{Failure, Parent};
 use crate::web::api::Call;
+use crate::web::api::v1::alarms::write_health;
 use crate::web::api::v1::functions::write_functions;
 use crate::web::http::Response;
 use crate::wire::caps::Capabilities;
@@ -79,7 +79,7 @@ fn instance(j: &mut JsonWriter, scope: &Scope<'_, '_>, node: &Node, standing: &S
         j.key("status").string("disabled");
         j.key("type").string("disabled");
     });
-    health(j, scope.call, host);
+    write_health(j.key("health"), scope.call, host);
     write_functions(j.key("functions"), host);
     capabilities(j.key("capabilities"));
     j.key("dyncfg").object(|j| {

@@ -9,7 +9,6 @@ pub mod nodes;
 pub mod instances;
 pub mod contexts;
 pub mod data;
-pub mod alerts;
 pub mod rest;
 
 pub use self::instances::handshake;
@@ -25,7 +24,7 @@ pub const COMMANDS: &[Endpoint] = &[
     read("data", data::data),
     read("functions", rest::functions),
     read("function", v1::functions::function),
-    read("alerts", alerts::alerts),
+    read("alerts", rest::alerts),
     read("versions", rest::versions),
     read("weights", v1::weights::weights),
 ];

@@ -1,11 +1,11 @@
 //! `nodes`: what every host is; `stream_path`: which agents its samples pass.
 
-use super::alerts::health;
 use super::envelope::{Node, Scope, Tail};
 use crate::base::VERSION;
 use crate::base::json::JsonWriter;
 use crate::metrics::{HostInfo, HostKind};
 use crate::web::api::Call;
+use crate::web::api::v1::alarms::write_health;
 use crate::web::http::Response;
 
 /// What an agent of ours can be asked for; (name, version, whether it does it).
@@ -27,7 +27,7 @@ pub fn nodes(call: &Call<'_>) -> Response {
             for node in &scope.nodes {
                 j.object(|j| {
                     write_node(j, &scope, node);
-                    health(j, call, &node.host);
+                    write_health(j.key("health"), call, &node.host);
                     capabilities(j.key("capabilities"));
                 });
             }

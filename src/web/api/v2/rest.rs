@@ -1,4 +1,4 @@
-//! `functions` and `versions` of `/api/v2`.
+//! `functions`, `alerts` and `versions` of `/api/v2`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::envelope::{Scope, Tail};
 use crate::metrics::Function;
 use crate::web::api::Call;
+use crate::web::api::v1::alarms::write_alerts;
 use crate::web::api::v1::functions::write_access;
 use crate::web::http::Response;
 
@@ -42,6 +43,14 @@ pub fn functions(call: &Call<'_>) -> Response {
                 });
             }
         });
+    })
+}
+
+pub fn alerts(call: &Call<'_>) -> Response {
+    let scope = Scope::of(call);
+    scope.answer(Tail::Agents, |j| {
+        scope.write_nodes(j);
+        write_alerts(j, call, scope.nodes.iter().map(|node| (node.index, &node.host)));
     })
 }
 
