@@ -17,6 +17,9 @@ use crate::ingest::executor::{Offer, Replayed};
 
 /// Slots of the first answer at most. More than the hundred that peers of 2.x add to any request so close to the end.
 const FIRST_SLOTS: i64 = 120;
+/// A chart whose newest slot is older than so many is not collected just now: nothing live waits for its past, which is asked
+/// for in order, oldest first.
+const CURRENT_SLOTS: i64 = 5;
 /// Answers in a row that neither start nor bring anything new, until live samples alone are asked for.
 const IDLE_MAX: u32 = 8;
 /// Answers in a row that leave a hole as it was, until it is given up for this connection.
@@ -136,11 +139,13 @@ impl Pulls {
             // Whatever the peer has gained by the time it answers comes with the answer.
             return Ask { start: true, after: last, before: last };
         }
-        let newest = policy.step.min(FIRST_SLOTS * pull.every).max(pull.every);
         let from = if standing.local_last > 0 { standing.local_last } else { oldest };
-        let after = from.max(last - newest).max(offer.first).min(last);
-        pull.unseen = (oldest < after).then_some((oldest, after));
-        Ask { start: true, after, before: last }
+        let from = from.max(offer.first).min(last);
+        if pull.is_current() {
+            return pull.newest(oldest, from, policy);
+        }
+        pull.unseen = (oldest < from).then_some((oldest, from));
+        pull.in_order(from, policy)
     }
 
     /// The peer says what it holds of a chart that is live here, or never will be: only the past can be asked for.
@@ -176,6 +181,7 @@ impl Pulls {
         standing: Standing,
         now_us: i64,
     ) -> Outcome {
+        let policy = self.policy;
         let Some(pull) = self.charts.get_mut(id) else { return Outcome::default() };
         if pull.live && pull.asked.is_some() && !pull.is_answer(block) {
             // To a request that was given up: what was asked for since is still to come.
@@ -198,7 +204,7 @@ impl Pulls {
         if !pull.live {
             pull.live = block.start;
             if !block.start {
-                return Outcome { ask: Some(pull.again(block, standing)), finished: None };
+                return Outcome { ask: Some(pull.again(block, standing, policy)), finished: None };
             }
         } else {
             // An answer that was given up for lost brings what it brings all the same.
@@ -361,13 +367,40 @@ impl Pull {
     }
 
     /// The request after an answer that did not start: a peer withholds it while the second changes, or cuts a block.
-    fn again(&mut self, block: Replayed, standing: Standing) -> Ask {
+    fn again(&mut self, block: Replayed, standing: Standing, policy: Policy) -> Ask {
         self.idle = if standing.local_last >= block.offer.last { self.idle + 1 } else { 0 };
         let after = block.before.max(self.offer.first);
         if self.idle > IDLE_MAX || block.before == 0 || after > self.offer.last {
             return Ask::LIVE;
         }
-        Ask { start: true, after, before: self.offer.last }
+        if self.is_current() {
+            let oldest = self.unseen.map_or(after, |(oldest, _)| oldest);
+            return self.newest(oldest, after, policy);
+        }
+        self.in_order(after, policy)
+    }
+
+    /// Live samples wait to flow, or will soon.
+    fn is_current(&self) -> bool {
+        let Offer { last, wall, .. } = self.offer;
+        wall <= 0 || wall - last <= CURRENT_SLOTS * self.every
+    }
+
+    /// Asks for the newest slots after `from`, and leaves what lies between `oldest` and them for later.
+    fn newest(&mut self, oldest: i64, from: i64, policy: Policy) -> Ask {
+        let last =
+            self.offer.last.min(if self.offer.wall > 0 { self.offer.wall } else { i64::MAX });
+        let slots = policy.step.min(FIRST_SLOTS * self.every).max(self.every);
+        let after = from.max(last - slots).min(last);
+        self.unseen = (oldest < after).then_some((oldest, after));
+        Ask { start: true, after, before: last }
+    }
+
+    /// Asks for the next step after `after`; live samples follow the last one.
+    fn in_order(&self, after: i64, policy: Policy) -> Ask {
+        let last = self.offer.last;
+        let before = last.min(after.saturating_add(policy.step.max(1)));
+        Ask { start: before >= last, after, before }
     }
 
     /// The block begins where the hole asked for does, or before.
@@ -468,6 +501,31 @@ mod tests {
     fn a_child_in_the_future_is_believed_up_to_its_own_clock() {
         let ahead = Offer { first: 99_500, last: 200_000, wall: 100_010 };
         first(ahead, standing(0), true, 99_890, 100_010);
+    }
+
+    #[test]
+    fn a_chart_that_is_not_collected_just_now_is_asked_for_in_order() {
+        let mut pulls = Pulls::new(POLICY);
+        let offer = offer(98_000, 99_900);
+        let mut ask = pulls.defined(&id(), offer, standing(0), 1);
+        let mut asked = vec![ask];
+        while !ask.start {
+            let block =
+                Replayed { offer, start: false, after: ask.after, before: ask.before, slots: 1 };
+            ask = pulls.answered(&id(), block, standing(ask.before), 0).ask.unwrap();
+            asked.push(ask);
+        }
+        let spans = [(98_000, 98_600), (98_600, 99_200), (99_200, 99_800), (99_800, 99_900)];
+        assert_eq!(asked.iter().map(|ask| (ask.after, ask.before)).collect::<Vec<_>>(), spans);
+        // It is collected again meanwhile: now live samples wait.
+        let mut pulls = Pulls::new(POLICY);
+        let first = pulls.defined(&id(), offer, standing(0), 1);
+        let offer = Offer { last: 99_999, ..offer };
+        let block =
+            Replayed { offer, start: false, after: first.after, before: first.before, slots: 1 };
+        let ask = pulls.answered(&id(), block, standing(98_600), 0).ask.unwrap();
+        assert_eq!(ask, Ask { start: true, after: 99_879, before: 99_999 });
+        assert_eq!(pulls.progress().missing_seconds, 99_879 - 98_600);
     }
 
     /// Answers every request in full and gives the spans asked for about the past.

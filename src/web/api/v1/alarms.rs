@@ -2,6 +2,7 @@
 //!
 //! With health off, for the agent or for the host, every answer is valid and empty.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
@@ -365,6 +366,134 @@ pub fn write_briefs(j: &mut JsonWriter, briefs: Option<&Vec<Brief>>) {
                 j.key("update_every").integer(brief.every);
             });
         }
+    });
+}
+
+/// `alerts` and `alert_instances` as release 2 lists them over hosts: every name with how many there are of each status, and
+/// every alarm. A host goes by the number it is given with.
+pub fn write_alerts<'a>(
+    j: &mut JsonWriter,
+    call: &Call<'_>,
+    hosts: impl Iterator<Item = (usize, &'a Arc<Host>)>,
+) {
+    let mut instances = JsonWriter::new();
+    let mut names: BTreeMap<Arc<str>, Summary> = BTreeMap::new();
+    instances.begin_array();
+    for (node, host) in hosts {
+        let Some((_, watched)) = watched_of(call, host) else { continue };
+        watched.show(|alarms, _| {
+            for alarm in running(alarms) {
+                names.entry(Arc::clone(&alarm.name)).or_default().add(alarm, node);
+                write_instance(&mut instances, alarm, node);
+            }
+        });
+    }
+    instances.end_array();
+    j.key("alerts").array(|j| {
+        for (number, (name, summary)) in names.iter().enumerate() {
+            j.object(|j| {
+                j.key("ati").count(number);
+                j.key("nm").string(name);
+                summary.write(j);
+            });
+        }
+    });
+    j.key("alert_instances").raw(instances.as_str());
+}
+
+/// The alarms of one name.
+#[derive(Default)]
+struct Summary {
+    context: Arc<str>,
+    class: Arc<str>,
+    component: Arc<str>,
+    type_: Arc<str>,
+    /// CRITICAL, WARNING, CLEAR, anything else.
+    counts: [usize; 4],
+    nodes: usize,
+    last_node: Option<usize>,
+}
+
+impl Summary {
+    fn add(&mut self, alarm: &Alarm, node: usize) {
+        let definition = &alarm.definition;
+        self.context = Arc::clone(&alarm.chart.lock().meta.context);
+        self.class = Arc::clone(&definition.class);
+        self.component = Arc::clone(&definition.component);
+        self.type_ = Arc::clone(&definition.type_);
+        self.counts[match alarm.state.status {
+            Status::Critical => 0,
+            Status::Warning => 1,
+            Status::Clear => 2,
+            _ => 3,
+        }] += 1;
+        if self.last_node.replace(node) != Some(node) {
+            self.nodes += 1;
+        }
+    }
+
+    fn write(&self, j: &mut JsonWriter) {
+        j.key("ctx").string(&self.context);
+        j.key("cls").string(&self.class);
+        j.key("cp").string(&self.component);
+        j.key("ty").string(&self.type_);
+        for (key, count) in ["cr", "wr", "cl", "er"].into_iter().zip(self.counts) {
+            j.key(key).count(count);
+        }
+        j.key("in").count(self.counts.iter().sum());
+        j.key("nd").count(self.nodes);
+    }
+}
+
+fn write_instance(j: &mut JsonWriter, alarm: &Alarm, node: usize) {
+    let about = text::of_chart(alarm);
+    let (definition, state) = (&alarm.definition, &alarm.state);
+    j.object(|j| {
+        j.key("ni").count(node);
+        j.key("nm").string(&alarm.name);
+        j.key("ch").string(alarm.chart.id());
+        j.key("ch_n").string(&about.name);
+        j.key("ctx").string(&about.context);
+        j.key("st").string(state.status.name());
+        j.key("fami").string(&about.family);
+        j.key("info").string(&about.info);
+        j.key("units").string(&about.units);
+        j.key("src").string(&definition.source());
+        j.key("to").string(&definition.to);
+        j.key("tp").string(&definition.type_);
+        j.key("cmp").string(&definition.component);
+        j.key("cls").string(&definition.class);
+        j.key("gi").integer(alarm.last_event);
+        j.key("v").number(state.value);
+        j.key("t").integer(state.last_updated);
+        j.key("tr_t").integer(state.last_change);
+    });
+}
+
+/// The `health` of a host as release 2 describes nodes.
+pub fn write_health(j: &mut JsonWriter, call: &Call<'_>, host: &Host) {
+    let Some((_, watched)) = watched_of(call, host).filter(|(_, watched)| watched.is_on()) else {
+        j.object(|j| {
+            j.key("status").string("disabled");
+        });
+        return;
+    };
+    let count = |wanted: Status| {
+        watched.show(|alarms, _| running(alarms).filter(|a| a.state.status == wanted).count())
+    };
+    j.object(|j| {
+        j.key("status").string("online");
+        j.key("alerts").object(|j| {
+            for (name, status) in [
+                ("critical", Status::Critical),
+                ("warning", Status::Warning),
+                ("clear", Status::Clear),
+                ("undefined", Status::Undefined),
+                ("uninitialized", Status::Uninitialized),
+            ] {
+                j.key(name).count(count(status));
+            }
+        });
     });
 }
 
