@@ -126,6 +126,8 @@ pub struct Parent {
 pub struct Parents {
     list: Vec<Parent>,
     default_port: u16,
+    /// A parent that had taken us is gone, and no other has taken us since.
+    lost: bool,
 }
 
 /// A destination that is left out of a pass.
@@ -158,7 +160,8 @@ impl Parents {
             last_attempt: 0,
             postponed_until: 0,
         };
-        Parents { list: destinations.into_iter().map(parent).collect(), default_port }
+        let list = destinations.into_iter().map(parent).collect();
+        Parents { list, default_port, lost: false }
     }
 
     pub fn list(&self) -> &[Parent] {
@@ -169,20 +172,27 @@ impl Parents {
         self.default_port
     }
 
-    /// What one pass over the list tries, in order, and what it leaves out.
+    /// What one pass over the list tries, in order, and what it leaves out. Whoever refused us because our samples came to
+    /// it another way is asked once all others have failed, after a parent was lost: that way may have ended with it.
     pub fn pass(&self, now: i64) -> (Vec<Destination>, Vec<Skipped>) {
-        let (mut tries, mut skipped) = (Vec::new(), Vec::new());
+        let (mut tries, mut last, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
         for parent in &self.list {
             match parent.last_failure {
-                Some(failure) if parent.postponed_until > now => skipped.push(Skipped {
-                    destination: parent.destination.text.clone(),
-                    default_port: self.default_port,
-                    failure,
-                    seconds: parent.postponed_until - now,
-                }),
+                Some(failure) if parent.postponed_until > now => {
+                    if self.lost && failure == Failure::AlreadyStreaming {
+                        last.push(parent.destination.clone());
+                    }
+                    skipped.push(Skipped {
+                        destination: parent.destination.text.clone(),
+                        default_port: self.default_port,
+                        failure,
+                        seconds: parent.postponed_until - now,
+                    });
+                }
                 _ => tries.push(parent.destination.clone()),
             }
         }
+        tries.append(&mut last);
         (tries, skipped)
     }
 
@@ -203,20 +213,16 @@ impl Parents {
 
     /// The parent took us.
     pub fn accepted(&mut self, destination: &Destination) {
+        self.lost = false;
         if let Some(parent) = self.find(destination) {
             parent.last_failure = None;
             parent.postponed_until = 0;
         }
     }
 
-    /// The connection to a parent that had taken us is over. Whoever refused us because our samples came to it another way
-    /// is asked again at once: that way has just changed.
+    /// The connection to a parent that had taken us is over.
     pub fn lost(&mut self) {
-        for parent in &mut self.list {
-            if parent.last_failure == Some(Failure::AlreadyStreaming) {
-                parent.postponed_until = 0;
-            }
-        }
+        self.lost = true;
     }
 
     /// The parent did not take us.
@@ -261,13 +267,17 @@ mod tests {
         let mut parents = parents("host:19999 b");
         let first = parents.list()[0].destination.clone();
         parents.failed(&first, Failure::NoResponse, 1000);
-        let (tries, skipped) = parents.pass(1005);
-        assert_eq!(tries.len(), 1);
+        let (tried, skipped) = parents.pass(1005);
+        assert_eq!(tried.len(), 1);
         assert_eq!(
             skipped[0].to_string(),
             "skipping destination 'host:19999' (default port: 19999) due to last error (code: -6, timeout while expecting first response), will retry it in 25 seconds"
         );
         assert_eq!(parents.pass(1030).0.len(), 2);
+        parents.failed(&first, Failure::AlreadyStreaming, 1000);
+        assert_eq!(parents.pass(1001).0.len(), 1);
+        parents.lost();
+        assert_eq!(tries(&parents, 1001), ["b", "host:19999"]);
         parents.failed(&first, Failure::Localhost, 1000);
         parents.accepted(&first);
         assert_eq!(parents.pass(1001).0.len(), 2);
