@@ -186,6 +186,15 @@ impl Parents {
         (tries, skipped)
     }
 
+    /// Whom to try when nobody of a pass could be reached: those that refused us because our samples came to them another
+    /// way, which has ended if it led over one that cannot be reached.
+    pub fn last_resort(&self, now: i64) -> Vec<Destination> {
+        let refused = |parent: &&Parent| {
+            parent.last_failure == Some(Failure::AlreadyStreaming) && parent.postponed_until > now
+        };
+        self.list.iter().filter(refused).map(|parent| parent.destination.clone()).collect()
+    }
+
     /// `destination` is about to be dialled.
     pub fn trying(&mut self, destination: &Destination, now: i64) {
         if let Some(parent) = self.find(destination) {
@@ -206,16 +215,6 @@ impl Parents {
         if let Some(parent) = self.find(destination) {
             parent.last_failure = None;
             parent.postponed_until = 0;
-        }
-    }
-
-    /// The connection to a parent that had taken us is over. Whoever refused us because our samples came to it another way
-    /// is asked again at once: that way has just changed.
-    pub fn lost(&mut self) {
-        for parent in &mut self.list {
-            if parent.last_failure == Some(Failure::AlreadyStreaming) {
-                parent.postponed_until = 0;
-            }
         }
     }
 
@@ -268,6 +267,10 @@ mod tests {
             "skipping destination 'host:19999' (default port: 19999) due to last error (code: -6, timeout while expecting first response), will retry it in 25 seconds"
         );
         assert_eq!(parents.pass(1030).0.len(), 2);
+        assert!(parents.last_resort(1005).is_empty());
+        parents.failed(&first, Failure::AlreadyStreaming, 1000);
+        assert_eq!(parents.pass(1005).0.len(), 1);
+        assert_eq!(parents.last_resort(1005), [first.clone()]);
         parents.failed(&first, Failure::Localhost, 1000);
         parents.accepted(&first);
         assert_eq!(parents.pass(1001).0.len(), 2);
