@@ -579,6 +579,7 @@ impl Thread<'_> {
         let above = self.sender.above.lock().take();
         if let Some(above) = above {
             above.digests.close();
+            above.let_go();
         }
         self.publish(|status, now| {
             status.state = SenderState::Connecting;
