@@ -210,6 +210,8 @@ pub struct Executor {
     replay: Option<replay::Block>,
     /// Slots stored since the block of replicated samples began.
     replay_slots: u32,
+    /// A block of replicated samples is about a chart that is not here any more.
+    skips_block: bool,
 
     origin: Origin,
     rules: Rules,
@@ -256,6 +258,7 @@ impl Executor {
             replayed: 0,
             replay: None,
             replay_slots: 0,
+            skips_block: false,
             origin: setup.origin,
             rules,
             update_every: setup.update_every,

@@ -99,6 +99,7 @@ impl Lifecycle {
         let remembered = host.database().is_some();
         let may_go = |state: &ChartState| {
             !state.replicating
+                && !state.filling
                 && now - state.last_accessed.0 > after
                 && (!remembered || state.is_noted())
         };
@@ -187,7 +188,9 @@ impl Lifecycle {
 
     fn clean_orphan(&self, host: &Arc<Host>) {
         let (mode, remembered) = (host.settings().mode, host.database().is_some());
-        let waits = |state: &ChartState| state.replicating || (remembered && !state.is_noted());
+        let waits = |state: &ChartState| {
+            state.replicating || state.filling || (remembered && !state.is_noted())
+        };
         if host.charts().iter().any(|chart| waits(&chart.lock())) {
             return;
         }

@@ -276,6 +276,16 @@ impl Above {
         self.is_told() && self.puller.as_ref().is_none_or(pulled)
     }
 
+    /// The link is over: what it was filling is as any other chart.
+    pub fn let_go(&self) {
+        let Some(puller) = &self.puller else { return };
+        for chart in self.uplink.host().charts() {
+            if puller.knows(chart.id()) {
+                chart.lock().filling = false;
+            }
+        }
+    }
+
     /// Asks for what may be asked for now; true when there is more to do at once.
     pub fn more(&self) -> bool {
         let Some(puller) = &self.puller else { return false };

@@ -126,8 +126,6 @@ pub struct Parent {
 pub struct Parents {
     list: Vec<Parent>,
     default_port: u16,
-    /// A parent that had taken us is gone, and no other has taken us since.
-    lost: bool,
 }
 
 /// A destination that is left out of a pass.
@@ -160,8 +158,7 @@ impl Parents {
             last_attempt: 0,
             postponed_until: 0,
         };
-        let list = destinations.into_iter().map(parent).collect();
-        Parents { list, default_port, lost: false }
+        Parents { list: destinations.into_iter().map(parent).collect(), default_port }
     }
 
     pub fn list(&self) -> &[Parent] {
@@ -172,28 +169,30 @@ impl Parents {
         self.default_port
     }
 
-    /// What one pass over the list tries, in order, and what it leaves out. Whoever refused us because our samples came to
-    /// it another way is asked once all others have failed, after a parent was lost: that way may have ended with it.
+    /// What one pass over the list tries, in order, and what it leaves out.
     pub fn pass(&self, now: i64) -> (Vec<Destination>, Vec<Skipped>) {
-        let (mut tries, mut last, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut tries, mut skipped) = (Vec::new(), Vec::new());
         for parent in &self.list {
             match parent.last_failure {
-                Some(failure) if parent.postponed_until > now => {
-                    if self.lost && failure == Failure::AlreadyStreaming {
-                        last.push(parent.destination.clone());
-                    }
-                    skipped.push(Skipped {
-                        destination: parent.destination.text.clone(),
-                        default_port: self.default_port,
-                        failure,
-                        seconds: parent.postponed_until - now,
-                    });
-                }
+                Some(failure) if parent.postponed_until > now => skipped.push(Skipped {
+                    destination: parent.destination.text.clone(),
+                    default_port: self.default_port,
+                    failure,
+                    seconds: parent.postponed_until - now,
+                }),
                 _ => tries.push(parent.destination.clone()),
             }
         }
-        tries.append(&mut last);
         (tries, skipped)
+    }
+
+    /// Whom to try when nobody of a pass could be reached: those that refused us because our samples came to them another
+    /// way, which has ended if it led over one that cannot be reached.
+    pub fn last_resort(&self, now: i64) -> Vec<Destination> {
+        let refused = |parent: &&Parent| {
+            parent.last_failure == Some(Failure::AlreadyStreaming) && parent.postponed_until > now
+        };
+        self.list.iter().filter(refused).map(|parent| parent.destination.clone()).collect()
     }
 
     /// `destination` is about to be dialled.
@@ -213,16 +212,10 @@ impl Parents {
 
     /// The parent took us.
     pub fn accepted(&mut self, destination: &Destination) {
-        self.lost = false;
         if let Some(parent) = self.find(destination) {
             parent.last_failure = None;
             parent.postponed_until = 0;
         }
-    }
-
-    /// The connection to a parent that had taken us is over.
-    pub fn lost(&mut self) {
-        self.lost = true;
     }
 
     /// The parent did not take us.
@@ -267,17 +260,17 @@ mod tests {
         let mut parents = parents("host:19999 b");
         let first = parents.list()[0].destination.clone();
         parents.failed(&first, Failure::NoResponse, 1000);
-        let (tried, skipped) = parents.pass(1005);
-        assert_eq!(tried.len(), 1);
+        let (tries, skipped) = parents.pass(1005);
+        assert_eq!(tries.len(), 1);
         assert_eq!(
             skipped[0].to_string(),
             "skipping destination 'host:19999' (default port: 19999) due to last error (code: -6, timeout while expecting first response), will retry it in 25 seconds"
         );
         assert_eq!(parents.pass(1030).0.len(), 2);
+        assert!(parents.last_resort(1005).is_empty());
         parents.failed(&first, Failure::AlreadyStreaming, 1000);
-        assert_eq!(parents.pass(1001).0.len(), 1);
-        parents.lost();
-        assert_eq!(tries(&parents, 1001), ["b", "host:19999"]);
+        assert_eq!(parents.pass(1005).0.len(), 1);
+        assert_eq!(parents.last_resort(1005), [first.clone()]);
         parents.failed(&first, Failure::Localhost, 1000);
         parents.accepted(&first);
         assert_eq!(parents.pass(1001).0.len(), 2);

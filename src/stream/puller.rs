@@ -67,6 +67,13 @@ impl Puller {
             state.archived.insert(Arc::clone(chart.id()), dims.to_vec());
         }
         state.pulls.offered(chart.id(), offer, standing, every);
+        let filling = state.pulls.is_filling(chart.id());
+        drop(state);
+        // What nobody collects is not to be archived while it is being filled.
+        let mut chart = chart.lock();
+        if chart.is_obsolete() || !dims.is_empty() {
+            chart.filling = filling;
+        }
     }
 
     /// A block came and its samples were stored: gives what to ask at once.

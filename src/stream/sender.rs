@@ -349,7 +349,8 @@ impl Thread<'_> {
             log::info!("STREAM {host}: {skip}");
         }
         let mut unreachable = None;
-        for destination in tries {
+        let last_resort = self.parents.last_resort(self.clock.now_seconds().0);
+        for destination in tries.into_iter().chain(last_resort) {
             if self.sender.stop.is_stopped() {
                 return None;
             }
@@ -575,10 +576,10 @@ impl Thread<'_> {
             _ => log::error!("{to}: {end}"),
         }
         uplink.close();
-        self.parents.lost();
         let above = self.sender.above.lock().take();
         if let Some(above) = above {
             above.digests.close();
+            above.let_go();
         }
         self.publish(|status, now| {
             status.state = SenderState::Connecting;

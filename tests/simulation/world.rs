@@ -484,7 +484,8 @@ impl World {
         let (tries, _) = life.parents.pass(seconds);
         let hops = life.hops + 1;
         life.try_at = now + RECONNECT;
-        for destination in tries {
+        let last_resort = life.parents.last_resort(seconds);
+        for destination in tries.into_iter().chain(last_resort) {
             let to: usize = destination.text.trim_start_matches("node").parse().unwrap_or(0);
             let reachable =
                 self.nodes[to].life.is_some() && !is_cut(&self.cuts, at, to) && to != at;
@@ -641,7 +642,6 @@ impl World {
         life.uplink.close();
         life.queue.close(up.link);
         life.outlets.remove(&up.link);
-        life.parents.lost();
         life.try_at = now;
         self.hang_up(at, up.link);
     }

@@ -49,9 +49,21 @@ impl Executor {
         let mut ahead = words.clone();
         self.take_slot(&mut ahead, "RBEGIN")?;
         if ahead.next().is_some_and(|id| !id.is_empty()) {
-            let chart = self.named_chart(&mut words, "RBEGIN")?;
+            let chart = match self.named_chart(&mut words, "RBEGIN") {
+                Ok(chart) => chart,
+                // It may have been archived here since it was asked for.
+                Err(_) if self.agreed(Capabilities::SPANS) => {
+                    self.leave();
+                    self.skips_block = true;
+                    return Ok(());
+                }
+                Err(violation) => return Err(violation),
+            };
+            self.skips_block = false;
             self.enter(chart);
             self.replay_slots = 0;
+        } else if self.skips_block {
+            return Ok(());
         } else {
             words = ahead;
             self.scope("RBEGIN", "RBEGIN")?;
@@ -92,7 +104,15 @@ impl Executor {
     }
 
     pub(super) fn replay_set(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
-        let dim = self.named_dimension(&mut words, "RSET", "RBEGIN")?;
+        if self.skips_block {
+            return Ok(());
+        }
+        let dim = match self.named_dimension(&mut words, "RSET", "RBEGIN") {
+            Err(Violation::UnknownDimension { .. }) if self.agreed(Capabilities::SPANS) => {
+                return Ok(());
+            }
+            named => named?,
+        };
         let [value, flags] = words.take_words();
         let value = value.and_then(numbers::double).unwrap_or(f64::NAN);
         let (value, mut flags) = number_flags(value, flags.unwrap_or(b""));
@@ -108,6 +128,9 @@ impl Executor {
 
     pub(super) fn replay_dimension(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
         self.store_slot();
+        if self.skips_block {
+            return Ok(());
+        }
         let dim = self.named_dimension(&mut words, "RDSTATE", "RBEGIN")?;
         let [collected_us, collected, calculated, _stored] = words.take_words();
         let number = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0);
@@ -127,6 +150,9 @@ impl Executor {
 
     pub(super) fn replay_state(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
         self.store_slot();
+        if self.skips_block {
+            return Ok(());
+        }
         let chart = self.scope("RSSTATE", "RBEGIN")?;
         let [collected_us, updated_us] = words.take_words();
         let number = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0);
@@ -143,6 +169,9 @@ impl Executor {
         now: UnixMicros,
     ) -> Result<(), Violation> {
         self.store_slot();
+        if std::mem::take(&mut self.skips_block) {
+            return Ok(());
+        }
         let chart = self.scope("REND", "RBEGIN")?;
         let [every, first, last, start, after, before, wall] = words.take_words();
         let (Some(every), Some(first), Some(last), Some(start), Some(after), Some(before)) =

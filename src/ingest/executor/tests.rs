@@ -404,6 +404,24 @@ fn a_retired_chart_is_looked_up_again() {
 }
 
 #[test]
+fn a_block_about_what_is_gone_is_skipped_between_nodes_of_ours() {
+    let block = "RBEGIN 't.gone'\nRBEGIN '' 10 11 20\nRSET 'x' 1 'A'\nREND 1 1 1 false 1 11 20\n";
+    let replication = new_form() | Capabilities::REPLICATION;
+    let mut others = stream(replication);
+    refuse(
+        &mut others,
+        "RBEGIN 't.gone'",
+        "'host:h/chart:t.gone' got a RBEGIN but chart does not exist.",
+    );
+    let mut ours = stream(replication | Capabilities::SPANS);
+    feed(&mut ours, block);
+    feed(&mut ours, "CHART 't.a' '' '' '' '' '' '' 1 1\nDIMENSION 'y'\n");
+    feed(&mut ours, "RBEGIN 't.a'\nRBEGIN '' 10 11 20\nRSET 'x' 1 'A'\nRSET 'y' 2 'A'\n");
+    feed(&mut ours, "REND 1 1 1 false 1 11 20\n");
+    assert_eq!(stored(&chart(&ours, "t.a"), "y"), [(11 - T0, Some(2.0))]);
+}
+
+#[test]
 fn virtual_nodes_have_their_own_charts() {
     let mut e = plugin();
     let guid = "aaaaaaaa-0000-4000-8000-00000000ffff";
