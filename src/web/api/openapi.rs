@@ -177,7 +177,8 @@ const PARAMETERS: &[Parameter] = &[
     parameter("group_by", Text, "selected, dimension, instance, label, node, context, units, separated by commas"),
     parameter("group_by_label", Text, "Names of labels to group by, separated by commas"),
     parameter("aggregation", OneOf(&["avg", "min", "max", "sum", "extremes", "percentage"]), "How the metrics of a group become one"),
-    parameter("format", OneOf(&["json", "jsonp", "csv", "tsv", "tsv-excel", "markdown", "csvjsonarray", "html", "ssv", "ssvcomma", "array", "datatable", "datasource"]), "The form of the answer"),
+    // Not `csvjsonarray`, whose dates have no quotes: that is no JSON.
+    parameter("format", OneOf(&["json", "jsonp", "csv", "tsv", "tsv-excel", "markdown", "html", "ssv", "ssvcomma", "array", "datatable", "datasource"]), "The form of the answer"),
     Parameter { name: "allmetrics_format", wire: "format", value: OneOf(&["shell", "prometheus", "prometheus_all_hosts", "json"]), about: "The form of the answer" },
     parameter("options", Text, "Words separated by commas, bars or blanks"),
     Parameter { name: "timeout", wire: "timeout", value: Value::Integer { from: 1000, to: 60_000 }, about: "Milliseconds after which the query is given up" },
