@@ -270,7 +270,7 @@ mod tests {
         assert!(parents.last_resort(1005).is_empty());
         parents.failed(&first, Failure::AlreadyStreaming, 1000);
         assert_eq!(parents.pass(1005).0.len(), 1);
-        assert_eq!(parents.last_resort(1005), [first.clone()]);
+        assert_eq!(parents.last_resort(1005), std::slice::from_ref(&first));
         parents.failed(&first, Failure::Localhost, 1000);
         parents.accepted(&first);
         assert_eq!(parents.pass(1001).0.len(), 2);
