@@ -870,6 +870,15 @@ impl World {
     }
 }
 
+/// A host and its tap hold each other.
+impl Drop for World {
+    fn drop(&mut self) {
+        for life in self.nodes.iter().filter_map(|node| node.life.as_ref()) {
+            life.host.set_tap(None);
+        }
+    }
+}
+
 impl Node {
     fn disk_mode(&self) -> Mode {
         use netdata_rs::storage::StorageEngine;
