@@ -20,7 +20,12 @@ fn check_with(test: &str, chain: &[Program], files: Option<&Files>) {
     let (child, above) = chain.split_first().unwrap();
     let mut agents: Vec<Agent> = Vec::new();
     for (n, program) in above.iter().rev().enumerate() {
-        let agent = Agent::new(&format!("level{n}")).program(*program).takes_children();
+        let agent = Agent::new(&format!("level{n}")).program(*program);
+        // The rings of 1.37.1 lose the first sample of a chart that is born while it streams; its dbengine keeps it.
+        let agent = match program {
+            Real => agent.mode("dbengine").takes_children_with("dbengine", ""),
+            Ours => agent.takes_children(),
+        };
         let agent = match files {
             Some(files) => agent.shows(files),
             None => agent,
