@@ -53,6 +53,8 @@ install_packages() {
 cargo_minor() { cargo --version 2>/dev/null | sed -n 's/^cargo 1\.\([0-9]*\).*/\1/p'; }
 
 build() {
+    command -v make >/dev/null || install_packages make
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || install_packages ca-certificates
     command -v cc >/dev/null || install_packages gcc libc6-dev
     # The TLS of the agent is the system's; its headers are looked for with pkg-config.
     pkg-config --exists openssl 2>/dev/null || install_packages libssl-dev pkg-config
@@ -98,7 +100,11 @@ for what in "$@"; do
     bench | peer) peer ;;
     fuzz) command -v c++ >/dev/null || install_packages g++ ;;
     venv) install_packages python3-venv ;;
-    lint) command -v shellcheck >/dev/null || install_packages shellcheck ;;
+    lint)
+        cargo fmt --version >/dev/null 2>&1 || install_packages rustfmt-web
+        cargo clippy --version >/dev/null 2>&1 || install_packages rust-web-clippy
+        command -v shellcheck >/dev/null || install_packages shellcheck
+        ;;
     *) say "unknown purpose '$what'"; exit 2 ;;
     esac
 done

@@ -18,7 +18,8 @@ if [ "${1-}" = dump_methods ]; then
     exit 0
 fi
 
-if [ "${1-}" = test ] || [ "${2-}" = test ]; then
+# With more words it is an alarm, of a host or for a role of that name.
+if [ $# -le 2 ] && { [ "${1-}" = test ] || [ "${2-}" = test ]; }; then
     role=${2-sysadmin}
     [ "$role" != test ] || role=$1
     now=$(date +%s) last=CLEAR id=1 failed=0

@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -61,6 +61,9 @@ fn make_directory(dir: &Path) {
 
 /// What plugins left there belongs to a run that is over.
 fn clear_lock_directory(dir: &Path) {
+    if is_link(dir) {
+        return;
+    }
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_file())
@@ -97,6 +100,9 @@ pub(super) fn drop_root(name: &str, directories: &Directories, pid_file: Option<
 
 /// The regular files of a directory that we may have made as root a moment ago.
 fn give_files(dir: &Path, user: &User) {
+    if is_link(dir) {
+        return;
+    }
     let Ok(entries) = fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_file()) {
@@ -105,8 +111,13 @@ fn give_files(dir: &Path, user: &User) {
     }
 }
 
+/// Whoever we become may have made the link: as root nothing is done to where it points.
+fn is_link(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_symlink())
+}
+
 fn give(path: &Path, user: &User) {
-    if let Err(error) = chown(path, Some(user.uid), Some(user.gid))
+    if let Err(error) = lchown(path, Some(user.uid), Some(user.gid))
         && error.kind() != io::ErrorKind::NotFound
     {
         log::error!("Cannot chown '{}' to user '{}': {error}", path.display(), user.name);

@@ -352,7 +352,9 @@ impl Health {
             if alarm.ask_silencers(version) {
                 self.ask_silencers(host, alarm);
             }
-            if alarm.state.next_update > now {
+            // One that lies further ahead than it can was set before the clock went back.
+            let every = alarm.definition.every.max(1);
+            if (now + 1..=now + every).contains(&alarm.state.next_update) {
                 next = next.min(alarm.state.next_update);
                 continue;
             }
@@ -608,7 +610,7 @@ impl Health {
             let mut flags = flag::PROCESSED;
             if let Some(index) = index {
                 let alarm = &watch.alarms.alarms[index];
-                let repeats = alarm.repeat.is_on() && pending.change.new.is_raised();
+                let repeats = alarm.repeat.tells(pending.change.new);
                 // A repeating alarm is told by its repetition, and of its end once.
                 if !repeats {
                     match self.allows(host, alarm, pending.change.new) {
@@ -617,6 +619,12 @@ impl Health {
                             self.notify(host, watch, index, &pending, now);
                         }
                         Err(Quiet::Silenced) => flags |= flag::SILENCED,
+                        Err(Quiet::NoClear) => {
+                            // Nobody hears of the end, but the next beginning is news.
+                            let alarm = &mut watch.alarms.alarms[index];
+                            alarm.state.told = Some(Status::Clear);
+                            watch.writes.push(Write::Alarm(Box::new(remembered(alarm))));
+                        }
                         Err(_) => {}
                     }
                 }

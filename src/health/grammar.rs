@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::alarm::Delay;
+use super::alarm::{Delay, Status};
 use super::expression::Expression;
 use crate::base::intern::intern;
 use crate::base::pattern::SimplePattern;
@@ -66,6 +66,15 @@ pub struct Repeat {
 impl Repeat {
     pub fn is_on(self) -> bool {
         self.warning > 0 || self.critical > 0
+    }
+
+    /// Whether it is repetition that tells of this status.
+    pub fn tells(self, status: Status) -> bool {
+        match status {
+            Status::Warning => self.warning > 0,
+            Status::Critical => self.critical > 0,
+            _ => false,
+        }
     }
 }
 
@@ -207,7 +216,11 @@ fn find(
 pub fn read_file(path: &Path, book: &mut Book) {
     let name: Arc<str> = intern(&path.to_string_lossy());
     let mut bytes = Vec::new();
-    let read = fs::File::open(path).and_then(|file| file.take(FILE_MAX).read_to_end(&mut bytes));
+    let read = match fs::metadata(path) {
+        // A pipe would make us wait for whoever writes it.
+        Ok(about) if !about.is_file() => Err(io::Error::other("it is no regular file")),
+        _ => fs::File::open(path).and_then(|file| file.take(FILE_MAX).read_to_end(&mut bytes)),
+    };
     match read {
         Ok(_) => read_text(&String::from_utf8_lossy(&bytes), &name, book),
         Err(error) => book.mistake(&name, 0, format!("cannot read it: {error}")),

@@ -126,12 +126,16 @@ impl Log {
         let connection = match connect(&path) {
             Ok(connection) => connection,
             Err(error) => {
-                log::error!(
-                    "HEALTH: cannot use '{}': {error}. It is set aside, the alarm log begins anew.",
-                    path.display()
-                );
+                use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+                // A full disk is no reason to throw a good file away.
+                let damaged =
+                    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase));
+                let fate =
+                    if damaged { " It is set aside, the alarm log begins anew." } else { "" };
+                log::error!("HEALTH: cannot use '{}': {error}.{fate}", path.display());
                 let aside = path.with_extension("db.damaged");
-                match std::fs::rename(&path, aside).ok().and_then(|()| connect(&path).ok()) {
+                let anew = damaged.then(|| std::fs::rename(&path, aside).ok()).flatten();
+                match anew.and_then(|()| connect(&path).ok()) {
                     Some(connection) => connection,
                     None => {
                         log::error!(

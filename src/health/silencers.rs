@@ -184,15 +184,17 @@ impl Silencers {
             );
         }
         let text = rules.text();
-        drop(rules);
         self.version.fetch_add(1, Ordering::Release);
+        let new = self.path.with_extension("new");
         if text.len() > FILE_MAX {
             log::error!(
                 "HEALTH: the silencers need more than {FILE_MAX} bytes, they are not saved."
             );
-        } else if let Err(error) = fs::write(&self.path, text) {
+        } else if let Err(error) = fs::write(&new, text).and_then(|()| fs::rename(&new, &self.path))
+        {
             log::error!("HEALTH: cannot save silencers to '{}': {error}", self.path.display());
         }
+        drop(rules);
         answer
     }
 

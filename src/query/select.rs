@@ -163,7 +163,6 @@ pub(super) fn held(reader: &dyn Reader, every: i64) -> Tiers {
     let newest = samples.map_or(i64::MAX, |(_, last)| last.0);
     for (tier, held) in tiers.iter_mut().enumerate().take(reader.tiers()).skip(1) {
         *held = reader.tier_retention(tier).and_then(|(every, first, last)| {
-            let every = every.seconds();
             let last = last.0.min(newest - newest.rem_euclid(every));
             (first.0 <= last).then_some(TierHeld { every, first: first.0, last })
         });

@@ -202,7 +202,7 @@ pub trait Reader: Send + Sync {
     }
 
     /// Seconds a point of `tier` (1 and above) covers, and the first and last point held.
-    fn tier_retention(&self, tier: usize) -> Option<(UpdateEvery, UnixSeconds, UnixSeconds)> {
+    fn tier_retention(&self, tier: usize) -> Option<(i64, UnixSeconds, UnixSeconds)> {
         let _ = tier;
         None
     }

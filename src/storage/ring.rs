@@ -378,7 +378,10 @@ impl Ring {
             .truncate(true)
             .mode(0o660)
             .open(&temporary)?;
-        file.write_all_at(&bytes, 0)?;
+        if let Err(error) = file.write_all_at(&bytes, 0) {
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
         fs::rename(&temporary, path)
     }
 

@@ -174,12 +174,17 @@ impl Parents {
         let (mut tries, mut skipped) = (Vec::new(), Vec::new());
         for parent in &self.list {
             match parent.last_failure {
-                Some(failure) if parent.postponed_until > now => skipped.push(Skipped {
-                    destination: parent.destination.text.clone(),
-                    default_port: self.default_port,
-                    failure,
-                    seconds: parent.postponed_until - now,
-                }),
+                // Never for longer than it was meant: the clock may have been set back.
+                Some(failure)
+                    if (1..=failure.postpone_s()).contains(&(parent.postponed_until - now)) =>
+                {
+                    skipped.push(Skipped {
+                        destination: parent.destination.text.clone(),
+                        default_port: self.default_port,
+                        failure,
+                        seconds: parent.postponed_until - now,
+                    })
+                }
                 _ => tries.push(parent.destination.clone()),
             }
         }

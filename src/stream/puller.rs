@@ -94,7 +94,7 @@ impl Puller {
         loop {
             let now_us = self.clock.monotonic_us();
             let mut state = self.pulls.lock();
-            if !state.pulls.is_eager() {
+            if !state.pulls.is_due(now_us) {
                 return;
             }
             let State { pulls, archived } = &mut *state;

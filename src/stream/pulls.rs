@@ -297,6 +297,11 @@ impl Pulls {
         None
     }
 
+    /// Something may be asked for now, or is to be given up.
+    pub fn is_due(&self, now_us: i64) -> bool {
+        self.is_eager() || (self.in_flight > 0 && self.next_look_us <= now_us)
+    }
+
     /// Something could be done at once, were there time.
     pub fn is_eager(&self) -> bool {
         !self.turn.is_empty() && self.in_flight < self.window

@@ -516,6 +516,7 @@ impl Session {
             // Whatever was still on the way will be asked for again.
             let mut state = chart.lock();
             (state.replicating, state.filling) = (false, false);
+            state.upstream.relaying = false;
         }
         match &end {
             End::Closed => {
@@ -541,12 +542,14 @@ impl Session {
         log::error!("{from}: disconnected (completed {} updates).", executor.updates());
         log_access(peer, "DISCONNECTED", request);
         drop(connection);
-        if streams.unregister(child) {
+        // The place is given up last: until then whoever comes next waits.
+        if streams.child(child.guid).is_some_and(|now| Arc::ptr_eq(&now, child)) {
             let stays = is_past && was_here.0 > 0;
             let left = if stays { was_here } else { streams.clock().now_seconds() };
             host.set_connected(false, left);
             streams.child_left(&host);
         }
+        streams.unregister(child);
         log::info!("{from}: receive thread ended (task id {task})");
     }
 

@@ -88,7 +88,7 @@ impl View {
 }
 
 /// The holes of a chart between two times: spans of slots in which no dimension has a sample. At most [`HOLES_MAX`], the
-/// newest ones.
+/// oldest ones: whoever looks goes on behind them.
 pub fn holes(view: &View, after: i64, until: i64) -> Vec<(i64, i64)> {
     /// Dimensions looked at: a chart's dimensions are nearly always collected together.
     const DIMENSIONS: usize = 3;
@@ -125,8 +125,15 @@ pub fn holes(view: &View, after: i64, until: i64) -> Vec<(i64, i64)> {
             _ => spans.push(((ordinal - 1) * every, ordinal * every)),
         }
     }
-    let surplus = spans.len().saturating_sub(HOLES_MAX);
-    spans.split_off(surplus)
+    if let Some(&(_, end)) = spans.last()
+        && spans.len() > HOLES_MAX
+    {
+        spans.truncate(HOLES_MAX);
+        if let Some(last) = spans.last_mut() {
+            last.1 = end;
+        }
+    }
+    spans
 }
 
 /// What became of a request at the child.
@@ -226,10 +233,15 @@ pub fn answer_past(out: &mut Vec<u8>, id: &str, view: &View, ask: Ask, how: &Ans
 }
 
 /// The answer for a chart that is not there.
-pub fn answer_unknown(out: &mut Vec<u8>, id: &str, dialect: Dialect, now: UnixSeconds) {
+pub fn answer_unknown(
+    out: &mut Vec<u8>,
+    id: &str,
+    dialect: Dialect,
+    now: UnixSeconds,
+    start: bool,
+) {
     pluginsd::replay_begin(out, dialect, 0, id);
-    let end =
-        ReplayEnd { every: 0, first: 0, last: 0, start: true, after: 0, before: 0, wall: now.0 };
+    let end = ReplayEnd { every: 0, first: 0, last: 0, start, after: 0, before: 0, wall: now.0 };
     pluginsd::replay_end(out, dialect, &end);
 }
 

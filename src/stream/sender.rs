@@ -527,7 +527,10 @@ impl Thread<'_> {
         let host = Arc::clone(self.host());
         self.told = Told::default();
         let uplink = Arc::clone(&self.sender.uplink);
-        let number = uplink.open(link.agreed, |out| self.news(out, link.agreed, Moment::First));
+        // Made before the outbox is locked: collectors never wait for it.
+        let mut first = Vec::new();
+        self.news(&mut first, link.agreed, Moment::First);
+        let number = uplink.open(link.agreed, |out| out.append(&mut first));
         self.sender.sent.store(0, Ordering::Relaxed);
         self.sender.heard.store(0, Ordering::Relaxed);
         self.publish(|status, now| {
@@ -660,7 +663,9 @@ impl Thread<'_> {
                 look_us = now_us + LOOK_EVERY_US;
                 let agreed = link.agreed;
                 self.touch_charts_with_new_functions(agreed);
-                uplink.push(number, |out| self.news(out, agreed, Moment::Later));
+                let mut news = Vec::new();
+                self.news(&mut news, agreed, Moment::Later);
+                uplink.push(number, |out| out.append(&mut news));
                 self.streams.look_for_virtual_hosts(self.host());
                 if is_ours && now_us - began_us > COMPARE_AFTER_US {
                     self.streams.compare_the_past(self.host(), u64::from(number));

@@ -161,7 +161,10 @@ impl Shelf {
     pub fn answer(&self, out: &mut Vec<u8>, id: &str, ask: Ask, bytes_max: usize) {
         let dialect = Dialect { slots: false, ..Dialect::of(self.agreed) };
         let now = self.clock.now_seconds();
-        let Some(view) = self.view(id) else { return };
+        let Some(view) = self.view(id) else {
+            // It is gone since it was offered: whoever asked need not wait.
+            return replication::answer_unknown(out, id, dialect, now, false);
+        };
         let how = Answering { agreed: self.agreed, dialect, slot: 0, now, bytes_max };
         replication::answer_past(out, id, &view, ask, &how);
     }

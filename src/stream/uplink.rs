@@ -35,6 +35,10 @@ pub const PAST_BYTES: usize = 64 * 1024;
 
 /// Requests of a parent that are with the child at once, so that they do not fill its mailbox.
 const RELAYS_MAX: usize = 64;
+/// When all of them were silent for so many seconds they are lost: a child never answers for a chart it has dropped.
+const RELAY_LOST_S: i64 = 60;
+/// Bytes of one block that is passed on; children cut theirs far below.
+const RELAY_BYTES_MAX: usize = 64 << 20;
 
 /// Numbers connections of all hosts, so that what a chart remembers of one is never taken for another's. 0 is none.
 static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
@@ -75,8 +79,12 @@ struct Outbox {
     woken: bool,
     /// A child's answer that is being passed on, until it is complete: nothing may come in between.
     relay: Vec<u8>,
+    /// The chart it is about.
+    relay_of: Option<Arc<str>>,
     /// Requests passed on to the child that were not answered yet.
     relays: usize,
+    /// When the last of them was passed on or answered.
+    relayed_at: UnixSeconds,
     next_slot: u32,
     /// Slots of charts that went obsolete.
     free_slots: Vec<u32>,
@@ -237,11 +245,17 @@ impl Uplink {
             (Some(chart), Some(state)) if state.upstream.connection == connection => {
                 if let Some(child) = child {
                     // A child that is asked twice for a chart forgets one of the questions.
+                    if outbox.relays >= RELAYS_MAX && now - outbox.relayed_at > RELAY_LOST_S {
+                        outbox.relays = 0;
+                    }
                     if state.replicating || outbox.relays >= RELAYS_MAX {
                         return false;
                     }
-                    outbox.relays += 1;
-                    state.upstream.relaying = true;
+                    // A chart counts once, however often it is asked for.
+                    if !std::mem::replace(&mut state.upstream.relaying, true) {
+                        outbox.relays += 1;
+                    }
+                    outbox.relayed_at = now;
                     drop(guard);
                     return child.post(|out| {
                         pluginsd::replay_chart(out, chart.id(), ask.start, ask.after, ask.before);
@@ -266,7 +280,7 @@ impl Uplink {
             }
             // An old parent closes on a chart it does not know; a new one waits for an answer.
             _ if outbox.agreed.contains(Capabilities::INTERPOLATED) => {
-                replication::answer_unknown(&mut outbox.bytes, id, dialect, now);
+                replication::answer_unknown(&mut outbox.bytes, id, dialect, now, true);
             }
             _ => {}
         }
@@ -590,8 +604,25 @@ impl Tap for Uplink {
             now: self.clock.now_seconds(),
             bytes_max: usize::MAX,
         };
+        if outbox.relay_of.as_ref() != Some(chart.id()) {
+            // Another chart's block that was left open is no part of this one.
+            outbox.relay.clear();
+            outbox.relay_of = Some(Arc::clone(chart.id()));
+        }
         replication::relay(&mut outbox.relay, chart, state, part, &how);
-        let Relayed::End(end) = part else { return };
+        let Relayed::End(end) = part else {
+            if outbox.relay.len() > RELAY_BYTES_MAX {
+                // A block without an end: the connection starts anew.
+                self.live.store(false, Ordering::Release);
+                outbox.overflowed = true;
+                outbox.bytes = Vec::new();
+                outbox.relay = Vec::new();
+                self.wake.signal();
+            }
+            return;
+        };
+        outbox.relay_of = None;
+        outbox.relayed_at = how.now;
         state.upstream.streaming |= end.start;
         outbox.relays = outbox.relays.saturating_sub(1);
         let start = outbox.bytes.len();

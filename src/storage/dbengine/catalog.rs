@@ -694,7 +694,12 @@ impl Index {
         let Ok(file) = OpenOptions::new().read(true).write(true).open(path) else {
             return Ok(None);
         };
-        let words = usize::try_from(file.metadata()?.len() / 4).unwrap_or(0);
+        // A copy may have come with holes, which a full disk cannot fill.
+        let length = file.metadata()?.len();
+        if crate::base::sys::allocate(&file, length).is_err() {
+            return Ok(None);
+        }
+        let words = usize::try_from(length / 4).unwrap_or(0);
         let Some(capacity) = words.checked_sub(HEAD_WORDS).map(|pairs| pairs / 2) else {
             return Ok(None);
         };

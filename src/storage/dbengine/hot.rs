@@ -368,7 +368,11 @@ impl Block {
         match &self.path {
             None => Ok(()),
             // What a run wrote that was killed may still be in the kernel's hands alone.
-            Some(path) if self.recovered => File::open(path)?.sync_data(),
+            Some(path) if self.recovered => match File::open(path) {
+                // It is in a segment by now.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                opened => opened?.sync_data(),
+            },
             Some(_) => self.cells.sync(),
         }
     }

@@ -235,7 +235,10 @@ impl Late {
         self.files.lock().close_log();
         let mut state = self.state.lock();
         state.flushing = Arc::new(std::mem::take(&mut state.samples));
-        state.count = 0;
+        if !state.stuck {
+            // What the disk does not take comes back, so it counts until it has taken it.
+            state.count = 0;
+        }
         state.since = None;
         self.room.notify_all();
         Arc::clone(&state.flushing)
@@ -249,6 +252,7 @@ impl Late {
         let mut state = self.state.lock();
         state.flushing = Arc::default();
         state.stuck = false;
+        state.count = state.samples.values().map(Vec::len).sum();
     }
 
     /// What `is_done` does not say to be in a segment is taken back.

@@ -52,6 +52,8 @@ const MERGE_SHARE: u64 = 16;
 const LEVEL_MAX: u8 = 250;
 /// Merging stops below the largest size a segment's offsets reach.
 const MERGE_BYTES_MAX: u64 = 3 << 30;
+/// And below this share of what the tier may hold.
+const LIMIT_SHARE: u64 = 8;
 /// A merge that failed is tried again after this.
 const MERGE_AGAIN_US: i64 = 10 * 1_000_000;
 /// Late samples are flushed when the oldest is this old.
@@ -212,8 +214,8 @@ impl Store {
             let directory = tier_directory(&settings.cache, number);
             fs::create_dir_all(&directory).map_err(failed(&directory))?;
             grouping = grouping.saturating_mul(tier.iterations.max(1));
-            let segments = open_segments(&directory).map_err(failed(&directory))?;
-            highest = segments.iter().map(|segment| segment.name.sequence).fold(highest, u64::max);
+            let (segments, last) = open_segments(&directory).map_err(failed(&directory))?;
+            highest = highest.max(last);
             tiers.push(Tier {
                 directory,
                 settings: *tier,
@@ -772,8 +774,13 @@ impl Store {
     fn worth_merging(&self, tier: usize, here: &[Arc<Segment>]) -> Option<Vec<Arc<Segment>>> {
         let name = here.first()?.name;
         let bytes = |segments: &[Arc<Segment>]| segments.iter().map(|s| s.bytes()).sum::<u64>();
+        // What is deleted to keep within a limit is deleted whole, so it must be a small part of what may be held.
+        let bytes_max = match self.tiers[tier].settings.bytes_max {
+            0 => MERGE_BYTES_MAX,
+            limit => MERGE_BYTES_MAX.min(limit / LIMIT_SHARE),
+        };
         let mergeable = |segments: &[Arc<Segment>]| {
-            bytes(segments) < MERGE_BYTES_MAX && segments.iter().all(|s| s.name.level < LEVEL_MAX)
+            bytes(segments) < bytes_max && segments.iter().all(|s| s.name.level < LEVEL_MAX)
         };
         let merge_at = MERGE_AT[tier.min(1)];
         if here.len() >= merge_at {
@@ -880,17 +887,14 @@ impl Store {
                     let too_large = tier.settings.bytes_max > 0
                         && bytes > tier.settings.bytes_max
                         && segments.len() > 1;
-                    segments
-                        .iter()
-                        .min_by_key(|segment| window_end(&segment.name))
-                        .filter(|segment| {
-                            let seconds_max = tier.settings.seconds_max;
-                            let too_old = seconds_max > 0
-                                && now - window_end(&segment.name) > seconds_max
-                                && now - segment.flushed_s() > tier.settings.late_kept_s;
-                            too_large || too_old
-                        })
-                        .cloned()
+                    let due = segments.iter().filter(|segment| {
+                        let seconds_max = tier.settings.seconds_max;
+                        let too_old = seconds_max > 0
+                            && now - window_end(&segment.name) > seconds_max
+                            && now - segment.flushed_s() > tier.settings.late_kept_s;
+                        too_large || too_old
+                    });
+                    due.min_by_key(|segment| window_end(&segment.name)).cloned()
                 };
                 let Some(oldest) = oldest else { break };
                 tier.change(|segments| segments.retain(|s| !Arc::ptr_eq(s, &oldest)));
@@ -1232,7 +1236,7 @@ fn remove(path: &Path) {
 }
 
 /// All segments of a directory. What an interrupted merge left behind is removed, what cannot be read set aside.
-fn open_segments(directory: &Path) -> io::Result<Vec<Arc<Segment>>> {
+fn open_segments(directory: &Path) -> io::Result<(Vec<Arc<Segment>>, u64)> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         let path = entry?.path();
@@ -1266,7 +1270,9 @@ fn open_segments(directory: &Path) -> io::Result<Vec<Arc<Segment>>> {
         }
     }
     segments.sort_by_key(|segment| order(&segment.name));
-    Ok(segments)
+    // Of those that cannot be read just now too: what is written next must not look older.
+    let last = names.iter().map(|(name, _)| name.sequence).max().unwrap_or(0);
+    Ok((segments, last))
 }
 
 // --- the faces of a metric ------------------------------------------------------------------------
@@ -1436,7 +1442,7 @@ impl Reader for StoreReader {
         self.store.tiers.len()
     }
 
-    fn tier_retention(&self, tier: usize) -> Option<(UpdateEvery, UnixSeconds, UnixSeconds)> {
+    fn tier_retention(&self, tier: usize) -> Option<(i64, UnixSeconds, UnixSeconds)> {
         let of = self.store.tiers.get(tier).filter(|_| tier > 0)?;
         let every = self.every.checked_mul(of.grouping)?;
         let fresh = self.fresh_span().map(|(first, last)| {
@@ -1445,7 +1451,7 @@ impl Reader for StoreReader {
         });
         let spans = span_of(of_every(&of.segments(), every), self.metric).into_iter();
         let (first, last) = spans.chain(fresh).reduce(|(a, b), (c, d)| (a.min(c), b.max(d)))?;
-        Some((UpdateEvery::clamped(i64::from(every)), UnixSeconds(first), UnixSeconds(last)))
+        Some((i64::from(every), UnixSeconds(first), UnixSeconds(last)))
     }
 
     fn read_tier(
