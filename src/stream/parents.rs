@@ -276,6 +276,8 @@ mod tests {
         parents.failed(&first, Failure::AlreadyStreaming, 1000);
         assert_eq!(parents.pass(1005).0.len(), 1);
         assert_eq!(parents.last_resort(1005), std::slice::from_ref(&first));
+        parents.failed(&first, Failure::NoResponse, 90_000);
+        assert_eq!(parents.pass(1000).0.len(), 2, "the clock was set back");
         parents.failed(&first, Failure::Localhost, 1000);
         parents.accepted(&first);
         assert_eq!(parents.pass(1001).0.len(), 2);

@@ -661,6 +661,8 @@ mod tests {
         };
         pulls.answered(&ids[0], block, standing(0), 2 * MICROS);
         assert_eq!(asked(&mut pulls, 2 * MICROS).len(), 0, "one is enough for a slow link");
+        assert!(!pulls.is_due(2 * MICROS + 1), "the window is full");
+        assert!(pulls.is_due(2 * LOST_US), "there may be something to give up");
         assert_eq!(asked(&mut pulls, 2 * LOST_US).len(), 1, "nobody waits for ever");
     }
 }

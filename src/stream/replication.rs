@@ -383,6 +383,16 @@ mod tests {
     }
 
     #[test]
+    fn of_too_many_holes_none_is_forgotten() {
+        let every_other: Vec<i64> = (0..1500).map(|n| 1000 + 2 * n).collect();
+        let view = view(1, &every_other);
+        let found = holes(&view, 1000, 1000 + 2 * 1499);
+        assert_eq!(found.len(), HOLES_MAX);
+        assert_eq!(found[0], (1000, 1001));
+        assert_eq!(found[HOLES_MAX - 1], (1000 + 2 * 1023, 1000 + 2 * 1498 + 1));
+    }
+
+    #[test]
     fn an_answer_about_the_past_is_cut_at_a_slot_and_says_where() {
         let times: Vec<i64> = (1001..=1100).collect();
         let view = view(1, &times);

@@ -249,6 +249,15 @@ fn event<'a>(role: &'a str, status: &'a str, before: &'a str) -> Vec<&'a str> {
 }
 
 #[test]
+fn an_alarm_of_a_host_called_test_is_no_test() {
+    let mut arguments = event("root", "CRITICAL", "CLEAR");
+    arguments[1] = "test";
+    let (code, out) = told_by_script("DEFAULT_RECIPIENT_EMAIL=root\n", &arguments);
+    assert_eq!((code, out.matches("sendmail ").count()), (Some(0), 1), "{out}");
+    assert!(!out.contains("test_alarm"), "{out}");
+}
+
+#[test]
 fn the_script_tells_every_method_and_shows_no_secret() {
     let conf = "DEFAULT_RECIPIENT_EMAIL='root ops|critical nobody|nowarn disabled'\n\
         role_recipients_email[dba]=dba@example.com\n\
