@@ -336,6 +336,32 @@ fn a_repeating_alarm_is_told_again_and_of_its_end_once() {
 }
 
 #[test]
+fn an_alarm_whose_end_is_not_told_is_told_of_again() {
+    let rig = Rig::new(&format!("{HIGH}options: no-clear-notification\n"));
+    let host = rig.local();
+    let chart = rig.chart(&host, "t.c");
+    for value in [5, 15, 5, 16, 5] {
+        rig.seconds(3, &[&chart], value);
+    }
+    let mut told = rig.told(2);
+    told.sort();
+    assert_eq!(told, ["high CLEAR WARNING 15 here", "high CLEAR WARNING 16 here"]);
+    rig.end();
+}
+
+#[test]
+fn repetition_for_warnings_alone_leaves_the_critical_to_be_told_once() {
+    let rig = Rig::new(&format!("{HIGH}repeat: warning 100s\n"));
+    let host = rig.local();
+    let chart = rig.chart(&host, "t.c");
+    rig.seconds(3, &[&chart], 5);
+    rig.seconds(5, &[&chart], 25);
+    let told = rig.told(1);
+    assert_eq!(told, ["high CLEAR CRITICAL 25 here"]);
+    rig.end();
+}
+
+#[test]
 fn children_are_watched_as_their_key_says() {
     let rig = Rig::new(HIGH);
     let child = host(HostKind::Child, "child");
