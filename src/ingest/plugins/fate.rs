@@ -159,7 +159,10 @@ mod tests {
         let mut history = History::default();
         for _ in 0..10 {
             let line = "INFO it does not generate useful output but it reports success (exits with 0). Waiting a bit before starting it again..";
-            assert_eq!(judge(&mut history, Exit::Success, 0), (Next::After(PATIENCE_INTERVALS), line.to_owned()));
+            assert_eq!(
+                judge(&mut history, Exit::Success, 0),
+                (Next::After(PATIENCE_INTERVALS), line.to_owned())
+            );
         }
         let (next, line) = judge(&mut history, Exit::Success, 0);
         assert!(next == Next::Never && line.starts_with("ERROR") && line.contains("11 times"));
@@ -177,7 +180,10 @@ mod tests {
     fn failure_after_data_waits_and_may_fail_ten_times() {
         let mut history = History::default();
         let line = "ERROR it exited with error code 7, but has given useful output in the past (1 times). Waiting a bit before starting it again.";
-        assert_eq!(judge(&mut history, Exit::Code(7), 1), (Next::After(PATIENCE_INTERVALS), line.to_owned()));
+        assert_eq!(
+            judge(&mut history, Exit::Code(7), 1),
+            (Next::After(PATIENCE_INTERVALS), line.to_owned())
+        );
         for _ in 0..10 {
             assert_eq!(judge(&mut history, Exit::Crashed, 0).0, Next::After(PATIENCE_INTERVALS));
         }
