@@ -10,7 +10,6 @@ use crate::agent::KEY;
 const OLD: u32 = 15352 & !(1 << 12);
 const REPLICATION: u32 = 1 << 12;
 /// The interpolated form, binary numbers and slots on top.
-const REPLICATION: u32 = 1 << 12;
 const NEW: u32 = OLD | (1 << 14) | (1 << 15) | (1 << 18);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
