@@ -364,7 +364,7 @@ fn spread(program: &Path, form: Form, children: u32) -> io::Result<f64> {
     let mut cpu = 0.0;
     for second in 0..WARM + SECONDS {
         if second == WARM {
-            cpu = parent.cpu();
+            cpu = parent.cpu_of_threads();
         }
         for (n, child) in all.iter_mut().enumerate() {
             let due = f64::from(second) + n as f64 / f64::from(children);
@@ -376,7 +376,7 @@ fn spread(program: &Path, form: Form, children: u32) -> io::Result<f64> {
     let end = started + Duration::from_secs(u64::from(WARM + SECONDS));
     thread::sleep(end.saturating_duration_since(Instant::now()));
     let samples = f64::from(CHARTS * DIMENSIONS * SECONDS);
-    Ok((parent.cpu() - cpu) / (samples / 1e6))
+    Ok((parent.cpu_of_threads() - cpu) / (samples / 1e6))
 }
 
 fn scaling(programs: &Programs) -> io::Result<Vec<Figure>> {

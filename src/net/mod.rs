@@ -1,5 +1,6 @@
 //! L1: `bind to` and `destination` grammar, dialling, listening, connections.
 
+pub mod buffers;
 pub mod connection;
 pub mod listen;
 pub mod accept;

@@ -161,6 +161,13 @@ impl<'a> Walk<'a> {
         self.step(point.end.0 - every, point.end.0, value, rate, false);
     }
 
+    /// Before any point: nothing is known up to `end`. Without it the first point is the one that ends rows before it, and
+    /// joins none after that.
+    pub fn feed_gap(&mut self, end: i64) {
+        self.step(end - 1, end, f64::NAN, 0.0, false);
+        self.column.points_read -= 1;
+    }
+
     #[inline(always)]
     fn step(&mut self, start: i64, end: i64, value: f64, anomaly_rate: f64, reset: bool) {
         self.column.points_read += 1;
@@ -328,6 +335,30 @@ mod tests {
             checked > 150 && medians < 20,
             "{checked} checked, {medians} medians of an even count"
         );
+    }
+
+    /// A dimension whose first sample comes after others of its chart counts it in the row it lies in.
+    #[test]
+    fn the_first_sample_after_a_gap_counts() {
+        let w = Window {
+            after: 1,
+            before: 40,
+            rows: 4,
+            group: 10,
+            granularity: 1,
+            every: 10,
+            amount_divisor: None,
+            natural: true,
+        };
+        let mut grouping = Grouping::new(Method::Sum, "", &w);
+        let mut walk = Walk::new(&w, Facet::Sum, Notes::default(), &mut grouping);
+        walk.feed_gap(21);
+        for end in 22..=40 {
+            walk.feed_sample(end, 1, Sample::normal(1.0));
+        }
+        let column = walk.finish();
+        assert!(column.values[0].is_nan() && column.values[1].is_nan());
+        assert_eq!((column.values[2], column.values[3], column.points_read), (9.0, 10.0, 19));
     }
 
     #[test]

@@ -127,7 +127,14 @@ pub fn run(
         }
         let rows = i64::try_from(window.rows).unwrap_or(i64::MAX);
         tiers::plan(&metric.tiers, tier, (window.after, window.before, rows), &mut stretches);
-        let walk = Walk::new(&window, facet, notes, &mut grouping);
+        let mut walk = Walk::new(&window, facet, notes, &mut grouping);
+        if let Some(stretch) = stretches.first()
+            && let Some(held) = metric.tiers[stretch.tier]
+            && metric.joined_later
+            && held.first > stretch.after
+        {
+            walk.feed_gap(held.first - stretch.every);
+        }
         let column = column(&*metric.reader, &stretches, walk, &mut points_per_tier);
         series.push(Series {
             chart: metric.chart,

@@ -44,6 +44,8 @@ pub(super) struct Metric {
     /// Of the chart.
     pub(super) every: i64,
     pub(super) tiers: Tiers,
+    /// Others of the chart have samples from before its first one: it is a gap there, as far as rows are concerned.
+    pub(super) joined_later: bool,
     pub(super) tiers_count: usize,
     pub(super) reader: Arc<dyn Reader>,
 }
@@ -214,7 +216,10 @@ impl Collector<'_> {
         let every = state.meta.update_every.seconds();
         let index = self.selection.charts.len();
         let before_us = self.selection.metrics.len();
-        for dim in state.dims.iter().chain(older) {
+        let all: Vec<Tiers> =
+            state.dims.iter().chain(older).map(|dim| held(&*dim.reader, every)).collect();
+        let chart_begin = all.iter().filter_map(span_of).map(|(first, _)| first).min();
+        for (dim, tiers) in state.dims.iter().chain(older).zip(all) {
             let shown = match &self.by_dimension {
                 Some(pattern) => matches(pattern, self.options, &dim.id, &dim.name),
                 None => !dim.is_hidden(),
@@ -223,7 +228,6 @@ impl Collector<'_> {
             if !shown && !self.options.contains(Options::PERCENTAGE) {
                 continue;
             }
-            let tiers = held(&*dim.reader, every);
             let Some((first, last)) = span_of(&tiers) else { continue };
             let (after, before) = self.span;
             // One that has nothing to say just now is there all the same.
@@ -239,6 +243,7 @@ impl Collector<'_> {
                 latest: dim.latest,
                 every,
                 tiers,
+                joined_later: chart_begin.is_some_and(|begin| first > begin),
                 tiers_count: dim.reader.tiers().clamp(1, TIERS_MAX),
                 reader: Arc::clone(&dim.reader),
             });

@@ -37,7 +37,7 @@ use crate::ingest::executor::{Executor, Hooks, Offer, Origin, Replayed, Setup, V
 use crate::ingest::functions::{CallWriter, Calls};
 use crate::metrics::{Chart, HealthPolicy, Host, HostInfo, HostKind, HostSettings};
 use crate::net::accept::{Admission, StreamAcceptor, StreamRequest};
-use crate::net::{Closer, Connection, Health, Peer};
+use crate::net::{Closer, Connection, Health, Peer, buffers};
 use crate::storage::Mode;
 use crate::wire::caps::Capabilities;
 use crate::wire::compression::{Algorithm, Decoder, FrameError};
@@ -53,11 +53,6 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
-/// What a child that speaks little is read with, and one that speaks much.
-const READ_SMALL: usize = 16 * 1024;
-const READ_BIG: usize = 64 * 1024;
-/// After so many small reads in a row the big buffer is given back.
-const READS_UNTIL_SMALL: u32 = 64;
 /// How long an existing connection has to show that it lives.
 const PROBE_TIME: Duration = Duration::from_millis(900);
 /// How a connection stands is looked at so often.
@@ -601,8 +596,6 @@ impl Session {
         let clock = streams.clock();
         let mut lines = Lines::new();
         let mut decoder = Algorithm::of(child.agreed).map(Decoder::new);
-        let mut buffer = vec![0; READ_SMALL];
-        let mut small_reads = 0;
         let mut cut = 0;
         let mut letters: Vec<u8> = Vec::new();
         let mut forwarded = false;
@@ -647,8 +640,9 @@ impl Session {
             if watched[1].is_readable() {
                 child.below.mailbox.acknowledge_wake();
             }
-            while watched[0].is_readable() {
-                let length = match connection.read(&mut buffer) {
+            let mut lent = watched[0].is_readable().then(buffers::borrow);
+            while let Some(buffer) = &mut lent {
+                let length = match connection.read(buffer) {
                     Ok(0) => return End::Closed,
                     Ok(length) => length,
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
@@ -687,21 +681,13 @@ impl Session {
                     forwarded = true;
                     streams.forward(host, options);
                 }
-                // A full buffer means there is more; a run of nearly empty ones that there mostly is not.
-                if length == buffer.len() {
-                    small_reads = 0;
-                    if buffer.len() < READ_BIG {
-                        buffer = vec![0; READ_BIG];
-                    }
-                    continue;
-                }
-                small_reads = if length < READ_SMALL / 2 { small_reads + 1 } else { 0 };
-                if small_reads > READS_UNTIL_SMALL && buffer.len() > READ_SMALL {
-                    buffer = vec![0; READ_SMALL];
+                // A full buffer means there is more.
+                if length < buffer.len() {
                     lines.shrink();
+                    break;
                 }
-                break;
             }
+            drop(lent);
             // The child takes its first response as a whole: until it has spoken nothing may follow.
             if child.received_bytes() > 0 {
                 if !child.below.mailbox.collect(&mut letters) {

@@ -55,7 +55,9 @@ const PAYLOAD_MAX: usize = 1 << 20;
 /// Calls that a parent may take back or ask for their progress; older ones run to their end.
 const CALLS_KEPT: usize = 256;
 /// Slow changes (labels, functions, variables, the path) are looked for this often.
-const LOOK_EVERY_US: i64 = MICROS;
+const LOOK_EVERY_US: i64 = 9 * MICROS / 10;
+/// A look waits this long for samples to be sent at the same time: a child that collects every second wakes once for both.
+const LOOK_SLACK_US: i64 = 3 * MICROS / 10;
 /// What is held of hosts that are not here is compared once our own connection has stood for so long.
 const COMPARE_AFTER_US: i64 = 10 * MICROS;
 /// A comparison is over when nothing was said for so long.
@@ -687,7 +689,7 @@ impl Thread<'_> {
                 offer_us = None;
                 commands.asked.offer();
             }
-            let wait_us = if above.more() { 0 } else { (look_us - now_us).max(0) };
+            let wait_us = if above.more() { 0 } else { (look_us + LOOK_SLACK_US - now_us).max(0) };
             let wants = if is_done { Interest::Read } else { Interest::ReadWrite };
             let mut watched = [
                 Watched::new(link.connection.as_fd(), wants),

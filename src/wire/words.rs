@@ -8,6 +8,8 @@ use memchr::memchr;
 
 /// Longest line a reader accepts; what is beyond is read as a line of its own, as the original does.
 pub const LINE_LIMIT: usize = 15 * 1024;
+/// Memory for begun lines that stays between chunks.
+const KEPT_BYTES: usize = 1024;
 
 /// How a line falls apart. Which set applies depends on who speaks, not on the line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,7 +208,7 @@ impl Lines {
 
     /// Gives back the memory of a long line that is over.
     pub fn shrink(&mut self) {
-        if self.begun.is_empty() {
+        if self.begun.is_empty() && self.begun.capacity() > KEPT_BYTES {
             self.begun = Vec::new();
         }
     }

@@ -353,6 +353,12 @@ impl Scrape<'_> {
             t - t.rem_euclid(every)
         };
         let before = settled(self.now.seconds().0) - every;
+        // A chart whose samples come a few seconds late is told up to its last one, not left out.
+        let newest = dims.iter().filter_map(|(_, reader)| reader.retention()).map(|held| held.1.0);
+        let before = match newest.max() {
+            Some(newest) if newest + UPDATE_EVERY.max(2 * every) > before => before.min(newest),
+            _ => before,
+        };
         let from = settled(after).min(before);
         let suffix = if self.source == Source::Sum { "_sum" } else { "_average" };
         let in_name = if self.source == Source::Sum || self.hide_units {
@@ -475,6 +481,23 @@ mod tests {
             "nd_t_ctx_sum{chart=\"t.abs\",family=\"t\",dimension=\"zero\"} 0.0000000",
         );
         check("hideunits=yes&types=1", "# TYPE netdata_t_ctx_average gauge");
+    }
+
+    /// The last sample of those charts is of second 900.
+    #[test]
+    fn a_chart_that_lags_is_told_up_to_its_last_sample_and_a_dead_one_not_at_all() {
+        let told = |clock: i64, chart: &str| {
+            let call = &format!("format=prometheus&hideunits=yes&filter={chart}");
+            let visit = || text(&ask_at(allmetrics, call, clock));
+            let line =
+                visit().lines().find(|line| line.contains("dimension=\"up\"")).map(str::to_owned);
+            line.map(|line| line.rsplit(' ').next().unwrap_or_default().to_owned())
+        };
+        let at = |second: i64| Some(((T0 + second) * 1000).to_string());
+        assert_eq!(told(902, "t.two"), at(899));
+        assert_eq!(told(908, "t.two"), at(900));
+        assert_eq!(told(912, "t.two"), at(900));
+        assert_eq!(told(940, "t.two"), None);
     }
 
     #[test]
