@@ -349,11 +349,10 @@ fn dimension(programs: &Programs) -> io::Result<Vec<Figure>> {
 
 /// 100,000 dimensions, one sample of each per second, of so many children, whose ticks are spread over the second.
 fn spread(program: &Path, form: Form, children: u32) -> io::Result<f64> {
-    const CHARTS: u32 = 10_000;
     const DIMENSIONS: u32 = 10;
     const WARM: u32 = 4;
     const SECONDS: u32 = 10;
-    let shape = Shape { charts: CHARTS / children, dimensions: DIMENSIONS };
+    let shape = Shape { charts: SPREAD_CHARTS / children, dimensions: DIMENSIONS };
     let parent = Agent::start(program, "parent", &Setup::default().takes_children("ram"))?;
     let mut all = Vec::new();
     for number in 1..=children {
@@ -375,9 +374,12 @@ fn spread(program: &Path, form: Form, children: u32) -> io::Result<f64> {
     }
     let end = started + Duration::from_secs(u64::from(WARM + SECONDS));
     thread::sleep(end.saturating_duration_since(Instant::now()));
-    let samples = f64::from(CHARTS * DIMENSIONS * SECONDS);
+    let samples = f64::from(SPREAD_CHARTS * DIMENSIONS * SECONDS);
     Ok((parent.cpu_of_threads() - cpu) / (samples / 1e6))
 }
+
+/// Of all children together: a thousand have 300 dimensions each, as a small machine has.
+const SPREAD_CHARTS: u32 = 30_000;
 
 fn scaling(programs: &Programs) -> io::Result<Vec<Figure>> {
     let mut figures = Vec::new();
@@ -386,8 +388,8 @@ fn scaling(programs: &Programs) -> io::Result<Vec<Figure>> {
         let (ours, real) =
             programs.both(|program, is_ours| spread(program, newest(is_ours), children))?;
         (least, most) = (least.min(ours), most.max(ours));
-        let what = format!("parent, ram, 100,000 samples/s of {children} children");
-        let goal = Goal::AtMostOfReal(1.0 / 6.0);
+        let what = format!("parent, ram, 300,000 samples/s of {children} children");
+        let goal = Goal::None;
         figures.push(Figure {
             row: "scaling",
             what,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::chart::{At, CHART, ChartDef, DimDef, Row, Site, When, absolute, incremental};
 use super::lanes::{After, Task, Tick};
+use super::procfile::ProcFile;
 use super::setup::{Parts, Setup};
 use crate::base::stats::STATS;
 use crate::base::sys;
@@ -344,6 +345,10 @@ struct Inner {
     space: Row,
     files: Row,
     metrics: Row,
+    /// Of this process, kept open.
+    stat: Option<ProcFile>,
+    buffer: Vec<u8>,
+    page_kib: i64,
     store_at: i64,
     store: Option<([i64; TIERS], [i64; TIERS], i64)>,
 }
@@ -362,6 +367,9 @@ impl Inner {
             space: row(&STORE_SPACE),
             files: row(&STORE_FILES),
             metrics: row(&STORE_METRICS),
+            stat: ProcFile::open("/proc/self/stat".into()),
+            buffer: Vec::new(),
+            page_kib: sys::page_size() / 1024,
             store_at: 0,
             store: None,
         }
@@ -377,7 +385,8 @@ impl Inner {
         }
         let f = &STATS.functions;
         self.functions.collect(at, &[&f.calls, &f.refused, &f.timed_out, &f.cancelled].map(now_of));
-        if let Some((threads, resident)) = own_size() {
+        let stat = self.stat.as_mut().and_then(|file| file.read(&mut self.buffer));
+        if let Some((threads, resident)) = stat.and_then(|stat| size_of(stat, self.page_kib)) {
             self.threads.collect(at, &[threads]);
             self.memory.collect(at, &[resident]);
         }
@@ -401,14 +410,13 @@ impl Inner {
     }
 }
 
-/// Threads and resident KiB of this process.
-fn own_size() -> Option<(i64, i64)> {
-    let text = std::fs::read_to_string("/proc/self/status").ok()?;
-    let value = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse::<i64>().ok()
-    };
-    Some((value("Threads:")?, value("VmRSS:")?))
+/// Threads and resident KiB of a process, from its `stat` file: fields 20 and 24, counted from behind the name.
+fn size_of(stat: &[u8], page_kib: i64) -> Option<(i64, i64)> {
+    let text = std::str::from_utf8(stat).ok()?;
+    let mut fields = text.get(text.rfind(')')? + 1..)?.split_ascii_whitespace();
+    let threads = fields.nth(17)?.parse().ok()?;
+    let pages: i64 = fields.nth(3)?.parse().ok()?;
+    Some((threads, pages * page_kib))
 }
 
 struct Own {
@@ -539,5 +547,20 @@ impl Last {
             self.savings = 100_000 - thousandths.min(100_000).cast_signed();
         }
         (self.plain, self.compressed) = (plain, compressed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_a_process_is_read_behind_its_name() {
+        let stat = b"7 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 42 18 19 20 300 22\n";
+        assert_eq!(size_of(stat, 4), Some((42, 1200)));
+        assert_eq!(size_of(b"7 (a) S 1", 4), None);
+        let own = std::fs::read("/proc/self/stat").unwrap();
+        let (threads, resident) = size_of(&own, sys::page_size() / 1024).unwrap();
+        assert!(threads >= 1 && resident > 1000);
     }
 }
