@@ -198,11 +198,10 @@ fn push_unsigned(out: &mut String, mut value: u64) {
     out.push_str(std::str::from_utf8(&digits[at..]).unwrap_or("0"));
 }
 
-const DECIMALS: usize = 7;
 const SCALE: f64 = 1e7;
 const ROUNDING: f64 = 4_503_599_627_370_496.0;
-/// What a number below [`WHOLE_MAX`] takes at most: a sign, 18 digits, a point and seven decimals.
-pub const NUMBER_BYTES: usize = 27;
+/// The room that writing a number below [`WHOLE_MAX`] needs: a point and seven decimals, up to 18 digits in three eights, a sign.
+pub const NUMBER_BYTES: usize = 33;
 /// Below this the whole part fits 64 bits; from it on there is no fraction left to print.
 pub const WHOLE_MAX: f64 = 1e18;
 
@@ -251,50 +250,42 @@ pub fn number_before(buffer: &mut [u8], end: usize, value: f64, zeros: Zeros) ->
     // by way of signed integers, which processors convert in one step
     let trunk = magnitude as i64;
     let mut whole = trunk.unsigned_abs();
-    // Adding and taking away 2^52 rounds to an integer, ties to even, without a call.
-    let scaled = (magnitude - trunk as f64) * SCALE;
-    let rounded = (scaled + ROUNDING) - ROUNDING;
-    let mut fraction = (rounded as i64) as u32;
-    if fraction == 10_000_000 {
-        whole += 1;
-        fraction = 0;
+    let rest = magnitude - trunk as f64;
+    if rest > 0.0 || zeros == Zeros::Kept {
+        // Adding and taking away 2^52 rounds to an integer, ties to even, without a call.
+        let rounded = (rest * SCALE + ROUNDING) - ROUNDING;
+        let mut fraction = (rounded as i64) as u32;
+        if fraction == 10_000_000 {
+            whole += 1;
+            fraction = 0;
+        }
+        if fraction > 0 || zeros == Zeros::Kept {
+            // Eight bytes at a time, those too many in front, where the next digits overwrite them.
+            let decimals = (digits(fraction) & !0xFF) | u64::from(b'.');
+            let zeros_behind = match zeros {
+                Zeros::Kept => 0,
+                // the point is no zero, so there are at most seven
+                Zeros::Trimmed => (decimals ^ ZEROS).leading_zeros() / 8,
+            };
+            let shifted = decimals << (8 * zeros_behind);
+            buffer[at - 8..at].copy_from_slice(&shifted.to_le_bytes());
+            at -= 8 - zeros_behind as usize;
+        }
     }
-    if fraction > 0 || zeros == Zeros::Kept {
-        let mut left = DECIMALS;
-        if zeros == Zeros::Trimmed {
-            // written out: division by a constant is a multiplication
-            if fraction.is_multiple_of(10_000) {
-                (fraction, left) = (fraction / 10_000, left - 4);
-            }
-            if fraction.is_multiple_of(100) {
-                (fraction, left) = (fraction / 100, left - 2);
-            }
-            if fraction.is_multiple_of(10) {
-                (fraction, left) = (fraction / 10, left - 1);
-            }
-        }
-        while left > 1 {
-            at -= 2;
-            buffer[at..at + 2].copy_from_slice(pair(u64::from(fraction % 100)));
-            fraction /= 100;
-            left -= 2;
-        }
-        if left == 1 {
-            at -= 1;
-            buffer[at] = pair(u64::from(fraction))[1];
-        }
+    if whole < 10 {
         at -= 1;
-        buffer[at] = b'.';
-    }
-    let whole_end = at;
-    while whole > 9 {
-        at -= 2;
-        buffer[at..at + 2].copy_from_slice(pair(whole % 100));
-        whole /= 100;
-    }
-    if whole > 0 || at == whole_end {
-        at -= 1;
-        buffer[at] = pair(whole)[1];
+        buffer[at] = b'0' + whole as u8;
+    } else {
+        while whole >= 100_000_000 {
+            let low = digits((whole % 100_000_000) as u32);
+            buffer[at - 8..at].copy_from_slice(&low.to_le_bytes());
+            (at, whole) = (at - 8, whole / 100_000_000);
+        }
+        let high = digits(whole as u32);
+        buffer[at - 8..at].copy_from_slice(&high.to_le_bytes());
+        // the last digit stays
+        let zeros_in_front = ((high ^ ZEROS) | 1 << 63).trailing_zeros() as usize / 8;
+        at -= 8 - zeros_in_front;
     }
     if value < 0.0 {
         at -= 1;
@@ -303,21 +294,20 @@ pub fn number_before(buffer: &mut [u8], end: usize, value: f64, zeros: Zeros) ->
     at
 }
 
-/// Both digits of a number below 100.
+/// Eight zeros in ASCII.
+const ZEROS: u64 = 0x3030_3030_3030_3030;
+
+/// The eight digits of a number below 10^8 in ASCII, the first one in the lowest byte: halves, then quarters, then eighths,
+/// all parts at once.
 #[inline]
-fn pair(n: u64) -> &'static [u8] {
-    const PAIRS: [u8; 200] = {
-        let mut pairs = [0; 200];
-        let mut n = 0;
-        while n < 100 {
-            pairs[2 * n as usize] = b'0' + n / 10;
-            pairs[2 * n as usize + 1] = b'0' + n % 10;
-            n += 1;
-        }
-        pairs
-    };
-    let at = 2 * (n as usize).min(99);
-    &PAIRS[at..at + 2]
+fn digits(n: u32) -> u64 {
+    let n = u64::from(n);
+    let halves = (n / 10_000) | ((n % 10_000) << 32);
+    let high = ((halves * 10_486) >> 20) & 0x0000_007F_0000_007F;
+    let quarters = high | ((halves - 100 * high) << 16);
+    let high = ((quarters * 103) >> 10) & 0x000F_000F_000F_000F;
+    let eighths = high | ((quarters - 10 * high) << 8);
+    eighths | ZEROS
 }
 
 #[cfg(test)]

@@ -226,6 +226,20 @@ impl Grouping {
         }
     }
 
+    /// Whether nothing is gathered and a row made of one value is that value.
+    pub fn keeps_single_values(&self) -> bool {
+        self.count == 0
+            && matches!(
+                self.kind,
+                Kind::Average { divisor: None }
+                    | Kind::Sum
+                    | Kind::Min
+                    | Kind::Max
+                    | Kind::Median { .. }
+                    | Kind::Share { .. }
+            )
+    }
+
     /// Adds a value, which must be a number.
     #[inline(always)]
     pub fn add(&mut self, value: f64) {

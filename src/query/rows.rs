@@ -78,6 +78,8 @@ pub struct Walk<'a> {
     column: Column,
     rows: usize,
     every: i64,
+    /// As many rows are wanted as there are points.
+    is_point_per_row: bool,
     /// Points that end before this are not part of the row at hand.
     row_start: i64,
     row_end: i64,
@@ -124,6 +126,7 @@ impl<'a> Walk<'a> {
             column,
             rows: window.rows,
             every: window.every,
+            is_point_per_row: window.group == 1,
             row_start,
             row_end: row_start + window.every,
             last_end: 0,
@@ -141,6 +144,37 @@ impl<'a> Walk<'a> {
     /// Whether more points can change anything.
     pub fn is_complete(&self) -> bool {
         self.column.values.len() == self.rows
+    }
+
+    /// Whether points of so many seconds are rows as they stand: [`feed_row`](Walk::feed_row) takes them then.
+    pub fn takes_rows(&self, every: i64) -> bool {
+        self.every == every
+            && self.row_end.rem_euclid(every) == 0
+            && self.grouping.keeps_single_values()
+            && self.is_point_per_row
+            && !self.notes.anomaly_rates
+            && !self.notes.resets
+            && self.facet != Facet::AnomalyRate
+    }
+
+    /// The next sample, of a slot that is a row.
+    #[inline]
+    pub fn feed_row(&mut self, end: i64, sample: Sample) {
+        self.column.points_read += 1;
+        self.last_end = end;
+        self.last_value = sample.reading();
+        if end < self.row_end || self.is_complete() {
+            return;
+        }
+        while self.row_end < end && !self.is_complete() {
+            self.close_row();
+        }
+        if !self.is_complete() {
+            self.column.nonzero |= self.last_value.abs() > 0.0;
+            self.column.values.push(self.last_value);
+            self.row_start = self.row_end;
+            self.row_end += self.every;
+        }
     }
 
     /// The next sample, of the slot that ends at `end`, after the one before.
@@ -359,6 +393,55 @@ mod tests {
         let column = walk.finish();
         assert!(column.values[0].is_nan() && column.values[1].is_nan());
         assert_eq!((column.values[2], column.values[3], column.points_read), (9.0, 10.0, 19));
+    }
+
+    /// The short way of rows that are samples gives what the long one gives.
+    #[test]
+    fn samples_that_are_rows_stand_as_they_are() {
+        for (first, after, before) in
+            [(1, 1, 40), (10, 1, 40), (1, 11, 25), (30, 2, 29), (7, 3, 90)]
+        {
+            for every in [1, 5] {
+                for word in
+                    ["average", "sum", "min", "max", "median", "percentile", "stddev", "ses"]
+                {
+                    let w = Window {
+                        after: after * every,
+                        before: before * every,
+                        rows: (before - after + 1) as usize,
+                        group: 1,
+                        granularity: every,
+                        every,
+                        amount_divisor: None,
+                        natural: true,
+                    };
+                    let columns = [true, false].map(|short| {
+                        let mut grouping = Grouping::new(Method::parse(word).0, "", &w);
+                        let facet = Facet::of(Method::parse(word).0);
+                        let mut walk = Walk::new(&w, facet, Notes::default(), &mut grouping);
+                        assert_eq!(walk.takes_rows(every), !matches!(word, "stddev" | "ses"));
+                        let short = short && walk.takes_rows(every);
+                        assert!(!walk.takes_rows(every + 1));
+                        for n in first.max(after)..=60 {
+                            let sample =
+                                if n % 7 == 3 { Sample::EMPTY } else { Sample::normal(n as f64) };
+                            if short {
+                                walk.feed_row(n * every, sample);
+                            } else {
+                                walk.feed_sample(n * every, every, sample);
+                            }
+                        }
+                        let column = walk.finish();
+                        (
+                            column.values.iter().map(|v| v.to_bits()).collect::<Vec<_>>(),
+                            column.nonzero,
+                            column.points_read,
+                        )
+                    });
+                    assert_eq!(columns[0], columns[1], "{word} {first} {after} {before} {every}");
+                }
+            }
+        }
     }
 
     #[test]

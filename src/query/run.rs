@@ -188,7 +188,9 @@ fn column(
         let before = walk.points_read();
         let (from, to) = (UnixSeconds(stretch.after), UnixSeconds(stretch.before));
         let every = stretch.every;
-        if stretch.tier == 0 {
+        if stretch.tier == 0 && walk.takes_rows(every) {
+            reader.read(from, to, &mut |end, sample| walk.feed_row(end.0, sample));
+        } else if stretch.tier == 0 {
             reader.read(from, to, &mut |end, sample| walk.feed_sample(end.0, every, sample));
         } else {
             reader.read_tier(stretch.tier, from, to, &mut |point| walk.feed(&point, every));

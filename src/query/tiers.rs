@@ -28,24 +28,28 @@ pub type Tiers = [Option<TierHeld>; TIERS_MAX];
 
 const WHOLE: i64 = 1_000_000;
 
-/// How well a tier answers a query for `points` rows between `after` and `before`; `None` when not at all.
-fn weight(held: TierHeld, after: i64, before: i64, points: i64) -> Option<i64> {
-    let covered = held.last.min(before) - held.first.max(after);
-    let span = (before - after).max(1);
-    let coverage = covered.saturating_mul(WHOLE) / span;
-    let wanted = points.saturating_mul(coverage) / WHOLE;
-    let have = covered / held.every.max(1);
+/// How well a tier answers a query for `points` rows between `after` and `before`; `None` when not at all. `whole` is what all
+/// tiers together hold: less than a point of it missing at an end is nothing missing, as a finer tier fills that.
+fn weight(held: TierHeld, whole: (i64, i64), after: i64, before: i64, points: i64) -> Option<i64> {
+    let have = (held.last.min(before) - held.first.max(after)) / held.every.max(1);
     if have <= 0 {
         return None;
     }
+    let first = if held.first - whole.0 < held.every { whole.0 } else { held.first };
+    let last = if whole.1 - held.last < held.every { whole.1 } else { held.last };
+    let span = (before - after).max(1);
+    let coverage = (last.min(before) - first.max(after)).saturating_mul(WHOLE) / span;
+    let wanted = points.saturating_mul(coverage) / WHOLE;
     Some(if have < wanted { have.saturating_mul(coverage) / wanted } else { coverage })
 }
 
 /// The tier to read; of equally good ones the coarsest. The first that holds anything when none fits.
 fn choose(tiers: &Tiers, after: i64, before: i64, points: i64) -> Option<usize> {
+    let ends = tiers.iter().flatten().map(|held| (held.first, held.last));
+    let whole = ends.reduce(|(a, b), (c, d)| (a.min(c), b.max(d)))?;
     let mut best: Option<(usize, i64)> = None;
     for (tier, held) in tiers.iter().enumerate() {
-        let Some(weight) = held.and_then(|held| weight(held, after, before, points)) else {
+        let Some(weight) = held.and_then(|held| weight(held, whole, after, before, points)) else {
             continue;
         };
         if best.is_none_or(|(_, other)| weight >= other) {
@@ -147,6 +151,15 @@ mod tests {
         {
             assert_eq!(choose(&tiers(ALL), 101, 400, points), Some(tier), "{points} points");
         }
+    }
+
+    #[test]
+    fn a_point_that_is_not_complete_makes_no_tier_a_worse_choice() {
+        let held = tiers(&[(1, 7, 86_439), (60, 60, 86_400), (3600, 3600, 86_400)]);
+        assert_eq!(choose(&held, 40, 86_439, 300), Some(1));
+        assert_eq!(choose(&held, -1000, 86_439, 300), Some(1));
+        assert_eq!(choose(&held, 40, 86_439, 20), Some(2));
+        assert_eq!(choose(&held, 40, 86_439, 3000), Some(0));
     }
 
     #[test]

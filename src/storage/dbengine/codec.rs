@@ -309,6 +309,44 @@ fn digits(sample: Sample) -> (i64, i32) {
 const MANTISSA_MAX: u64 = 0x00FF_FFFF;
 const MANTISSA_GROW: u64 = 0x0019_999E;
 
+/// A whole number beyond the mantissa: divided by tens, or hundreds where seven of those do not do.
+fn large(mut n: u64) -> u32 {
+    let hundred = n > 10_000_000 * MANTISSA_MAX;
+    let mut steps = 0;
+    while steps < 7 && n > MANTISSA_MAX {
+        n = if hundred { n / 100 } else { n / 10 };
+        steps += 1;
+    }
+    1 << 30 | u32::from(hundred) << 26 | with_steps(n, steps)
+}
+
+/// `n` with so many decimals, seven at most, grown by tens until it has its digits: what [`sample_of`] does in general.
+fn small(n: u64, decimals: usize) -> u32 {
+    const TENS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+    if n > MANTISSA_MAX * TENS[decimals] {
+        return large(n / TENS[decimals]);
+    }
+    let (mut grown, mut left, mut steps) = (n, decimals, 0);
+    while steps < 7 && grown < MANTISSA_GROW * TENS[left] {
+        if left > 0 {
+            left -= 1;
+        } else {
+            grown *= 10;
+        }
+        steps += 1;
+    }
+    grown /= TENS[left];
+    if grown > MANTISSA_MAX && steps > 0 {
+        grown /= 10;
+        steps -= 1;
+    }
+    with_steps(grown, steps)
+}
+
+fn with_steps(mantissa: u64, steps: u32) -> u32 {
+    u32::try_from(mantissa.min(MANTISSA_MAX)).unwrap_or(0) | steps << 27
+}
+
 /// The stored number of `int × 10^exponent`, by integer arithmetic; the inverse of [`digits`].
 fn sample_of(int: i64, exponent: i32, marks: u8) -> Sample {
     if marks & EMPTY != 0 {
@@ -322,7 +360,11 @@ fn sample_of(int: i64, exponent: i32, marks: u8) -> Sample {
     if int < 0 {
         bits |= 1 << 31;
     }
-    let mut n = u128::from(int.unsigned_abs());
+    let magnitude = int.unsigned_abs();
+    if (-7..=0).contains(&exponent) {
+        return Sample(bits | small(magnitude, exponent.unsigned_abs() as usize));
+    }
+    let mut n = u128::from(magnitude);
     // Bring the number to an integer mantissa at `-steps` (divide) or `steps` (multiply).
     let mut scale = exponent;
     if scale > 0 {
