@@ -25,6 +25,8 @@ const BATCH_HEADER: usize = 12;
 const RECORD: usize = 16;
 /// Records of one batch in the log.
 const BATCH_MAX: usize = 4096;
+/// Memory for records that stays between two writes.
+const PENDING_KEPT: usize = 1 << 20;
 /// Samples that ask for a flush.
 pub(super) const FLUSH_AT: usize = 1 << 20;
 /// A burst of at least so many that is over is flushed at once, so that higher tiers have it soon.
@@ -54,6 +56,8 @@ struct State {
     flushing: Arc<Samples>,
     /// Records not in the log yet.
     pending: Vec<u8>,
+    /// Those of them that were handed to the flush thread: it is mostly done before they are due in a log.
+    pending_flushing: Vec<u8>,
     dropped: u64,
     /// Waiting was in vain, or the last flush failed.
     stuck: bool,
@@ -72,6 +76,8 @@ struct Files {
     log: Option<(File, u64)>,
     /// Number of that log, or of the next.
     number: u64,
+    /// The batch being written.
+    batch: Vec<u8>,
     /// Something was written since the last sync.
     dirty: bool,
     /// Closed before they were synced.
@@ -115,6 +121,7 @@ impl Late {
         let files = Files {
             directory: directory.to_owned(),
             log: None,
+            batch: Vec::new(),
             number: logs.last().map_or(0, |(number, _)| number + 1),
             dirty: false,
             // Whoever wrote them may have been killed before they were.
@@ -159,19 +166,31 @@ impl Late {
         }
     }
 
-    /// Puts what came since the last time into the log.
+    /// Puts what came since the last time into the log, what is being flushed meanwhile into one that goes with it.
     pub(super) fn write(&self) -> io::Result<()> {
         let mut files = self.files.lock();
-        let pending = std::mem::take(&mut self.state.lock().pending);
+        let flushing = std::mem::take(&mut self.state.lock().pending_flushing);
+        if !flushing.is_empty() {
+            files.close_log();
+            if let Err(error) = files.append(&flushing) {
+                self.state.lock().pending_flushing = flushing;
+                return Err(error);
+            }
+            files.close_log();
+        }
+        let mut pending = std::mem::take(&mut self.state.lock().pending);
         if pending.is_empty() {
             return Ok(());
         }
         let written = files.append(&pending);
+        let mut state = self.state.lock();
         if written.is_err() {
             // Tried again next time, in the order of arrival.
-            let mut state = self.state.lock();
             let newer = std::mem::replace(&mut state.pending, pending);
             state.pending.extend_from_slice(&newer);
+        } else if state.pending.is_empty() && pending.capacity() <= PENDING_KEPT {
+            pending.clear();
+            state.pending = pending;
         }
         written
     }
@@ -228,12 +247,14 @@ impl Late {
         state.count >= FLUSH_AT || burst_over || state.since.is_some_and(waited)
     }
 
-    /// Hands everything to the flush thread, which answers with [`Late::flushed`] or [`Late::failed`]. The log is closed;
-    /// one that takes no writes is no obstacle, since what is taken is on its way to a segment.
+    /// Hands everything to the flush thread, which answers with [`Late::flushed`] or [`Late::failed`]. The log is closed.
+    /// What is in none yet is on its way to a segment; if that takes longer, the next [`Late::write`] logs it all the same.
     pub(super) fn take(&self) -> Arc<Samples> {
-        let _ = self.write();
-        self.files.lock().close_log();
+        let mut files = self.files.lock();
+        files.close_log();
         let mut state = self.state.lock();
+        // Nothing was left there by the flush before, be it that it succeeded or failed.
+        state.pending_flushing = std::mem::take(&mut state.pending);
         state.flushing = Arc::new(std::mem::take(&mut state.samples));
         if !state.stuck {
             // What the disk does not take comes back, so it counts until it has taken it.
@@ -246,11 +267,13 @@ impl Late {
 
     /// All that was taken is in segments.
     pub(super) fn flushed(&self) {
-        for (_, flushed) in &mut self.files.lock().closed {
+        let mut files = self.files.lock();
+        for (_, flushed) in &mut files.closed {
             *flushed = true;
         }
         let mut state = self.state.lock();
         state.flushing = Arc::default();
+        state.pending_flushing = Vec::new();
         state.stuck = false;
         state.count = state.samples.values().map(Vec::len).sum();
     }
@@ -258,6 +281,10 @@ impl Late {
     /// What `is_done` does not say to be in a segment is taken back.
     pub(super) fn failed(&self, now_us: i64, is_done: &dyn Fn(Series, u32) -> bool) {
         let mut state = self.state.lock();
+        let newer = std::mem::take(&mut state.pending);
+        let mut pending = std::mem::take(&mut state.pending_flushing);
+        pending.extend_from_slice(&newer);
+        state.pending = pending;
         let back = std::mem::take(&mut state.flushing);
         let newer = std::mem::take(&mut state.samples);
         state.count = 0;
@@ -305,14 +332,18 @@ impl Files {
             self.log = Some((files::create(&path)?, 0));
         }
         let Some((log, length)) = &mut self.log else { return Ok(()) };
-        let batches = batches(records);
-        if let Err(error) = log.write_all(&batches) {
-            // Half a batch costs nothing where it stays (reading goes on after it), but what is written again is there.
-            let _ = log.set_len(*length);
-            *length = io::Seek::seek(log, io::SeekFrom::End(0)).unwrap_or(*length);
-            return Err(error);
+        let mut written = 0;
+        for records in records.chunks(BATCH_MAX * RECORD) {
+            put_batch(records, &mut self.batch);
+            if let Err(error) = log.write_all(&self.batch) {
+                // Half a batch costs nothing where it stays (reading goes on after it), but what is written again is there.
+                let _ = log.set_len(*length);
+                *length = io::Seek::seek(log, io::SeekFrom::End(0)).unwrap_or(*length);
+                return Err(error);
+            }
+            written += self.batch.len() as u64;
         }
-        *length += batches.len() as u64;
+        *length += written;
         self.dirty = true;
         Ok(())
     }
@@ -379,15 +410,13 @@ fn put_record(metric: u32, every: u32, time: u32, sample: Sample, out: &mut Vec<
     out.extend_from_slice(&record);
 }
 
-fn batches(records: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(records.len() + 64);
-    for batch in records.chunks(BATCH_MAX * RECORD) {
-        out.extend_from_slice(&MAGIC.to_le_bytes());
-        out.extend_from_slice(&u32::try_from(batch.len()).unwrap_or(0).to_le_bytes());
-        out.extend_from_slice(&crc32fast::hash(batch).to_le_bytes());
-        out.extend_from_slice(batch);
-    }
-    out
+/// The batch that these records are.
+fn put_batch(records: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    out.extend_from_slice(&MAGIC.to_le_bytes());
+    out.extend_from_slice(&u32::try_from(records.len()).unwrap_or(0).to_le_bytes());
+    out.extend_from_slice(&crc32fast::hash(records).to_le_bytes());
+    out.extend_from_slice(records);
 }
 
 #[cfg(test)]
@@ -446,8 +475,29 @@ mod tests {
         late.drop_flushed();
         assert_eq!(seen(&late), [(100, Sample::normal(1.0)), (101, Sample::normal(2.0))]);
         late.take();
+        // A flush that takes its time does not keep samples out of the logs.
+        late.write().unwrap();
         drop(late);
         assert_eq!(seen(&Late::open(dir.path()).unwrap()).len(), 3);
+    }
+
+    #[test]
+    fn what_is_flushed_before_it_is_due_in_a_log_is_written_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let late = Late::open(dir.path()).unwrap();
+        late.add((1, 1), 100, Sample::normal(1.0));
+        late.take();
+        late.flushed();
+        late.write().unwrap();
+        assert_eq!(logs(dir.path()), 0);
+        late.add((1, 1), 101, Sample::normal(1.0));
+        late.take();
+        late.add((1, 1), 102, Sample::normal(2.0));
+        late.write().unwrap();
+        late.flushed();
+        late.drop_flushed();
+        drop(late);
+        assert_eq!(seen(&Late::open(dir.path()).unwrap()), [(102, Sample::normal(2.0))]);
     }
 
     #[test]

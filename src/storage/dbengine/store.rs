@@ -437,7 +437,7 @@ impl Store {
         }
         // A segment outlives everything, so the numbers in it must.
         self.catalog.sync()?;
-        self.derive_again()?;
+        self.derive_again(&super::late::Samples::default())?;
         for ((every, number), blocks) in due {
             let regular = blocks.iter().any(|block| !block.recovered);
             self.flush_blocks(every, number, &blocks)?;
@@ -455,10 +455,10 @@ impl Store {
 
     /// Brings the higher tiers up to what they could not be brought up to before. While there is something left, the
     /// logs of late samples stay, so that a restart does it too.
-    fn derive_again(&self) -> io::Result<()> {
+    fn derive_again(&self, fresh: &super::late::Samples) -> io::Result<()> {
         let spans = std::mem::take(&mut *self.underived.lock());
         for (number, span) in spans.iter().enumerate() {
-            if let Err(error) = self.derive(span) {
+            if let Err(error) = self.derive(span, fresh) {
                 self.underived.lock().extend_from_slice(&spans[number..]);
                 return Err(error);
             }
@@ -481,7 +481,7 @@ impl Store {
         let metrics = self.write_blocks(every, first_ordinal, blocks, &mut derived)?;
         match derived {
             Some(derived) => derived.publish()?,
-            None => self.derive(&Span { every, metrics, after, until })?,
+            None => self.derive(&Span { every, metrics, after, until }, &Default::default())?,
         }
         for block in blocks {
             block.derived.store(true, Ordering::Release);
@@ -567,7 +567,8 @@ impl Store {
     fn flush_late(&self) -> io::Result<()> {
         let taken = self.late.take();
         let mut done = BTreeSet::new();
-        let result = self.write_late(&taken, &mut done);
+        let sorted = in_order(&taken);
+        let result = self.write_late(&sorted, &mut done);
         match result {
             Ok(()) => self.late.flushed(),
             Err(_) => {
@@ -579,7 +580,7 @@ impl Store {
             }
         }
         result?;
-        self.derive_again()
+        self.derive_again(&sorted)
     }
 
     /// One segment per interval and window, each of which is noted in `done` and is to be derived from then.
@@ -588,37 +589,21 @@ impl Store {
         samples: &super::late::Samples,
         done: &mut BTreeSet<(u32, u32)>,
     ) -> io::Result<()> {
-        // Each series in order of time, the last one stored for a slot; and the windows its slots lie in.
-        let mut series = Vec::with_capacity(samples.len());
+        // The windows that the slots of each series lie in.
         let mut pages = Vec::new();
-        for (&(metric, every), stored) in samples {
-            let mut slots = stored.clone();
-            if !slots.is_sorted_by_key(|&(time, _)| time) {
-                slots.sort_by_key(|&(time, _)| time);
-            }
-            slots.dedup_by(|later, kept| {
-                let same = later.0 == kept.0;
-                if same {
-                    kept.1 = later.1;
-                }
-                same
-            });
+        for (&(metric, every), slots) in samples {
             let window = |&(time, _): &(u32, Sample)| window_of(i64::from(time / every));
-            let mut at = 0;
             for run in slots.chunk_by(|a, b| window(a) == window(b)) {
-                pages.push((every, window(&run[0]), metric, series.len(), at..at + run.len()));
-                at += run.len();
+                pages.push((every, window(&run[0]), metric, run));
             }
-            series.push(slots);
         }
-        pages.sort_unstable_by_key(|&(every, window, metric, ..)| (every, window, metric));
+        pages.sort_unstable_by_key(|&(every, window, metric, _)| (every, window, metric));
         let (mut filled, mut payload) = (Vec::new(), Vec::new());
         for segment in pages.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
             let (every, window) = (segment[0].0, segment[0].1);
             let (name, mut writer) = self.new_segment(0, every, window)?;
             let (mut first, mut last) = (i64::MAX, i64::MIN);
-            for (_, _, metric, number, run) in segment {
-                let slots = &series[*number][run.clone()];
+            for &(_, _, metric, slots) in segment {
                 let from = i64::from(slots[0].0 / every);
                 filled.clear();
                 for &(time, sample) in slots {
@@ -629,7 +614,7 @@ impl Store {
                 (first, last) = (first.min(from), last.max(from + filled.len() as i64 - 1));
                 payload.clear();
                 codec::encode(&filled, Effort::Quick, &mut payload);
-                writer.add(page_key(*metric, from, every, filled.len()), &payload)?;
+                writer.add(page_key(metric, from, every, filled.len()), &payload)?;
             }
             self.publish(0, writer, name)?;
             let metrics: Vec<u32> = segment.iter().map(|page| page.2).collect();
@@ -657,8 +642,9 @@ impl Store {
         }
     }
 
-    /// Derives the points of all higher tiers that touch the span `after..=until` (seconds) from what segments hold.
-    fn derive(&self, span: &Span) -> io::Result<()> {
+    /// Derives the points of all higher tiers that touch the span `after..=until` (seconds) from what segments hold; `fresh`
+    /// are samples in order, which are in segments already and need not be read again.
+    fn derive(&self, span: &Span, fresh: &super::late::Samples) -> io::Result<()> {
         let Span { every, ref metrics, after, until } = *span;
         let every_s = i64::from(every);
         let slots = (after.div_euclid(every_s) + 1, until.div_euclid(every_s));
@@ -668,15 +654,24 @@ impl Store {
         let mut derived = Derived::new(self, every);
         let mut scratch = Scratch::default();
         for &metric in metrics {
+            let run = fresh.get(&(metric, every)).and_then(|all| run_within(all, every, slots));
             derived.add(metric, slots, &mut |from, to, visit| {
-                self.samples(
-                    metric,
-                    every,
-                    Sources::Segments,
-                    ((from - 1) * every_s, to * every_s),
-                    &mut scratch,
-                    &mut |at, sample| visit(at.0.div_euclid(every_s), sample),
-                );
+                let mut read = |from: i64, to: i64, visit: &mut dyn FnMut(i64, Sample)| {
+                    self.samples(
+                        metric,
+                        every,
+                        Sources::Segments,
+                        ((from - 1) * every_s, to * every_s),
+                        &mut scratch,
+                        &mut |at, sample| visit(at.0.div_euclid(every_s), sample),
+                    );
+                };
+                let Some((first, run)) = run else { return read(from, to, visit) };
+                read(from, first - 1, visit);
+                for (&(_, sample), ordinal) in run.iter().zip(first..) {
+                    visit(ordinal, sample);
+                }
+                read(first + run.len() as i64, to, visit);
             })?;
         }
         derived.publish()
@@ -747,7 +742,7 @@ impl Store {
         metrics.dedup();
         let after = i64::from(window) * WINDOW * i64::from(every);
         let until = after + WINDOW * i64::from(every);
-        self.derive(&Span { every, metrics, after, until })?;
+        self.derive(&Span { every, metrics, after, until }, &Default::default())?;
         self.backfill.done()
     }
 
@@ -1059,6 +1054,39 @@ impl Store {
         }
         span
     }
+}
+
+/// Each series in order of time, the last one stored for a slot.
+fn in_order(samples: &super::late::Samples) -> super::late::Samples {
+    let sorted = |stored: &Vec<(u32, Sample)>| {
+        let mut slots = stored.clone();
+        if !slots.is_sorted_by_key(|&(time, _)| time) {
+            slots.sort_by_key(|&(time, _)| time);
+        }
+        slots.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            if same {
+                kept.1 = later.1;
+            }
+            same
+        });
+        slots
+    };
+    samples.iter().map(|(&series, stored)| (series, sorted(stored))).collect()
+}
+
+/// Those of a series that lie in the slots `first..=last`, and the first one's slot, if none between them is missing.
+fn run_within(
+    all: &[(u32, Sample)],
+    every: u32,
+    (first, last): (i64, i64),
+) -> Option<(i64, &[(u32, Sample)])> {
+    let ordinal = |&(time, _): &(u32, Sample)| i64::from(time / every);
+    let from = all.partition_point(|slot| ordinal(slot) < first);
+    let to = all.partition_point(|slot| ordinal(slot) <= last);
+    let run = all.get(from..to)?;
+    let (start, end) = (ordinal(run.first()?), ordinal(run.last()?));
+    (end - start + 1 == run.len() as i64).then_some((start, run))
 }
 
 /// The segments of one interval.
