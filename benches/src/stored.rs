@@ -36,15 +36,20 @@ fn files(directory: &Path) -> Vec<(PathBuf, u64)> {
     files
 }
 
-/// Waits until the store has done what it does by itself: no file has changed for some seconds.
-fn settle(cache: &Path) {
+/// Waits until the store has done what it does by itself: for some seconds no file has changed and nobody was at work.
+fn settle(agent: &Agent) {
+    /// Of a core; above it the agent is at work.
+    const IDLE: f64 = 0.05;
+    const LOOK: Duration = Duration::from_millis(250);
+    let cache = agent.cache();
     let all = || TIERS.map(|tier| files(&cache.join(tier)));
     let end = Instant::now() + Duration::from_secs(90);
     let (mut known, mut since) = (all(), Instant::now());
     while since.elapsed() < Duration::from_secs(4) && Instant::now() < end {
-        thread::sleep(Duration::from_millis(250));
+        let cpu = agent.cpu_of_threads();
+        thread::sleep(LOOK);
         let seen = all();
-        if seen != known {
+        if seen != known || agent.cpu_of_threads() - cpu > IDLE * LOOK.as_secs_f64() {
             (known, since) = (seen, Instant::now());
         }
     }
@@ -62,7 +67,7 @@ fn bytes_per(
     let mut child = FakeChild::connect(parent.address(), 1, Form::Past, shape, end)?;
     child.past(end - seconds, end, value)?;
     child.finish()?;
-    settle(&parent.cache());
+    settle(&parent);
     parent.stop()?;
     let bytes = weigh(&parent.cache());
     let samples = shape.samples() as f64 * seconds as f64;
@@ -186,7 +191,7 @@ fn flood(program: &Path, is_ours: bool) -> io::Result<f64> {
         child.tick()?;
     }
     child.finish()?;
-    settle(&parent.cache());
+    settle(&parent);
     let cpu = parent.stop()? - idle;
     Ok(cpu / (SHAPE.samples() as f64 * f64::from(ticks) / 1e6))
 }
@@ -208,7 +213,7 @@ fn paced(program: &Path, is_ours: bool) -> io::Result<(f64, f64)> {
     let mut past = FakeChild::connect(parent.address(), 2, Form::Past, SHAPE, begin)?;
     past.past(begin - PAST, begin, &mut |number, at| Some((number as i64 + at % 100) as f64))?;
     past.finish()?;
-    settle(&parent.cache());
+    settle(&parent);
     let mut child = FakeChild::connect(parent.address(), 2, form, SHAPE, now())?;
     let idle = parent.cpu();
     let started = Instant::now();
@@ -281,7 +286,7 @@ pub fn query(programs: &Programs) -> io::Result<Vec<Figure>> {
         // All of it has arrived once both are closed by the other side.
         narrow.finish()?;
         wide.finish()?;
-        settle(&parent.cache());
+        settle(&parent);
         let mut p50s = Vec::new();
         for (what, path, _) in &kinds {
             let mut client = Client::connect(parent.address())?;

@@ -189,6 +189,8 @@ pub struct Store {
     merge_after_us: AtomicI64,
     /// Spans whose points could not be written to the higher tiers.
     underived: Mutex<Vec<Span>>,
+    /// A large flush is behind us: what it freed goes back to the system once there is nothing to do.
+    has_memory_to_give: AtomicBool,
     backfill: Backfill,
     _lock: File,
 }
@@ -254,6 +256,7 @@ impl Store {
             failing: AtomicU32::new(0),
             merge_after_us: AtomicI64::new(i64::MIN),
             underived: Mutex::default(),
+            has_memory_to_give: AtomicBool::new(false),
             backfill,
             _lock: lock,
         }))
@@ -433,6 +436,9 @@ impl Store {
         let age = if everything { i64::MIN } else { LATE_AGE_US };
         let late_is_due = self.late.wants_flush(self.clock.monotonic_us(), age);
         if due.is_empty() && !late_is_due && self.underived.lock().is_empty() {
+            if self.has_memory_to_give.swap(false, Ordering::AcqRel) {
+                sys::trim_malloc();
+            }
             return Ok(());
         }
         // A segment outlives everything, so the numbers in it must.
@@ -446,6 +452,7 @@ impl Store {
         self.hot.drop_flushed();
         if late_is_due {
             let regular = self.late.has_grown();
+            self.has_memory_to_give.fetch_or(self.late.is_large(), Ordering::AcqRel);
             self.flush_late()?;
             self.settled.fetch_or(regular, Ordering::AcqRel);
         }
