@@ -9,12 +9,13 @@ SCRIPTS   := .ci/run $(wildcard packaging/*.sh packaging/edit-config tests/*.sh 
 # What `make torture` tortures; CI takes the binary its tests were run with.
 PROGRAM   ?= $(TARGET)/release/netdata
 
-.PHONY: help deps build quick run test lint fmt bench fuzz torture install clean
+.PHONY: help deps build quick run test chaos lint fmt bench fuzz torture install clean
 
 help:
 	@echo "make run               build, then run a parent (http://localhost:19999) and a child on this machine; Ctrl-C stops both"
 	@echo "make test              all tests, with Debian's real netdata as peer"
 	@echo "make build             the release binaries, in $(TARGET)/release"
+	@echo "make chaos [SEEDS=50] [SEED=n] [EVENTS=200]   a child and three parents as real processes, under random mishaps"
 	@echo "make lint              format, clippy, shell scripts"
 	@echo "make bench [ROW=...] [RECORDED=FILE]   ours and the real netdata on the same work"
 	@echo "make fuzz [TIME=600] [ONLY=target]   the fuzz targets, TIME seconds each"
@@ -39,6 +40,13 @@ test:
 	$(CARGO) build $(CARGOFLAGS) --bins
 	@tests/peer.sh || echo "make test: no real netdata to test with, those tests will say so"
 	$(CARGO) test $(CARGOFLAGS)
+
+chaos: export SEEDS := $(or $(SEEDS),50)
+chaos: export SEED := $(or $(SEED),1)
+chaos: export EVENTS := $(or $(EVENTS),200)
+chaos:
+	$(CARGO) build $(CARGOFLAGS) --bins
+	$(CARGO) test $(CARGOFLAGS) --test daemon chaos:: -- --nocapture
 
 lint:
 	$(CARGO) fmt --check

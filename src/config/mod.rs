@@ -12,5 +12,5 @@ mod stream;
 
 pub use document::{Config, LoadError, Present};
 pub use options::{Alias, Known, NETDATA_CONF, State};
-pub use stream::{Denied, ReceiverDefaults, ReceiverOptions, SenderOptions, StreamConf};
+pub use stream::{Denied, ReceiverDefaults, ReceiverOptions, SenderOptions, SharePast, StreamConf};
 pub use values::{OnDemand, SizeUnit, TimeUnit, boolean, duration, number, size};

@@ -346,6 +346,7 @@ pub(super) mod receiver {
     pub(in super::super) const COMPRESSION: Names = both("enable compression", &[]);
     pub(in super::super) const COMPRESSION_ORDER: Names = both("compression algorithms order", &[]);
     pub(in super::super) const CLIENT_CERTIFICATE: Names = both("require client certificate", &[]);
+    pub(in super::super) const SHARE_THE_PAST: Names = both("share the past", &[]);
     pub(in super::super) const REPLICATION: Names = both("enable replication", &[]);
     pub(in super::super) const REPLICATE: Names =
         both("seconds to replicate", &["replication period"]);
@@ -365,6 +366,7 @@ pub(super) mod receiver {
         &COMPRESSION,
         &COMPRESSION_ORDER,
         &CLIENT_CERTIFICATE,
+        &SHARE_THE_PAST,
         &REPLICATION,
         &REPLICATE,
         &REPLICATION_STEP,

@@ -72,6 +72,15 @@ pub struct ReceiverDefaults {
     pub seconds_per_replication_step: i64,
 }
 
+/// Who may ask for samples that are held here over a connection that streams a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharePast {
+    Yes,
+    No,
+    /// Whoever may read them through the API from the same address.
+    WithReaders,
+}
+
 /// What is in force for one host that streams to us.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReceiverOptions {
@@ -95,6 +104,8 @@ pub struct ReceiverOptions {
     pub update_every: Option<i64>,
     /// The child has to show a certificate of an authority of `[web] ssl client CA`.
     pub client_certificate: bool,
+    /// Whether it may ask for samples of the host that are held here.
+    pub share_the_past: SharePast,
     /// The host may be forgotten when it stays away.
     pub ephemeral: bool,
 }
@@ -328,6 +339,11 @@ impl StreamConf {
             ),
             update_every,
             client_certificate: flag(&receiver::CLIENT_CERTIFICATE, false),
+            share_the_past: match find(&receiver::SHARE_THE_PAST).as_deref() {
+                None | Some("auto") => SharePast::WithReaders,
+                Some(text) if values::boolean(text) => SharePast::Yes,
+                Some(_) => SharePast::No,
+            },
             ephemeral: flag(&receiver::EPHEMERAL, false),
         }
     }
@@ -376,6 +392,16 @@ mod tests {
         assert_eq!((options.mode.as_str(), options.history), ("dbengine", 3600));
         assert!(options.compression && options.replication && !options.proxy_enabled);
         assert_eq!(options.health, OnDemand::Auto);
+    }
+
+    #[test]
+    fn the_past_is_shared_with_readers_unless_a_section_says_otherwise() {
+        let of = |text: &str| receiver(text).share_the_past;
+        assert_eq!(of(""), SharePast::WithReaders);
+        assert_eq!(of(&format!("[{KEY}]\nshare the past = auto\n")), SharePast::WithReaders);
+        assert_eq!(of(&format!("[{KEY}]\nshare the past = no\n")), SharePast::No);
+        let both = format!("[{KEY}]\nshare the past = no\n[{MACHINE}]\nshare the past = yes\n");
+        assert_eq!(of(&both), SharePast::Yes);
     }
 
     #[test]

@@ -205,6 +205,33 @@ pub struct Chart {
     state: Mutex<ChartState>,
 }
 
+/// Which neighbour on the way of a host's samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbour {
+    Child,
+    Parent,
+}
+
+/// From which neighbours older samples of a chart are still arriving. Each end of a link speaks for its own only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filling {
+    child: bool,
+    parent: bool,
+}
+
+impl Filling {
+    pub fn is_any(self) -> bool {
+        self.child || self.parent
+    }
+
+    pub fn set(&mut self, from: Neighbour, is_filling: bool) {
+        match from {
+            Neighbour::Child => self.child = is_filling,
+            Neighbour::Parent => self.parent = is_filling,
+        }
+    }
+}
+
 /// Everything of a chart that changes.
 pub struct ChartState {
     pub meta: ChartMeta,
@@ -224,7 +251,7 @@ pub struct ChartState {
     /// Its past is still arriving from the child: nothing of it goes upstream yet.
     pub replicating: bool,
     /// It is live, and older samples are still arriving.
-    pub filling: bool,
+    pub filling: Filling,
     /// What the child holds of it (see [`ChartState::offered`]), where this agent keeps nothing itself.
     pub downstream: Option<(UnixSeconds, UnixSeconds)>,
 
@@ -277,7 +304,7 @@ impl Chart {
             noted: 0,
             upstream: Upstream::default(),
             replicating: false,
-            filling: false,
+            filling: Filling::default(),
             downstream: None,
             counter: 0,
             counter_done: 0,

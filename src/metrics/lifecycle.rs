@@ -99,7 +99,7 @@ impl Lifecycle {
         let remembered = host.database().is_some();
         let may_go = |state: &ChartState| {
             !state.replicating
-                && !state.filling
+                && !state.filling.is_any()
                 && now - state.last_accessed.0 > after
                 && (!remembered || state.is_noted())
         };
@@ -189,7 +189,7 @@ impl Lifecycle {
     fn clean_orphan(&self, host: &Arc<Host>) {
         let (mode, remembered) = (host.settings().mode, host.database().is_some());
         let waits = |state: &ChartState| {
-            state.replicating || state.filling || (remembered && !state.is_noted())
+            state.replicating || state.filling.is_any() || (remembered && !state.is_noted())
         };
         if host.charts().iter().any(|chart| waits(&chart.lock())) {
             return;
@@ -249,7 +249,7 @@ mod tests {
     use crate::base::time::{MICROS, UnixSeconds};
     use crate::metrics::keeper::{Keeper, Parts};
     use crate::metrics::{
-        Algorithm, ChartSpec, DimensionSpec, HostInfo, HostSettings, Point, PointValue,
+        Algorithm, ChartSpec, DimensionSpec, HostInfo, HostSettings, Neighbour, Point, PointValue,
     };
     use crate::storage::dbengine::{Settings, TierSettings};
     use crate::storage::engines::{Engines, Whose};
@@ -417,6 +417,27 @@ mod tests {
         rig.pass(1);
         assert_eq!((live(&host), archived(&host)), (vec!["t.gone".into()], vec!["t.stays".into()]));
         assert_eq!(samples(&host, "t.gone"), [("b".into(), 2 * HOUR + 1), ("a".into(), 0)]);
+        rig.end();
+    }
+
+    #[test]
+    fn a_chart_is_not_archived_while_any_neighbour_fills_it() {
+        let (cache, clock) = (tempfile::tempdir().unwrap(), clock());
+        let mut rig = Rig::start(cache.path(), &clock, rules());
+        let host = Arc::clone(rig.hosts.local());
+        rig.collect(&host, "t.gone", &["a"]);
+        let chart = host.chart("t.gone").unwrap();
+        chart.mark_obsolete();
+        chart.lock().filling.set(Neighbour::Child, true);
+        chart.lock().filling.set(Neighbour::Parent, true);
+        // The link to the parent ends, the child goes on.
+        chart.lock().filling.set(Neighbour::Parent, false);
+        rig.pass(HOUR + 1);
+        assert_eq!(live(&host), ["t.gone"]);
+        chart.end_filling(Neighbour::Child, true);
+        rig.pass(1);
+        assert_eq!(archived(&host), ["t.gone"]);
+        drop((chart, host));
         rig.end();
     }
 

@@ -22,7 +22,8 @@ pub mod lifecycle;
 
 pub use self::archive::ChartHead;
 pub use self::chart::{
-    Chart, ChartMeta, ChartOptions, ChartSpec, ChartState, ChartType, Relayed, Tap, Upstream,
+    Chart, ChartMeta, ChartOptions, ChartSpec, ChartState, ChartType, Filling, Neighbour, Relayed,
+    Tap, Upstream,
 };
 pub use self::collect::{Point, PointValue, SinceLast, Staged};
 pub use self::collected::{Collected, Dim};

@@ -4,7 +4,7 @@
 //! from what is stored. Where nothing is stored the parent's requests are passed on to the child, and the answers go up
 //! through the host's [`super::Tap`]. Runs on the caller's thread under the chart's lock.
 
-use super::chart::{Chart, ChartState, Relayed};
+use super::chart::{Chart, ChartState, Neighbour, Relayed};
 use super::collect::Point;
 use crate::base::number::Sample;
 use crate::base::time::{UnixMicros, UnixSeconds};
@@ -75,11 +75,11 @@ impl Chart {
         }
     }
 
-    /// The past of the chart is as complete as the peer can make it; `brought`: something was added to it.
-    pub fn end_filling(&self, brought: bool) {
+    /// The past of the chart is as complete as that peer can make it; `brought`: something was added to it.
+    pub fn end_filling(&self, from: Neighbour, brought: bool) {
         let mut guard = self.lock();
         let state = &mut *guard;
-        state.filling = false;
+        state.filling.set(from, false);
         let Some(tap) = self.host.tap() else { return };
         tap.caught_up(self, state);
         if brought {

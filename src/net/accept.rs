@@ -11,6 +11,8 @@ pub struct StreamRequest {
     /// What stands between `STREAM ` and the first ` HTTP/`, still percent-encoded.
     pub parameters: Vec<u8>,
     pub user_agent: Option<String>,
+    /// The peer may read samples through the API as well.
+    pub is_reader: bool,
 }
 
 /// What becomes of a child that wants to stream.

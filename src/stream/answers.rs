@@ -13,6 +13,15 @@ use super::replication::Ask;
 
 /// Requests that may wait on one link; a peer asks once per chart.
 const REQUESTS_MAX: usize = 1 << 20;
+/// What they may take: ids are as long as the peer likes.
+const BYTES_MAX: usize = 128 << 20;
+
+/// What a request takes beside its id: it stands in a queue and in a set.
+const REQUEST_BYTES: usize = 128;
+
+fn cost(chart: &str) -> usize {
+    REQUEST_BYTES + 2 * chart.len()
+}
 
 /// The requests of one link.
 #[derive(Debug, Default)]
@@ -21,6 +30,7 @@ struct Waiting {
     rest: VecDeque<(String, Ask)>,
     /// The charts in either: of two requests for one chart the older is kept.
     charts: FxHashSet<String>,
+    bytes: usize,
     busy: bool,
     full: bool,
     in_turn: bool,
@@ -56,9 +66,12 @@ impl<L: Copy + Eq + Hash> Queue<L> {
     /// A request came; true when there is something new to do.
     pub fn ask(&mut self, link: L, chart: String, ask: Ask) -> bool {
         let Some(waiting) = self.links.get_mut(&link) else { return false };
-        if waiting.charts.len() >= REQUESTS_MAX || !waiting.charts.insert(chart.clone()) {
+        let cost = cost(&chart);
+        let is_full = waiting.charts.len() >= REQUESTS_MAX || waiting.bytes + cost > BYTES_MAX;
+        if is_full || !waiting.charts.insert(chart.clone()) {
             return false;
         }
+        waiting.bytes += cost;
         let queue = if ask.start { &mut waiting.starts } else { &mut waiting.rest };
         queue.push_back((chart, ask));
         self.queue(link)
@@ -75,7 +88,9 @@ impl<L: Copy + Eq + Hash> Queue<L> {
             let next = waiting.starts.pop_front().or_else(|| waiting.rest.pop_front());
             if let Some((chart, ask)) = next {
                 waiting.busy = true;
-                waiting.charts.remove(&chart);
+                if waiting.charts.remove(&chart) {
+                    waiting.bytes -= cost(&chart);
+                }
                 return Some((link, chart, ask));
             }
         }
@@ -96,6 +111,7 @@ impl<L: Copy + Eq + Hash> Queue<L> {
         waiting.busy = false;
         waiting.full = !retry;
         if waiting.charts.insert(chart.clone()) {
+            waiting.bytes += cost(&chart);
             let queue = if ask.start { &mut waiting.starts } else { &mut waiting.rest };
             queue.push_front((chart, ask));
         }
@@ -169,5 +185,20 @@ mod tests {
         assert_eq!(taken(&mut queue), (1, "a".to_owned()));
         queue.close(1);
         assert!(queue.take().is_none());
+    }
+    #[test]
+    fn requests_are_bounded_by_what_they_take() {
+        let mut queue = Queue::default();
+        queue.open(1);
+        let long = |n: i64| format!("{n}-{}", "x".repeat(BYTES_MAX / 20));
+        let taken_in = (0..20).filter(|n| queue.ask(1, long(*n), Ask::LIVE)).count();
+        assert_eq!(taken_in, 1, "only the first one is news");
+        assert_eq!(queue.waiting(1), 9);
+        // Whatever is answered makes room.
+        for _ in 0..9 {
+            taken(&mut queue);
+        }
+        assert_eq!((queue.waiting(1), queue.links[&1].bytes), (0, 0));
+        assert!(queue.ask(1, long(30), Ask::LIVE));
     }
 }

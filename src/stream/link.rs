@@ -17,7 +17,7 @@ use super::verify::{Digest, Digests};
 use super::workers::Outlet;
 use crate::base::time::{Clock, MICROS, UnixSeconds};
 use crate::ingest::executor::{Executor, Hooks, Offer, Origin, Replayed, Setup};
-use crate::metrics::{Chart, Host, HostKind};
+use crate::metrics::{Chart, Host, HostKind, Neighbour};
 use crate::storage::Mode;
 use crate::wire::caps::Capabilities;
 use crate::wire::pluginsd;
@@ -276,12 +276,11 @@ impl Above {
         self.is_told() && self.puller.as_ref().is_none_or(pulled)
     }
 
-    /// The link is over: what it was filling is as any other chart.
+    /// The link is over: what only the parent was filling is as any other chart.
     pub fn let_go(&self) {
-        let Some(puller) = &self.puller else { return };
-        for chart in self.uplink.host().charts() {
-            if puller.knows(chart.id()) {
-                chart.lock().filling = false;
+        if self.puller.is_some() {
+            for chart in self.uplink.host().charts() {
+                chart.lock().filling.set(Neighbour::Parent, false);
             }
         }
     }

@@ -14,13 +14,15 @@ use super::replication::{Ask, Policy, Standing, View, holes};
 use crate::base::stats::{STATS, count};
 use crate::base::time::Clock;
 use crate::ingest::executor::{Offer, Replayed};
-use crate::metrics::{Chart, Host};
+use crate::metrics::{Chart, Host, Neighbour};
 
 /// Slots looked through for holes per call: some milliseconds of reading.
 const BUDGET_SLOTS: i64 = 4 * super::pulls::LOOK_SLOTS;
 
 /// What one end of a link asks the other for.
 pub struct Puller {
+    /// Whom it asks.
+    from: Neighbour,
     clock: Clock,
     /// Called when older samples were added to a chart.
     filled: Box<dyn Fn(&Chart) + Send + Sync>,
@@ -35,12 +37,13 @@ struct State {
 
 impl Puller {
     pub fn new(
+        from: Neighbour,
         policy: Policy,
         clock: Clock,
         filled: impl Fn(&Chart) + Send + Sync + 'static,
     ) -> Puller {
         let state = State { pulls: Pulls::new(policy), archived: FxHashMap::default() };
-        Puller { clock, filled: Box::new(filled), pulls: Mutex::new(state) }
+        Puller { from, clock, filled: Box::new(filled), pulls: Mutex::new(state) }
     }
 
     /// The peer has said what it holds of this chart.
@@ -55,7 +58,7 @@ impl Puller {
         let ask = state.pulls.defined(chart.id(), offer, standing, every);
         let filling = state.pulls.is_filling(chart.id());
         drop(state);
-        chart.lock().filling = filling;
+        chart.lock().filling.set(self.from, filling);
         ask
     }
 
@@ -72,7 +75,7 @@ impl Puller {
         // What nobody collects is not to be archived while it is being filled.
         let mut chart = chart.lock();
         if chart.is_obsolete() || !dims.is_empty() {
-            chart.filling = filling;
+            chart.filling.set(self.from, filling);
         }
     }
 
@@ -121,7 +124,7 @@ impl Puller {
     }
 
     fn finish(&self, chart: &Chart, finished: Finished) {
-        chart.end_filling(finished.brought);
+        chart.end_filling(self.from, finished.brought);
         if finished.brought {
             (self.filled)(chart);
         }

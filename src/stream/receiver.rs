@@ -32,10 +32,10 @@ use crate::base::stats::{STATS, count};
 use crate::base::sys::{self, Interest, Watched};
 use crate::base::threads::{self, StopToken};
 use crate::base::time::{MICROS, UpdateEvery};
-use crate::config::{OnDemand, ReceiverOptions};
+use crate::config::{OnDemand, ReceiverOptions, SharePast};
 use crate::ingest::executor::{Executor, Hooks, Offer, Origin, Replayed, Setup, Violation};
 use crate::ingest::functions::{CallWriter, Calls};
-use crate::metrics::{Chart, HealthPolicy, Host, HostInfo, HostKind, HostSettings};
+use crate::metrics::{Chart, HealthPolicy, Host, HostInfo, HostKind, HostSettings, Neighbour};
 use crate::net::accept::{Admission, StreamAcceptor, StreamRequest};
 use crate::net::{Closer, Connection, Health, Peer, buffers};
 use crate::storage::Mode;
@@ -195,8 +195,9 @@ impl StreamAcceptor for Acceptor {
             );
             return refused(401, Refusal::NotPermitted);
         }
+        let is_reader = request.is_reader;
         let request = Request::of(&request.parameters, request.user_agent.as_deref());
-        consider(&self.0, request, connection)
+        consider(&self.0, request, is_reader, connection)
     }
 }
 
@@ -215,7 +216,12 @@ fn log_access(peer: &Peer, words: &str, request: &Request) {
     );
 }
 
-fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -> Admission {
+fn consider(
+    streams: &Arc<Streams>,
+    request: Request,
+    is_reader: bool,
+    connection: &Connection,
+) -> Admission {
     let peer = connection.peer();
     for (name, value) in request.unknown.iter().take(UNKNOWN_NAMED) {
         log::info!(
@@ -303,7 +309,19 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
     } else {
         Vec::new()
     };
-    let agreed = Capabilities::OFFERED.agree(request.version).with_one_compression(&order);
+    let mut agreed = Capabilities::OFFERED.agree(request.version).with_one_compression(&order);
+    // A key admits who brings samples of a host. Whether it may also have those that are here is another question.
+    let shares = match options.share_the_past {
+        SharePast::Yes => true,
+        SharePast::No => false,
+        SharePast::WithReaders => is_reader,
+    };
+    if agreed.contains(Capabilities::SPANS) && !shares {
+        agreed -= Capabilities::SPANS;
+        log::info!(
+            "{from}: it may not read here (share the past), so nothing that is held here is told to it."
+        );
+    }
     let clock = streams.clock();
     let mailbox = match Mailbox::new() {
         Ok(mailbox) => mailbox,
@@ -324,7 +342,7 @@ fn consider(streams: &Arc<Streams>, request: Request, connection: &Connection) -
         below: Arc::new(Below::new(
             agreed,
             mailbox,
-            Puller::new(policy_of(&options), clock.clone(), |_| {}),
+            Puller::new(Neighbour::Child, policy_of(&options), clock.clone(), |_| {}),
         )),
         skew: AtomicI64::new(0),
         reconnects: streams.count_connection(guid),
@@ -510,7 +528,8 @@ impl Session {
         for chart in host.charts() {
             // Whatever was still on the way will be asked for again.
             let mut state = chart.lock();
-            (state.replicating, state.filling) = (false, false);
+            state.replicating = false;
+            state.filling.set(Neighbour::Child, false);
             state.upstream.relaying = false;
         }
         match &end {

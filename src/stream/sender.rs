@@ -33,7 +33,7 @@ use crate::base::time::{Clock, MICROS};
 use crate::ingest::executor::Executor;
 use crate::metrics::{
     Chart, Function, FunctionAnswer, FunctionCall, FunctionProvider, FunctionTicket, Host,
-    HostInfo, HostKind, Progress, Tap, called,
+    HostInfo, HostKind, Neighbour, Progress, Tap, called,
 };
 use crate::net::listen::Place;
 use crate::net::tls::{ClientOptions, TlsError};
@@ -744,7 +744,8 @@ impl Thread<'_> {
                 streams.tell_child(chart);
             }
         };
-        let puller = Puller::new(self.streams.own_policy(), self.clock.clone(), filled);
+        let puller =
+            Puller::new(Neighbour::Parent, self.streams.own_policy(), self.clock.clone(), filled);
         let (streams, host) = (Arc::downgrade(self.streams), Arc::clone(self.host()));
         let past_is_with = move || past_is_with(&*streams.upgrade()?, &host);
         let uplink = Arc::clone(&self.sender.uplink);

@@ -336,7 +336,8 @@ impl Uplink {
         let Some(dialect) = outbox.dialect else { return false };
         let agreed = outbox.agreed;
         // Its own past is still on the way to us. A real parent never asks for what is older than what it has.
-        let waits = state.replicating || (state.filling && !agreed.contains(Capabilities::SPANS));
+        let waits =
+            state.replicating || (state.filling.is_any() && !agreed.contains(Capabilities::SPANS));
         if waits && agreed.contains(Capabilities::REPLICATION) {
             return false;
         }

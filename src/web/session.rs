@@ -419,6 +419,7 @@ impl<'a> Session<'a> {
         let request = StreamRequest {
             parameters: head.target.to_vec(),
             user_agent: head.headers.user_agent.map(str::to_owned),
+            is_reader: self.rights().contains(Rights::DASHBOARD),
         };
         if self.clear && self.tls == TlsPolicy::Force {
             let host = handshake::Request::of(&request.parameters, None).hostname;

@@ -56,6 +56,26 @@ fn what_only_the_parent_above_holds_comes_back_down() {
 }
 
 #[test]
+fn who_may_not_read_through_the_api_gets_no_past_over_a_stream() {
+    const SPANS: u32 = 1 << 30;
+    for (from, share, expected) in [
+        ("*", "", true),
+        ("10.*", "", false),
+        ("10.*", "    share the past = yes", true),
+        ("*", "    share the past = no", false),
+    ] {
+        let parent = Agent::new("parent").takes_children_with("ram", share);
+        let mut parent = parent.option("web", "allow dashboard from", from);
+        parent.launch();
+        let guid = uuid::Uuid::new_v4().to_string();
+        let child = wait_for("the parent to take the child", 30, || {
+            FakeChild::connect(parent.port, "child", &guid, NEW_LIVE | SPANS).ok()
+        });
+        assert_eq!(child.caps & SPANS != 0, expected, "dashboard from '{from}', {share}");
+    }
+}
+
+#[test]
 fn two_live_nodes_of_one_guid_are_named_and_the_first_one_stays() {
     let parent = Agent::new("parent").takes_children().start();
     let guid = uuid::Uuid::new_v4().to_string();

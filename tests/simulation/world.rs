@@ -12,8 +12,8 @@ use netdata_rs::base::pattern::SimplePattern;
 use netdata_rs::base::time::{Clock, UnixMicros, UpdateEvery};
 use netdata_rs::ingest::executor::{Executor, Hooks, Offer, Origin, Replayed, Setup};
 use netdata_rs::metrics::{
-    Algorithm, Chart, ChartSpec, DimensionSpec, Host, HostInfo, HostKind, HostSettings, SinceLast,
-    Staged, Tap,
+    Algorithm, Chart, ChartSpec, DimensionSpec, Host, HostInfo, HostKind, HostSettings, Neighbour,
+    SinceLast, Staged, Tap,
 };
 use netdata_rs::net::parse_destinations;
 use netdata_rs::storage::Mode;
@@ -575,7 +575,7 @@ impl World {
                     below.offer(chart);
                 }
             };
-            let puller = Puller::new(POLICY, clock.clone(), filled);
+            let puller = Puller::new(Neighbour::Parent, POLICY, clock.clone(), filled);
             let uplink = Arc::clone(&life.uplink);
             let above =
                 Arc::new(Above::new(uplink, number, agreed, puller, &clock, Box::new(|| None)));
@@ -595,7 +595,7 @@ impl World {
         let clock = self.nodes[to].clock.clone();
         let Some(life) = &mut self.nodes[to].life else { return };
         let Ok(mailbox) = Mailbox::new() else { return };
-        let puller = Puller::new(POLICY, clock.clone(), |_| {});
+        let puller = Puller::new(Neighbour::Child, POLICY, clock.clone(), |_| {});
         let below = Arc::new(Below::new(agreed, mailbox, puller));
         below.attach(&life.host, &clock);
         let asks = Arc::default();
@@ -653,7 +653,8 @@ impl World {
         life.outlets.remove(&down.link);
         for chart in life.host.charts() {
             let mut state = chart.lock();
-            (state.replicating, state.filling) = (false, false);
+            state.replicating = false;
+            state.filling.set(Neighbour::Child, false);
         }
         self.hang_up(at, down.link);
         // Nothing of it is sent on any more.
