@@ -17,14 +17,19 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashMap;
 
+use super::codec::{self, Damaged, Input};
 use super::files;
 use crate::base::number::Sample;
 
-const MAGIC: u32 = 0x4E44_4C31;
+/// Of batches of whole records, which earlier versions wrote, and of short ones.
+const MAGIC_WHOLE: u32 = 0x4E44_4C31;
+const MAGIC: u32 = 0x4E44_4C32;
 const BATCH_HEADER: usize = 12;
-const RECORD: usize = 16;
-/// Records of one batch in the log.
-const BATCH_MAX: usize = 4096;
+const WHOLE_RECORD: usize = 16;
+/// Bytes of the records of a batch.
+const BATCH_MAX: usize = 64 * 1024;
+/// A short record is never longer.
+const RECORD_MAX: usize = 1 + 4 * 10 + 4;
 /// Memory for records that stays between two writes.
 const PENDING_KEPT: usize = 1 << 20;
 /// Samples that ask for a flush.
@@ -55,9 +60,9 @@ struct State {
     /// Handed to the flush thread, still to be seen by readers.
     flushing: Arc<Samples>,
     /// Records not in the log yet.
-    pending: Vec<u8>,
+    pending: Records,
     /// Those of them that were handed to the flush thread: it is mostly done before they are due in a log.
-    pending_flushing: Vec<u8>,
+    pending_flushing: Records,
     dropped: u64,
     /// Waiting was in vain, or the last flush failed.
     stuck: bool,
@@ -149,7 +154,7 @@ impl Late {
                 return;
             }
         }
-        put_record(metric, every, time, sample, &mut state.pending);
+        state.pending.put(Place { metric, every, time }, sample);
         state.insert((metric, every), time, sample);
         state.added += 1;
     }
@@ -187,8 +192,8 @@ impl Late {
         if written.is_err() {
             // Tried again next time, in the order of arrival.
             let newer = std::mem::replace(&mut state.pending, pending);
-            state.pending.extend_from_slice(&newer);
-        } else if state.pending.is_empty() && pending.capacity() <= PENDING_KEPT {
+            state.pending.append(newer);
+        } else if state.pending.is_empty() && pending.bytes.capacity() <= PENDING_KEPT {
             pending.clear();
             state.pending = pending;
         }
@@ -273,7 +278,7 @@ impl Late {
         }
         let mut state = self.state.lock();
         state.flushing = Arc::default();
-        state.pending_flushing = Vec::new();
+        state.pending_flushing = Records::default();
         state.stuck = false;
         state.count = state.samples.values().map(Vec::len).sum();
     }
@@ -283,7 +288,7 @@ impl Late {
         let mut state = self.state.lock();
         let newer = std::mem::take(&mut state.pending);
         let mut pending = std::mem::take(&mut state.pending_flushing);
-        pending.extend_from_slice(&newer);
+        pending.append(newer);
         state.pending = pending;
         let back = std::mem::take(&mut state.flushing);
         let newer = std::mem::take(&mut state.samples);
@@ -326,14 +331,14 @@ impl Late {
 }
 
 impl Files {
-    fn append(&mut self, records: &[u8]) -> io::Result<()> {
+    fn append(&mut self, records: &Records) -> io::Result<()> {
         if self.log.is_none() {
             let path = self.directory.join(files::late_name(self.number));
             self.log = Some((files::create(&path)?, 0));
         }
         let Some((log, length)) = &mut self.log else { return Ok(()) };
         let mut written = 0;
-        for records in records.chunks(BATCH_MAX * RECORD) {
+        for records in records.batches() {
             put_batch(records, &mut self.batch);
             if let Err(error) = log.write_all(&self.batch) {
                 // Half a batch costs nothing where it stays (reading goes on after it), but what is written again is there.
@@ -369,21 +374,22 @@ impl State {
     fn read(&mut self, bytes: &[u8]) -> usize {
         let (mut at, mut damaged) = (0, 0);
         while at < bytes.len() {
-            if let Some(records) = batch_at(bytes, at) {
-                for record in records.chunks_exact(RECORD) {
-                    let field = |i: usize| {
-                        u32::from_le_bytes([record[i], record[i + 1], record[i + 2], record[i + 3]])
-                    };
-                    if field(4) > 0 {
-                        self.insert((field(0), field(4)), field(8), Sample(field(12)));
+            if let Some((magic, records)) = batch_at(bytes, at) {
+                let mut put = |place: Place, sample| {
+                    if place.every > 0 {
+                        self.insert((place.metric, place.every), place.time, sample);
                     }
+                };
+                if magic == MAGIC {
+                    short_records(records, &mut put);
+                } else {
+                    whole_records(records, &mut put);
                 }
                 at += BATCH_HEADER + records.len();
                 continue;
             }
             let rest = &bytes[at + 1..];
-            let next = memchr::memmem::find(rest, &MAGIC.to_le_bytes());
-            let skipped = next.map_or(bytes.len() - at, |next| next + 1);
+            let skipped = next_magic(rest).map_or(bytes.len() - at, |next| next + 1);
             damaged += skipped;
             at += skipped;
         }
@@ -391,23 +397,140 @@ impl State {
     }
 }
 
-/// The records of the batch that begins at a byte, if there is one and it is whole.
-fn batch_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
+/// Magic and records of the batch that begins at a byte, if there is one and it is whole.
+fn batch_at(bytes: &[u8], at: usize) -> Option<(u32, &[u8])> {
     let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?));
-    let length = word(at + 4)? as usize;
-    if word(at)? != MAGIC || length > BATCH_MAX * RECORD {
+    let (magic, length) = (word(at)?, word(at + 4)? as usize);
+    if !matches!(magic, MAGIC | MAGIC_WHOLE) || length > BATCH_MAX {
         return None;
     }
     let records = bytes.get(at + BATCH_HEADER..at + BATCH_HEADER + length)?;
-    (crc32fast::hash(records) == word(at + 8)?).then_some(records)
+    (crc32fast::hash(records) == word(at + 8)?).then_some((magic, records))
 }
 
-fn put_record(metric: u32, every: u32, time: u32, sample: Sample, out: &mut Vec<u8>) {
-    let mut record = [0u8; RECORD];
-    for (place, word) in record.chunks_exact_mut(4).zip([metric, every, time, sample.0]) {
-        place.copy_from_slice(&word.to_le_bytes());
+/// Where a batch may begin next.
+fn next_magic(bytes: &[u8]) -> Option<usize> {
+    // They differ in their first byte only.
+    let rest = &MAGIC.to_le_bytes()[1..];
+    let firsts = [MAGIC, MAGIC_WHOLE].map(|magic| magic.to_le_bytes()[0]);
+    memchr::memmem::find_iter(bytes, rest)
+        .filter_map(|at| at.checked_sub(1))
+        .find(|&at| firsts.contains(&bytes[at]))
+}
+
+/// The slot of a series.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Place {
+    metric: u32,
+    every: u32,
+    time: u32,
+}
+
+/// Records as the log has them: each says how its place differs from the one before, the first of a batch from zeros. Samples
+/// come chart by chart and second by second, so that is a byte mostly.
+#[derive(Debug, Default)]
+struct Records {
+    bytes: Vec<u8>,
+    /// Where batches end, but for the last.
+    ends: Vec<usize>,
+    last: Place,
+}
+
+/// The interval is another one than before, and follows; the time likewise.
+const NEW_EVERY: u8 = 1;
+const NEW_TIME: u8 = 2;
+/// Above them stands by how much the metric's number grew, or that the difference follows.
+const STEP: u8 = 2;
+const FAR: u8 = 63;
+
+impl Records {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
     }
-    out.extend_from_slice(&record);
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.last = Place::default();
+    }
+
+    fn end_batch(&mut self) {
+        self.ends.push(self.bytes.len());
+        self.last = Place::default();
+    }
+
+    #[inline]
+    fn put(&mut self, place: Place, sample: Sample) {
+        if self.bytes.len() + RECORD_MAX > self.ends.last().unwrap_or(&0) + BATCH_MAX {
+            self.end_batch();
+        }
+        let last = std::mem::replace(&mut self.last, place);
+        let step = place.metric.wrapping_sub(last.metric);
+        let near = u8::try_from(step).ok().filter(|step| *step < FAR);
+        let mut head = near.unwrap_or(FAR) << STEP;
+        head |= u8::from(place.every != last.every) * NEW_EVERY;
+        head |= u8::from(place.time != last.time) * NEW_TIME;
+        self.bytes.push(head);
+        if near.is_none() {
+            codec::write_varint(u64::from(place.metric), &mut self.bytes);
+        }
+        if head & NEW_EVERY != 0 {
+            codec::write_varint(u64::from(place.every), &mut self.bytes);
+        }
+        if head & NEW_TIME != 0 {
+            codec::write_varint(u64::from(place.time), &mut self.bytes);
+        }
+        self.bytes.extend_from_slice(&sample.0.to_le_bytes());
+    }
+
+    /// Adds what came after it.
+    fn append(&mut self, newer: Records) {
+        if !self.is_empty() {
+            self.end_batch();
+        }
+        let from = self.bytes.len();
+        self.bytes.extend_from_slice(&newer.bytes);
+        self.ends.extend(newer.ends.iter().map(|end| from + end));
+        self.last = newer.last;
+    }
+
+    fn batches(&self) -> impl Iterator<Item = &[u8]> {
+        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        let ends = self.ends.iter().copied().chain([self.bytes.len()]);
+        begins.zip(ends).filter_map(|(from, to)| self.bytes.get(from..to)).filter(|b| !b.is_empty())
+    }
+}
+
+/// Visits the records of a batch up to the first that makes no sense, which a checksum that holds leaves no room for.
+fn short_records(records: &[u8], put: &mut dyn FnMut(Place, Sample)) {
+    let mut input = Input(records);
+    let mut place = Place::default();
+    let mut next = || -> Result<(Place, Sample), Damaged> {
+        let head = input.byte()?;
+        let mut number = || u32::try_from(input.varint()?).map_err(|_| Damaged);
+        place.metric = match head >> STEP {
+            FAR => number()?,
+            step => place.metric.wrapping_add(u32::from(step)),
+        };
+        if head & NEW_EVERY != 0 {
+            place.every = number()?;
+        }
+        if head & NEW_TIME != 0 {
+            place.time = number()?;
+        }
+        Ok((place, Sample(u32::from_le_bytes(input.array()?))))
+    };
+    while let Ok((place, sample)) = next() {
+        put(place, sample);
+    }
+}
+
+fn whole_records(records: &[u8], put: &mut dyn FnMut(Place, Sample)) {
+    for record in records.chunks_exact(WHOLE_RECORD) {
+        let field =
+            |i: usize| u32::from_le_bytes([record[i], record[i + 1], record[i + 2], record[i + 3]]);
+        put(Place { metric: field(0), every: field(4), time: field(8) }, Sample(field(12)));
+    }
 }
 
 /// The batch that these records are.
@@ -421,6 +544,8 @@ fn put_batch(records: &[u8], out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn seen(late: &Late) -> Vec<(u32, Sample)> {
@@ -500,15 +625,78 @@ mod tests {
         assert_eq!(seen(&Late::open(dir.path()).unwrap()), [(102, Sample::normal(2.0))]);
     }
 
+    proptest! {
+        #[test]
+        fn records_come_back_from_every_batch(
+            records in proptest::collection::vec((any::<u32>(), 0u32..3, 0u32..4, any::<u32>()), 0..300),
+            cut in 0usize..300,
+        ) {
+            let mut written = [Records::default(), Records::default()];
+            let mut places = Vec::new();
+            for (number, &(far, near, every, sample)) in records.iter().enumerate() {
+                // runs of neighbours, and leaps
+                let metric = if near > 0 { number as u32 + near } else { far };
+                let place = Place { metric, every: every + 1, time: 1_700_000_000 + every };
+                written[usize::from(number >= cut)].put(place, Sample(sample));
+                places.push((place, Sample(sample)));
+            }
+            let [mut all, newer] = written;
+            all.append(newer);
+            let mut seen = Vec::new();
+            for batch in all.batches() {
+                prop_assert!(batch.len() <= BATCH_MAX);
+                short_records(batch, &mut |place, sample| seen.push((place, sample)));
+            }
+            prop_assert_eq!(seen, places);
+        }
+
+        #[test]
+        fn no_bytes_make_a_log_fail(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut batch = Vec::new();
+            put_batch(&bytes, &mut batch);
+            batch.extend_from_slice(&bytes);
+            State::default().read(&batch);
+            State::default().read(&bytes);
+        }
+    }
+
+    /// Logs are bytes on disks: these stay readable.
+    #[test]
+    fn batches_of_both_kinds_are_read_for_ever() {
+        let whole = [7u32, 1, 1_700_000_001, 0x0110_0000, 8, 10, 1_700_000_010, 0x0120_0000];
+        let whole: Vec<u8> = whole.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let short = [
+            0x1F, 1, 0x81, 0xE2, 0xCF, 0xAA, 0x06, 0, 0, 0x10, 0x01, // 7 every 1 at …001
+            0x07, 10, 0x8A, 0xE2, 0xCF, 0xAA, 0x06, 0, 0, 0x20, 0x01, // 8 every 10 at …010
+        ];
+        for (magic, records) in [(MAGIC_WHOLE, &whole[..]), (MAGIC, &short[..])] {
+            let mut bytes = Vec::new();
+            put_batch(records, &mut bytes);
+            bytes[..4].copy_from_slice(&magic.to_le_bytes());
+            let mut state = State::default();
+            assert_eq!(state.read(&[&bytes[3..], &bytes[..]].concat()), bytes.len() - 3);
+            assert_eq!(state.samples[&(7, 1)], [(1_700_000_001, Sample(0x0110_0000))]);
+            assert_eq!(state.samples[&(8, 10)], [(1_700_000_010, Sample(0x0120_0000))]);
+        }
+        let mut records = Records::default();
+        for (metric, every, time, sample) in
+            [(7, 1, 1_700_000_001, 0x0110_0000), (8, 10, 1_700_000_010, 0x0120_0000)]
+        {
+            records.put(Place { metric, every, time }, Sample(sample));
+        }
+        assert_eq!(records.bytes, short);
+    }
+
     #[test]
     fn a_torn_end_costs_the_last_batch_and_a_flipped_bit_its_own() {
-        let one = BATCH_HEADER + RECORD;
+        // head, metric by a step, interval, time, sample
+        let one = BATCH_HEADER + 1 + 1 + 1 + 4;
         for (spoil, left) in [
             (
                 (|bytes: &mut Vec<u8>| bytes.truncate(bytes.len() - 3)) as fn(&mut Vec<u8>),
                 [100, 101],
             ),
-            (|bytes| bytes[BATCH_HEADER + RECORD + 20] ^= 4, [100, 102]),
+            (|bytes| bytes[2 * BATCH_HEADER + 7 + 5] ^= 4, [100, 102]),
             (|bytes| bytes[..5].fill(0), [101, 102]),
         ] {
             let dir = tempfile::tempdir().unwrap();
