@@ -204,12 +204,14 @@ impl Late {
     pub(super) fn sync(&self) -> io::Result<()> {
         let mut due = {
             let mut files = self.files.lock();
+            // First what can fail: what is due stays due then.
+            let current = match &files.log {
+                Some((log, _)) if files.dirty => Some(log.try_clone()?),
+                _ => None,
+            };
+            files.dirty = false;
             let mut due = std::mem::take(&mut files.unsynced);
-            if std::mem::take(&mut files.dirty)
-                && let Some((log, _)) = &files.log
-            {
-                due.push(log.try_clone()?);
-            }
+            due.extend(current);
             due
         };
         while let Some(log) = due.last() {
