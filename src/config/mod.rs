@@ -8,6 +8,7 @@ mod values;
 mod ini;
 mod options;
 mod document;
+pub mod keys;
 mod stream;
 
 pub use document::{Config, LoadError, Present};

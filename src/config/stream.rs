@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::base::ids::parse_uuid;
+use super::keys;
 use crate::base::pattern::SimplePattern;
 
 use super::document::{Config, LoadError, Present};
@@ -159,7 +159,7 @@ impl StreamConf {
     }
 
     fn new(options: Config, from_file: bool) -> StreamConf {
-        options.rename_sections(|name| parse_uuid(name).ok().map(|_| name.to_ascii_lowercase()));
+        options.rename_sections(keys::section_name);
         for alias in options.migrate(STREAM_SENDER) {
             log::info!("CONFIG: stream.conf: {alias}.");
         }
@@ -181,7 +181,7 @@ impl StreamConf {
     }
 
     fn guid_sections(&self) -> impl Iterator<Item = String> {
-        self.options.sections().into_iter().filter(|name| parse_uuid(name).is_ok())
+        self.options.sections().into_iter().filter(|name| keys::section_name(name).is_some())
     }
 
     /// What `[stream]` asks for.
@@ -249,13 +249,18 @@ impl StreamConf {
 
     /// The `type` of a section, for telling a peer's operator what it was mistaken for.
     pub fn type_of(&self, guid: &str) -> String {
-        self.options.peek(&guid.to_ascii_lowercase(), "type").unwrap_or_default()
+        self.options.peek(&self.section_of_key(guid), "type").unwrap_or_default()
+    }
+
+    /// Where the options of an API key stand.
+    fn section_of_key(&self, api_key: &str) -> String {
+        keys::section_of(api_key, &self.options.sections())
     }
 
     /// Whether a key and a machine, both GUIDs, may stream from a peer whose address has this text
     /// (see [`crate::base::pattern::address_text`]).
     pub fn admit(&self, api_key: &str, machine: &str, peer: &str) -> Result<(), Denied> {
-        let (key, machine) = (api_key.to_ascii_lowercase(), machine.to_ascii_lowercase());
+        let (key, machine) = (self.section_of_key(api_key), machine.to_ascii_lowercase());
         let o = &self.options;
         let is_of = |section: &str, kind: &str| {
             o.peek(section, "type").is_none_or(|text| text.is_empty() || text == kind)
@@ -284,7 +289,7 @@ impl StreamConf {
         machine: &str,
         defaults: &ReceiverDefaults,
     ) -> ReceiverOptions {
-        let (key, machine) = (api_key.to_ascii_lowercase(), machine.to_ascii_lowercase());
+        let (key, machine) = (self.section_of_key(api_key), machine.to_ascii_lowercase());
         let find = |names: &Names| {
             self.find(&machine, names, Kind::Machine).or_else(|| self.find(&key, names, Kind::Key))
         };
@@ -392,6 +397,27 @@ mod tests {
         assert_eq!((options.mode.as_str(), options.history), ("dbengine", 3600));
         assert!(options.compression && options.replication && !options.proxy_enabled);
         assert_eq!(options.health, OnDemand::Auto);
+    }
+
+    #[test]
+    fn a_hashed_key_admits_like_a_plain_one_and_its_hash_does_not() {
+        let hash = keys::hashed(KEY);
+        let conf = StreamConf::from_text(&format!(
+            "[{hash}]\nenabled = yes\nallow from = 10.*\ndefault history = 777\n"
+        ));
+        assert!(conf.is_parent());
+        assert_eq!(conf.admit(&KEY.to_ascii_uppercase(), MACHINE, "10.1.2.3"), Ok(()));
+        assert_eq!(conf.admit(KEY, MACHINE, "11.1.2.3"), Err(Denied::KeyNotAllowedFromHere));
+        let other = KEY.replace('5', "6");
+        assert_eq!(conf.admit(&other, MACHINE, "10.1.2.3"), Err(Denied::KeyNotEnabled));
+        let defaults = ReceiverDefaults { history: 5, ..defaults() };
+        assert_eq!(conf.receiver(KEY, MACHINE, &defaults).history, 777);
+        // A key that is plain and hashed goes by its plain section, which may disable it.
+        let both = format!("[{KEY}]\nenabled = no\n[{hash}]\nenabled = yes\n");
+        assert_eq!(
+            StreamConf::from_text(&both).admit(KEY, MACHINE, ""),
+            Err(Denied::KeyNotEnabled)
+        );
     }
 
     #[test]

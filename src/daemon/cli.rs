@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::control::{FILE_NAME, OLD_PATH, VARIABLE};
+use crate::base::ids::parse_uuid;
+use crate::config::keys;
 
 /// The exit code when there is no agent, or it made no sense.
 const NO_AGENT: u8 = 255;
@@ -24,6 +26,9 @@ pub fn main() -> ExitCode {
             }
         }
     }
+    if words.first().is_some_and(|command| command == "key") {
+        return key(&words[1..]);
+    }
     ExitCode::from(match ask(&words.join(" ")) {
         Ok(answer) => print(&answer),
         Err(error) => {
@@ -34,6 +39,29 @@ pub fn main() -> ExitCode {
             NO_AGENT
         }
     })
+}
+
+/// `key new`, `key hash KEY`: makes an API key, or the section that stands for one in a parent's stream.conf. Needs no agent.
+fn key(words: &[String]) -> ExitCode {
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let text = match words[..] {
+        ["new"] => {
+            let key = uuid::Uuid::new_v4().to_string();
+            format!("{key}\n[{}]", keys::hashed(&key))
+        }
+        ["hash", key] if parse_uuid(key).is_ok() => format!("[{}]", keys::hashed(key)),
+        _ => {
+            let _ = writeln!(
+                io::stderr(),
+                "key new: prints a new API key and, below it, the section for a parent that need not know the key.\n\
+                 key hash KEY: prints that section of a key, which is a GUID."
+            );
+            return ExitCode::FAILURE;
+        }
+    };
+    // A closed terminal is nobody to complain to.
+    let _ = writeln!(io::stdout(), "{text}");
+    ExitCode::SUCCESS
 }
 
 /// Where an agent may listen: as the environment says, in the run directories, at the old fixed path.

@@ -22,7 +22,9 @@ use crate::base::log::{self as logs, Phase};
 use crate::base::threads::{self, StopToken};
 use crate::base::time::Clock;
 use crate::base::{PROGRAM, VERSION, sys};
-use crate::config::{Config, NETDATA_CONF, OnDemand, ReceiverDefaults, SenderOptions, StreamConf};
+use crate::config::{
+    Config, NETDATA_CONF, OnDemand, ReceiverDefaults, SenderOptions, StreamConf, keys,
+};
 use crate::health::{self, Health};
 use crate::ingest::executor::Nodes;
 use crate::ingest::{collectors, plugins};
@@ -256,12 +258,10 @@ fn health_enabled(config: &Config, mode: Mode) -> bool {
 fn announce(host: &Host, sender: &SenderOptions) {
     let info = host.info();
     let settings = host.settings();
-    let (streaming, to) = match sender.enabled {
-        true => ("enabled", sender.destination.as_str()),
-        false => ("disabled", ""),
+    let (streaming, to, key) = match sender.enabled {
+        true => ("enabled", sender.destination.as_str(), keys::masked(&sender.api_key)),
+        false => ("disabled", "", ""),
     };
-    // A key in a log opens a parent to whoever reads it.
-    let key = if sender.enabled { sender.api_key.get(..8).unwrap_or("") } else { "" };
     log::info!(
         "Host '{}' (at registry as '{}') with guid '{}' initialized, os '{}', timezone '{}', tags '{}', \
          program_name '{}', program_version '{}', update every {}, memory mode {}, history entries {}, \

@@ -46,7 +46,7 @@ use crate::base::log::Errno;
 use crate::base::pattern::SimplePattern;
 use crate::base::threads::{self, StopToken};
 use crate::base::time::{Clock, MICROS, UpdateEvery};
-use crate::config::{OnDemand, ReceiverDefaults, ReceiverOptions, StreamConf};
+use crate::config::{OnDemand, ReceiverDefaults, ReceiverOptions, StreamConf, keys};
 use crate::metrics::{Chart, HealthPolicy, Host, HostKind, Hosts, LabelSource, Tap};
 use crate::net::parse_destinations;
 use crate::net::tls::ClientOptions;
@@ -470,7 +470,7 @@ impl Streams {
         let info = host.info();
         let guid = host.guid();
         let (streaming, to, key) = if options.proxy_enabled {
-            ("enabled", options.proxy_destination.as_str(), options.proxy_api_key.as_str())
+            ("enabled", options.proxy_destination.as_str(), keys::masked(&options.proxy_api_key))
         } else {
             ("disabled", "", "")
         };
