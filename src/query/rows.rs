@@ -198,8 +198,10 @@ impl<'a> Walk<'a> {
     /// Before any point: nothing is known up to `end`. Without it the first point is the one that ends rows before it, and
     /// joins none after that.
     pub fn feed_gap(&mut self, end: i64) {
-        self.step(end - 1, end, f64::NAN, 0.0, false);
-        self.column.points_read -= 1;
+        while self.row_end <= end && !self.is_complete() {
+            self.close_row();
+        }
+        (self.last_end, self.last_value) = (end, f64::NAN);
     }
 
     #[inline(always)]

@@ -61,8 +61,6 @@ struct State {
     flushing: Arc<Samples>,
     /// Records not in the log yet.
     pending: Records,
-    /// Those of them that were handed to the flush thread: it is mostly done before they are due in a log.
-    pending_flushing: Records,
     dropped: u64,
     /// Waiting was in vain, or the last flush failed.
     stuck: bool,
@@ -171,18 +169,9 @@ impl Late {
         }
     }
 
-    /// Puts what came since the last time into the log, what is being flushed meanwhile into one that goes with it.
+    /// Puts what came since the last time into the log.
     pub(super) fn write(&self) -> io::Result<()> {
         let mut files = self.files.lock();
-        let flushing = std::mem::take(&mut self.state.lock().pending_flushing);
-        if !flushing.is_empty() {
-            files.close_log();
-            if let Err(error) = files.append(&flushing) {
-                self.state.lock().pending_flushing = flushing;
-                return Err(error);
-            }
-            files.close_log();
-        }
         let mut pending = std::mem::take(&mut self.state.lock().pending);
         if pending.is_empty() {
             return Ok(());
@@ -254,14 +243,13 @@ impl Late {
         state.count >= FLUSH_AT || burst_over || state.since.is_some_and(waited)
     }
 
-    /// Hands everything to the flush thread, which answers with [`Late::flushed`] or [`Late::failed`]. The log is closed.
-    /// What is in none yet is on its way to a segment; if that takes longer, the next [`Late::write`] logs it all the same.
+    /// Hands everything to the flush thread, which answers with [`Late::flushed`] or [`Late::failed`]. The log is closed;
+    /// one that takes no writes is no obstacle, since what is taken is on its way to a segment.
     pub(super) fn take(&self) -> Arc<Samples> {
-        let mut files = self.files.lock();
-        files.close_log();
+        // Logged even so: it is in the log until the tiers above are up to it.
+        let _ = self.write();
+        self.files.lock().close_log();
         let mut state = self.state.lock();
-        // Nothing was left there by the flush before, be it that it succeeded or failed.
-        state.pending_flushing = std::mem::take(&mut state.pending);
         state.flushing = Arc::new(std::mem::take(&mut state.samples));
         if !state.stuck {
             // What the disk does not take comes back, so it counts until it has taken it.
@@ -280,7 +268,6 @@ impl Late {
         }
         let mut state = self.state.lock();
         state.flushing = Arc::default();
-        state.pending_flushing = Records::default();
         state.stuck = false;
         state.count = state.samples.values().map(Vec::len).sum();
     }
@@ -288,10 +275,6 @@ impl Late {
     /// What `is_done` does not say to be in a segment is taken back.
     pub(super) fn failed(&self, now_us: i64, is_done: &dyn Fn(Series, u32) -> bool) {
         let mut state = self.state.lock();
-        let newer = std::mem::take(&mut state.pending);
-        let mut pending = std::mem::take(&mut state.pending_flushing);
-        pending.append(newer);
-        state.pending = pending;
         let back = std::mem::take(&mut state.flushing);
         let newer = std::mem::take(&mut state.samples);
         state.count = 0;
@@ -602,29 +585,8 @@ mod tests {
         late.drop_flushed();
         assert_eq!(seen(&late), [(100, Sample::normal(1.0)), (101, Sample::normal(2.0))]);
         late.take();
-        // A flush that takes its time does not keep samples out of the logs.
-        late.write().unwrap();
         drop(late);
         assert_eq!(seen(&Late::open(dir.path()).unwrap()).len(), 3);
-    }
-
-    #[test]
-    fn what_is_flushed_before_it_is_due_in_a_log_is_written_once() {
-        let dir = tempfile::tempdir().unwrap();
-        let late = Late::open(dir.path()).unwrap();
-        late.add((1, 1), 100, Sample::normal(1.0));
-        late.take();
-        late.flushed();
-        late.write().unwrap();
-        assert_eq!(logs(dir.path()), 0);
-        late.add((1, 1), 101, Sample::normal(1.0));
-        late.take();
-        late.add((1, 1), 102, Sample::normal(2.0));
-        late.write().unwrap();
-        late.flushed();
-        late.drop_flushed();
-        drop(late);
-        assert_eq!(seen(&Late::open(dir.path()).unwrap()), [(102, Sample::normal(2.0))]);
     }
 
     proptest! {
