@@ -1,0 +1,1 @@
+export function ConfigView() { return <p class="note">…</p> }

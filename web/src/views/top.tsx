@@ -1,0 +1,1 @@
+export function TopView() { return <p class="note">…</p> }

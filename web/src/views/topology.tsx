@@ -1,0 +1,1 @@
+export function TopologyView() { return <p class="note">…</p> }
