@@ -6,9 +6,12 @@ import { computed, signal } from '@preact/signals'
 import { getJson, isAbort } from '../api/client'
 import type { NodeInstances, StreamPath } from '../api/types'
 import { type Fleet, fleet as merge } from '../model/nodes'
+import { view } from './place'
 import { pause } from './poll'
 
 const PATHS_EVERY_MS = 5_000
+/** Where the map is looked at, a new way must be seen at once. */
+const PATHS_EVERY_MAP_MS = 900
 const EVERY_MS = 1_000
 
 export const fleet = signal<Fleet | undefined>(undefined)
@@ -32,18 +35,21 @@ export const raised = computed(() => {
   return { critical, warning }
 })
 
-let paths: StreamPath | undefined
+/** The paths of all nodes as they were said last. */
+export const pathsKnown = signal<StreamPath | undefined>(undefined)
 let pathsAt = Number.NEGATIVE_INFINITY
 
 async function round(): Promise<void> {
+  const pathsEvery = view.peek() === 'topology' ? PATHS_EVERY_MAP_MS : PATHS_EVERY_MS
   const [instances, fresh] = await Promise.all([
     getJson<NodeInstances>('/api/v2/node_instances?options=brief'),
-    performance.now() - pathsAt > PATHS_EVERY_MS ? getJson<StreamPath>('/api/v3/stream_path') : undefined,
+    performance.now() - pathsAt > pathsEvery ? getJson<StreamPath>('/api/v3/stream_path') : undefined,
   ])
   if (fresh) {
-    paths = fresh
+    pathsKnown.value = fresh
     pathsAt = performance.now()
   }
+  const paths = pathsKnown.peek()
   // A node that is new has its path at the next round.
   if (paths && paths.nodes.length !== instances.nodes.length) pathsAt = Number.NEGATIVE_INFINITY
   const ahead = instances.agents[0]!.now - Date.now() / 1000
