@@ -6,6 +6,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/../web" || exit 1
 
+OLDEST_NODE=20
 strict=${1:-}
 without() {
     echo "web: $1; the agent serves its plain first page instead of the dashboard" >&2
@@ -18,6 +19,8 @@ if [ -z "$strict" ] && [ -e dist/index.html ] && [ -z "$(find src index.html pac
     exit 0
 fi
 command -v npm >/dev/null || without "npm is not installed"
+major=$(node --version | sed 's/^v\([0-9]*\).*/\1/')
+[ "$major" -ge "$OLDEST_NODE" ] || without "node is older than $OLDEST_NODE"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 # What is installed is as the lock file says.

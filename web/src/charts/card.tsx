@@ -27,6 +27,8 @@ export type ChartSpec = {
   type: ChartType
   /** Seconds between samples. */
   every: number
+  /** The first second that is kept; of what is before it nobody need be asked. */
+  first: number
   source: Source
   /** Further entries of its menu. */
   more?: { label: string; href: string }[]
@@ -169,6 +171,10 @@ function Drawn({ spec }: { spec: ChartSpec }) {
     let next = 0
     let busy = false
     const refresh = async () => {
+      if (!chosen.live && chosen.before < spec.first) {
+        setStanding('empty')
+        return
+      }
       busy = true
       try {
         const got = await load(spec.source, chosen, holder.current?.clientWidth ?? 400, abort.signal)

@@ -187,7 +187,7 @@ export class Plot {
     }
   }
 
-  /** Spans in which nothing was collected are shaded, so that they are not taken for zeros. */
+  /** Spans in which nothing was collected, though it was before, are shaded, so that they are not taken for zeros. */
   private gaps(u: uPlot): void {
     const frame = this.frame
     if (!frame || frame.times.length < 2) return
@@ -206,7 +206,7 @@ export class Plot {
     frame.times.forEach((time, row) => {
       const empty = frame.series.every((one) => one.values[row] === null)
       // The newest rows may still be on their way.
-      if (empty && time < frame.last) began ??= time - frame.step
+      if (empty && time > frame.first && time < frame.last) began ??= Math.max(time - frame.step, frame.first)
       else paint(time - frame.step)
     })
     paint(Math.min(frame.times.at(-1) ?? 0, frame.last))

@@ -13,6 +13,8 @@ export type Entry = {
   units: string
   type: 'line' | 'area' | 'stacked'
   every: number
+  /** The first second that is kept. */
+  first: number
   context: string
   /** What a search looks at. */
   words: string
@@ -34,7 +36,7 @@ export function plainTitle(title: string, name: string): string {
 }
 
 function sectionOf(context: string, id: string): string {
-  const first = context.split('.')[0] || id.split('.')[0] || 'other'
+  const first = (context.split('.')[0] || id.split('.')[0] || 'other').replace(/_ext$/, '')
   // A container has a section of its own, as in its chart's id.
   return first === 'cgroup' ? (id.split('.')[0] ?? first) : first
 }
@@ -52,6 +54,7 @@ export function entryOfChart(chart: ChartInfo): Entry {
     units: chart.units,
     type: chart.chart_type,
     every: chart.update_every,
+    first: chart.first_entry,
     context: chart.context,
     words: [chart.id, chart.name, chart.title, chart.context, chart.family, chart.units, ...dimensions, ...labels].join(' ').toLowerCase(),
   }
@@ -61,13 +64,15 @@ export function entryOfContext(id: string, context: ContextInfo): Entry {
   return {
     anchor: `c-${slug(id)}`,
     name: id,
-    title: context.title,
-    section: id.split('.')[0] ?? id,
+    // Where nodes call it by different words, its name says most.
+    title: /^\W*x\W*$/.test(context.title) ? id : context.title,
+    section: sectionOf(id, id),
     family: context.family,
     priority: context.priority,
     units: context.units,
     type: context.chart_type,
     every: 1,
+    first: context.first_entry,
     context: id,
     words: [id, context.title, context.family, context.units, ...(context.dimensions ?? [])].join(' ').toLowerCase(),
   }

@@ -74,14 +74,16 @@ export function fleet(answer: NodeInstances, paths: StreamPath | undefined): Fle
     const { ingest, db, health } = instance
     const more = known.get(node.mg)
     const local = ingest.type === 'localhost'
-    const guess = ingest.type === 'virtual' ? 'virtual' : local ? 'standalone' : 'child'
+    const said = role.get(node.mg)
+    // A path is only as long as its connections stand; who has a way to go on is no loner.
+    const child = ingest.type === 'child' || instance.stream !== undefined
     return {
       guid: node.mg,
       name: node.nm,
       local,
       state: stateOf(instance),
       replicating: ingest.replication?.in_progress ?? false,
-      role: ingest.type === 'virtual' ? 'virtual' : (role.get(node.mg) ?? guess),
+      role: ingest.type === 'virtual' ? 'virtual' : said && said !== 'standalone' ? said : child ? 'child' : 'standalone',
       hops: ingest.hops,
       lag: ingest.lag ?? null,
       first: db.first_time,

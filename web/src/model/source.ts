@@ -5,7 +5,7 @@ import { type Frame, fromV1, fromV2 } from './frame'
 import { pointsFor, type Window } from './window'
 
 /** What the values of many nodes are grouped by. `chart`: not at all. */
-export type Grouping = { by: 'chart' | 'dimension' | 'node' | 'instance' | 'label'; label?: string; how: 'avg' | 'sum' | 'min' | 'max' }
+export type Grouping = { by: 'chart' | 'dimension' | 'node' | 'instance' | 'label'; label?: string; how: 'auto' | 'avg' | 'sum' | 'min' | 'max' }
 
 export type Source =
   | { kind: 'chart'; node: string; chart: string }
@@ -36,7 +36,7 @@ export async function load(source: Source, window: Window, pixels: number, signa
     points,
     group_by: by === 'chart' ? 'dimension' : by,
     group_by_label: by === 'label' ? label : undefined,
-    aggregation: how,
+    aggregation: how === 'auto' ? 'avg' : how,
   })
   return fromV2(await getJson<DataV2>(`/api/v2/data?${text}`, signal))
 }
@@ -46,11 +46,18 @@ export function parseGrouping(text: string | null): Grouping {
   const [what = '', how = ''] = (text ?? '').split(':')
   const [by = '', label] = what.split('/')
   const known = (['chart', 'dimension', 'node', 'instance', 'label'] as const).find((one) => one === by)
-  const ways = (['avg', 'sum', 'min', 'max'] as const).find((one) => one === how)
-  if (known === 'label' && !label) return { by: 'chart', how: 'avg' }
-  return { by: known ?? 'chart', label, how: ways ?? 'avg' }
+  const ways = (['auto', 'avg', 'sum', 'min', 'max'] as const).find((one) => one === how)
+  if (known === 'label' && !label) return { by: 'chart', how: 'auto' }
+  return { by: known ?? 'chart', label, how: ways ?? 'auto' }
 }
 
 export function spellGrouping({ by, label, how }: Grouping): string | null {
   return by === 'chart' ? null : `${by}${label ? `/${label}` : ''}:${how}`
+}
+
+/** What becomes one by itself: dimensions that stand on one another add up, others are averaged; a dimension of many nodes is averaged. */
+export function resolved(grouping: Grouping, type: 'line' | 'area' | 'stacked'): Grouping {
+  const by = grouping.by === 'chart' ? 'dimension' : grouping.by
+  const how = grouping.how !== 'auto' ? grouping.how : by !== 'dimension' && type !== 'line' ? 'sum' : 'avg'
+  return { ...grouping, by, how }
 }

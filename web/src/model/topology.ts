@@ -86,10 +86,15 @@ function graph(nodes: Node[], paths: StreamPath | undefined): { names: Map<strin
       one.reason = ingest.reason ?? null
     }
     if (!local) continue
-    // What came in here: the last hop before this agent.
+    // What came in here: from the last hop before this agent, or from one that says nothing of paths.
     const here = hops.findIndex((hop) => hop.host_id === local.guid)
-    if (!gone && here > 0) {
-      const one = link(hops[here - 1]!.host_id, local.guid)
+    if (!gone && ingest.type === 'child') {
+      const last = here > 0 ? hops[here - 1]! : hops.at(-1)
+      const one = link(last && last.host_id !== local.guid ? last.host_id : node.guid, local.guid)
+      if (here <= 0) {
+        one.nodes.push(node.guid)
+        one.metrics += ingest.metrics
+      }
       one.lag = Math.max(one.lag ?? 0, ingest.lag ?? 0)
       one.compression ??= compressionOf(ingest.source?.capabilities)
       one.tls = ingest.source ? ingest.source.remote.endsWith(':SSL') : one.tls

@@ -75,17 +75,17 @@ function Now({ all, node, typed }: { all: boolean; node: string | null; typed: s
   return (
     <div class="scroll-x panel" tabIndex={0} aria-label="Alarms">
       <table class="table alerts">
-        <thead><tr><th scope="col">State</th><th scope="col">Alarm</th><th scope="col">Node</th><th scope="col">Chart</th><th scope="col" class="num">Value</th><th scope="col">Since</th><th scope="col">What it says</th></tr></thead>
+        <thead><tr><th scope="col">State</th><th scope="col">Alarm</th><th scope="col">Node</th><th scope="col">Chart</th><th scope="col" class="num">Value</th><th scope="col">Since</th><th scope="col" class="wide-cell">What it says</th></tr></thead>
         <tbody>
           {rows.slice(0, ROWS_MAX).map((one) => (
             <tr key={`${one.ni} ${one.nm} ${one.ch}`}>
               <td><span class={`tag ${one.st}`}>{one.st.toLowerCase()}</span></td>
-              <th scope="row"><a href={hashOf('alerts', null, { tab: 'log', node: one.node, q: one.nm })} title="Its history">{one.nm}</a></th>
+              <th scope="row"><a href={hashOf('alerts', null, { tab: 'log', node: one.node, q: one.nm })} title="Its history">{one.nm}</a><span class="narrow-only muted">{one.info}</span></th>
               <td><a href={hashOf('charts', one.node)}>{one.node}</a></td>
               <td><a href={chartLink(one.node, one.ch)}>{one.ch}</a></td>
               <td class="num">{one.v === null ? '–' : worth(one.v, one.units)}</td>
               <td>{one.tr_t || one.t ? ago(one.tr_t || one.t, now) : '–'}</td>
-              <td class="wrap muted">{one.info}</td>
+              <td class="wrap muted wide-cell">{one.info}</td>
             </tr>
           ))}
         </tbody>
@@ -96,7 +96,8 @@ function Now({ all, node, typed }: { all: boolean; node: string | null; typed: s
 }
 
 function worth(value: number, units: string): string {
-  return units ? quantity(value, units) : number(value)
+  // A long unit is a sentence that the alarm's own text says better.
+  return units && units.length <= 14 ? quantity(value, units) : number(value)
 }
 
 function chartLink(node: string, chart: string): string {
@@ -104,7 +105,7 @@ function chartLink(node: string, chart: string): string {
 }
 
 function History({ node, typed }: { node: string; typed: string }) {
-  const { data, error } = usePoll(`log ${node}`, 5_000, (signal) => getJson<LogEntry[]>(ofHost(node, '/api/v1/alarm_log'), signal))
+  const { data, error } = usePoll(`log ${node}`, 5_000, async (signal) => !node ? [] : getJson<LogEntry[]>(ofHost(node, '/api/v1/alarm_log'), signal))
   const rows = (data ?? []).filter((one) => has(typed, one.name, one.chart, one.status))
   if (error && !data) return <p class="note error">{error}</p>
   if (!data) return <p class="note">asking the agent …</p>

@@ -4,7 +4,7 @@ import { getJson, ofHost } from '../api/client'
 import type { Charts, Contexts } from '../api/types'
 import { ChartCard, type ChartSpec } from '../charts/card'
 import { type Entry, entryOfChart, entryOfContext, type Section, sections } from '../model/catalog'
-import { type Grouping, parseGrouping, spellGrouping } from '../model/source'
+import { type Grouping, parseGrouping, resolved, spellGrouping } from '../model/source'
 import { duration, moment } from '../model/time'
 import { agentName, fleet } from '../state/fleet'
 import { go, hashOf, route, setParams } from '../state/place'
@@ -91,13 +91,13 @@ export function ChartsView() {
 }
 
 function specOf(entry: Entry, node: string, grouping: Grouping): ChartSpec {
-  const { anchor, title, name, units, every, context } = entry
-  const across = { label: 'Across all nodes', href: hashOf('charts', '*', { q: context, g: 'node:avg' }) }
-  if (node !== '*') return { anchor, title, name, units, every, type: entry.type, source: { kind: 'chart', node, chart: name }, more: [across] }
-  const by: Grouping = grouping.by === 'chart' ? { by: 'dimension', how: grouping.how } : grouping
-  // Averages of several nodes do not add up to anything.
-  const type = by.how === 'sum' ? entry.type : 'line'
-  return { anchor, title, name, units, every, type, source: { kind: 'context', nodes: '*', context, grouping: by } }
+  const { anchor, title, name, units, every, first, context } = entry
+  const across = { label: 'Across all nodes', href: hashOf('charts', '*', { q: context, g: 'node:auto' }) }
+  if (node !== '*') return { anchor, title, name, units, every, first, type: entry.type, source: { kind: 'chart', node, chart: name }, more: [across] }
+  const by = resolved(grouping, entry.type)
+  // Nodes are compared, so their lines begin at one ground; dimensions keep their shape.
+  const type = by.by === 'dimension' && (by.how === 'avg' || by.how === 'sum') ? entry.type : 'line'
+  return { anchor, title, name, units, every, first, type, source: { kind: 'context', nodes: '*', context, grouping: by } }
 }
 
 /** Which node; `*` is all of them. */
@@ -146,6 +146,7 @@ function GroupPicker({ grouping, labels }: { grouping: Grouping; labels: string[
       <label class="picker">
         <span class="sr">How values of a group become one</span>
         <select value={grouping.how} onChange={(event) => set(value, event.currentTarget.value)}>
+          <option value="auto">as fits</option>
           <option value="avg">average</option>
           <option value="sum">sum</option>
           <option value="min">minimum</option>

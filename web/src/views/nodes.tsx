@@ -1,6 +1,6 @@
 /** Every node of this agent: how it stands, and how busy it is. */
 import { useMemo, useState } from 'preact/hooks'
-import { getJson, query } from '../api/client'
+import { getJson, query, Refused } from '../api/client'
 import type { DataV2 } from '../api/types'
 import { fromV2 } from '../model/frame'
 import { compare, matches, type Node, type NodeOrder, type NodeState } from '../model/nodes'
@@ -33,31 +33,34 @@ const COLUMNS: { key: NodeOrder | null; name: string; class: string }[] = [
   { key: 'metrics', name: 'Metrics', class: 'c-metrics num' },
 ]
 
+/** What is drawn of a node's load. */
+const LOADS: Record<string, keyof Load> = { 'system.cpu': 'cpu', 'system.net': 'net' }
+
 type Load = { cpu?: (number | null)[]; net?: (number | null)[] }
 
-async function context(name: string, nodes: Node[], signal: AbortSignal): Promise<Map<string, (number | null)[]>> {
+/** Load of the nodes that are seen, in one question. */
+async function loads(nodes: Node[], signal: AbortSignal): Promise<Map<string, Load>> {
+  const found = new Map<string, Load>()
+  if (nodes.length === 0) return found
   const text = query({
-    scope_contexts: name,
+    scope_contexts: Object.keys(LOADS).join('|'),
     scope_nodes: nodes.map((node) => node.guid).join('|'),
-    group_by: 'node',
+    group_by: 'node,context',
     aggregation: 'sum',
     after: -SPARK_S,
     points: SPARK_POINTS,
   })
   try {
-    const frame = fromV2(await getJson<DataV2>(`/api/v2/data?${text}`, signal))
-    return new Map(frame.series.map((one) => [one.id, one.values]))
+    for (const { id, values } of fromV2(await getJson<DataV2>(`/api/v2/data?${text}`, signal)).series) {
+      const [guid = '', context = ''] = id.split(',')
+      const kind = LOADS[context]
+      if (kind) found.set(guid, { ...found.get(guid), [kind]: values })
+    }
   } catch (error) {
-    if (signal.aborted) throw error
-    return new Map()
+    // None of them has samples of these.
+    if (!(error instanceof Refused && error.status === 404)) throw error
   }
-}
-
-/** Load of the nodes that are seen, in two questions. */
-async function loads(nodes: Node[], signal: AbortSignal): Promise<Map<string, Load>> {
-  if (nodes.length === 0) return new Map()
-  const [cpu, net] = await Promise.all([context('system.cpu', nodes, signal), context('system.net', nodes, signal)])
-  return new Map(nodes.map((node) => [node.guid, { cpu: cpu.get(node.guid), net: net.get(node.guid) }]))
+  return found
 }
 
 export function NodesView() {
@@ -77,7 +80,7 @@ export function NodesView() {
     return found
   }, [all, typed, state, order, up])
 
-  const seen = shown.slice(span.from, Math.min(span.to, span.from + ASKED_MAX)).filter((node) => node.state !== 'archived')
+  const seen = shown.slice(span.from, Math.min(span.to, span.from + ASKED_MAX)).filter((node) => node.state !== 'archived' && node.last - node.first >= 3)
   const load = usePoll(`load ${seen.map((node) => node.guid).join()}`, SPARK_EVERY_MS, (signal) => loads(seen, signal))
   const [kept] = useState(() => new Map<string, Load>())
   if (load.data) for (const [guid, one] of load.data) kept.set(guid, one)

@@ -44,6 +44,7 @@ export function TopView() {
   const [held, setHeld] = useState(false)
   const [every, setEvery] = useState(1000)
   const { data, error, again } = usePoll(`${node} ${chosen}`, held ? undefined : every, async (signal) => {
+    if (!node) throw new Error('asking the agent …')
     const table = await ask(node, chosen, signal)
     setEvery(Math.min(Math.max((table.update_every ?? 1) * 1000, 1000), EVERY_MAX_MS))
     return table

@@ -1,17 +1,17 @@
 /** The map of who streams to whom, alive: states, lag, rates, what is still being filled; and one host looked at closely. */
 import { useMemo, useRef, useState } from 'preact/hooks'
-import type { Node } from '../model/nodes'
+import type { Fleet, Node } from '../model/nodes'
 import { duration, moment } from '../model/time'
 import { type Agent, type Link, topology } from '../model/topology'
 import { number, quantity } from '../model/units'
-import { type Fleet } from '../model/nodes'
 import { fleet, fleetError, pathsKnown } from '../state/fleet'
 import { hashOf, route, setParams } from '../state/place'
 import { GapMapOf } from '../ui/gapmap'
 
 const BOX = { width: 184, height: 48 }
-const CELL = { width: 372, height: 64 }
+const CELL = { width: 404, height: 64 }
 const MARGIN = 12
+const LEVEL = 150
 
 export function TopologyView() {
   const all = fleet.value
@@ -86,8 +86,10 @@ function LinkLine({ link, from, to, rate }: { link: Link; from: Point; to: Point
   const down = to.y > from.y
   const start = beside ? { x: from.x + BOX.width * (down ? 0.72 : 0.28), y: from.y + (down ? BOX.height : 0) } : { x: from.x + BOX.width, y: from.y + middle }
   const end = beside ? { x: to.x + BOX.width * (down ? 0.72 : 0.28), y: to.y + (down ? 0 : BOX.height) } : { x: to.x, y: to.y + middle }
-  const bend = (end.x - start.x) * 0.45
-  const path = beside ? `M${start.x} ${start.y}L${end.x} ${end.y}` : `M${start.x} ${start.y}C${start.x + bend} ${start.y} ${end.x - bend} ${end.y} ${end.x} ${end.y}`
+  // Level as far as its words reach, then to where it goes.
+  const level = start.x + LEVEL
+  const bend = (end.x - level) * 0.6
+  const path = beside ? `M${start.x} ${start.y}L${end.x} ${end.y}` : `M${start.x} ${start.y}H${level}C${level + bend} ${start.y} ${end.x - bend} ${end.y} ${end.x} ${end.y}`
   const tone = !link.up ? 'down' : link.filling ? 'filling' : (link.lag ?? 0) > 10 ? 'late' : 'up'
   const first = link.up
     ? [link.lag === null ? null : `lag ${duration(link.lag)}`, rate !== undefined && link.sent !== null ? quantity(rate, 'bytes/s') : link.metrics ? `${number(link.metrics)} metrics/s` : null]
@@ -102,7 +104,7 @@ function LinkLine({ link, from, to, rate }: { link: Link; from: Point; to: Point
       <title>{`${link.nodes.length} ${link.nodes.length === 1 ? 'node' : 'nodes'}: ${words(first)} ${words(second)}`}</title>
       <path d={path} marker-end="url(#arrow)" />
       {!beside && <text x={label.x} y={label.y}>{words(first)}</text>}
-      {!beside && <text x={label.x} y={label.y + 19} class="second">{words(second)}</text>}
+      {!beside && <text x={label.x} y={label.y + 20} class="second">{words(second)}</text>}
       {link.filling && !beside && (
         <g transform={`translate(${label.x} ${label.y + 24})`}>
           <rect width="120" height="3" rx="1.5" class="track" />
