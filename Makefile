@@ -9,12 +9,14 @@ SCRIPTS   := .ci/run $(wildcard packaging/*.sh packaging/edit-config tests/*.sh 
 # What `make torture` tortures; CI takes the binary its tests were run with.
 PROGRAM   ?= $(TARGET)/release/netdata
 
-.PHONY: help deps build quick run test chaos lint fmt bench fuzz torture install clean
+.PHONY: help deps build web quick run test test-web chaos lint fmt bench fuzz torture install clean
 
 help:
 	@echo "make run               build, then run a parent (http://localhost:19999) and a child on this machine; Ctrl-C stops both"
 	@echo "make test              all tests, with Debian's real netdata as peer"
 	@echo "make build             the release binaries, in $(TARGET)/release"
+	@echo "make web               the dashboard, in web/dist, where npm is at hand; make run serves it then"
+	@echo "make test-web          the dashboard's tests, in a browser against real agents"
 	@echo "make chaos [SEEDS=50] [SEED=n] [EVENTS=200]   a child and three parents as real processes, under random mishaps"
 	@echo "make lint              format, clippy, shell scripts"
 	@echo "make bench [ROW=...] [RECORDED=FILE]   ours and the real netdata on the same work"
@@ -28,6 +30,10 @@ deps:
 build: deps
 	$(CARGO) build $(CARGOFLAGS) --release --bins
 
+# Never fails for want of npm: the agent has a plain page of its own.
+web:
+	@packaging/web.sh
+
 # What work in progress is tried with: no link-time optimisation.
 quick:
 	$(CARGO) build $(CARGOFLAGS) --profile quick --bins
@@ -40,6 +46,9 @@ test:
 	$(CARGO) build $(CARGOFLAGS) --bins
 	@tests/peer.sh || echo "make test: no real netdata to test with, those tests will say so"
 	$(CARGO) test $(CARGOFLAGS)
+
+test-web:
+	tests/web.sh "$(PROGRAM)"
 
 chaos: export SEEDS := $(or $(SEEDS),50)
 chaos: export SEED := $(or $(SEED),1)
@@ -77,4 +86,4 @@ install:
 
 clean:
 	$(CARGO) clean
-	rm -rf benches/target tests/fuzz/target tests/fuzz/artifacts tests/torture/target
+	rm -rf web/dist web/node_modules benches/target tests/fuzz/target tests/fuzz/artifacts tests/torture/target

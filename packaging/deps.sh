@@ -3,7 +3,7 @@
 #   packaging/deps.sh build|test|bench|peer|lint ...
 #   build  a C linker, OpenSSL's headers and cargo (Debian 12's own package where no newer toolchain is on the machine)
 #   test   what tests/peer.sh needs to unpack and run the real netdata without installing it
-#   fuzz   a C++ compiler for libFuzzer; lint  shellcheck; venv  Python's venv
+#   fuzz   a C++ compiler for libFuzzer; lint  shellcheck; venv  Python's venv; browser  Chromium
 #   bench, peer  Debian's real netdata itself, installed without starting it
 set -euo pipefail
 
@@ -100,6 +100,7 @@ for what in "$@"; do
     bench | peer) peer ;;
     fuzz) command -v c++ >/dev/null || install_packages g++ ;;
     venv) install_packages python3-venv ;;
+    browser) command -v chromium >/dev/null || install_packages chromium fonts-dejavu-core ;;
     lint)
         cargo fmt --version >/dev/null 2>&1 || install_packages rustfmt-web
         cargo clippy --version >/dev/null 2>&1 || install_packages rust-web-clippy

@@ -54,7 +54,7 @@ netdata_conf() {
     home = $dir/$1/lib
     lock = $dir/$1/run
     plugins = "$here/plugins.d"
-    web = $here/web
+    web = $here/web/dist
 
 # Nobody is told of alarms of a trial; they are shown all the same.
 [health]
@@ -71,6 +71,8 @@ configure() {
     mkdir -p "$dir/$1"/{etc,cache,lib,log,run}
     local conf=$dir/$1/etc/netdata.conf
     grep -qsF "make run' for $dir." "$conf" || netdata_conf "$1" "$2" >"$conf"
+    # Files of before there was a dashboard name its sources.
+    sed -i "s|^\( *web = $here/web\)\$|\1/dist|" "$conf"
     [ -e "$dir/$1/etc/stream.conf" ] || (umask 077 && printf '%s\n' "$3" >"$dir/$1/etc/stream.conf")
 }
 
