@@ -16,7 +16,7 @@ import { currentWindow, moving, setWindow, timeWindow } from '../state/window'
 import { Menu } from '../ui/menu'
 import { colour, token } from './palette'
 import { type ChartType, Plot } from './plot'
-import { follow } from './ticker'
+import { type Draw, follow } from './ticker'
 
 export type ChartSpec = {
   anchor: string
@@ -170,35 +170,37 @@ function Drawn({ spec }: { spec: ChartSpec }) {
     const abort = new AbortController()
     let next = 0
     let busy = false
-    const refresh = async () => {
+    const refresh = async (): Promise<Draw | undefined> => {
       if (!chosen.live && chosen.before < spec.first) {
         setStanding('empty')
-        return
+        return undefined
       }
       busy = true
       try {
         const got = await load(spec.source, chosen, holder.current?.clientWidth ?? 400, abort.signal)
-        if (abort.signal.aborted) return
+        if (abort.signal.aborted) return undefined
+        next = Date.now() + Math.max(1, got.step) * 1000 - 400
         const before = frame.current
         frame.current = got
         keep(key, got)
         if (before?.series.map((one) => one.id).join() !== got.series.map((one) => one.id).join() || names.length === 0) {
           setNames(got.series.map(({ id, name }) => ({ id, name })))
         }
-        setTier({ tier: coarsestTier(got), step: got.step })
+        const tier = coarsestTier(got)
+        setTier((old) => (old.tier === tier && old.step === got.step ? old : { tier, step: got.step }))
         setStanding(got.times.length === 0 ? 'empty' : 'ready')
-        draw()
-        next = Date.now() + Math.max(1, got.step) * 1000 - 400
+        return draw
       } catch (error) {
-        if (isAbort(error) || abort.signal.aborted) return
+        if (isAbort(error) || abort.signal.aborted) return undefined
         next = Date.now() + 3000
         if (error instanceof Refused && error.status === 404) setStanding('empty')
         else setStanding({ error: error instanceof Error ? error.message : String(error) })
       } finally {
         busy = false
       }
+      return undefined
     }
-    void refresh()
+    void refresh().then((draw) => draw?.())
     const leave = chosen.live ? follow({ due: (now) => !busy && now >= next && !moving.peek(), refresh }) : () => false
     return () => {
       abort.abort()
@@ -245,7 +247,7 @@ function Drawn({ spec }: { spec: ChartSpec }) {
     <>
       <figcaption class="card-head">
         <span class="card-title" title={`${spec.title} (${spec.name})`}>{spec.title}</span>
-        <span class="card-name">{spec.name}</span>
+        <span class="card-name">{spec.name === spec.title ? '' : spec.name}</span>
         {tier.tier > 0 && (
           <span class="badge" data-tier={tier.tier} title={`Read from tier ${tier.tier} of the store; a point is ${duration(tier.step)}`}>
             tier {tier.tier} · {duration(tier.step)}

@@ -133,7 +133,7 @@ export class Plot {
     return {
       width,
       height,
-      padding: [6, 6, 0, 0],
+      padding: [6, 16, 0, 0],
       legend: { show: false },
       pxAlign: 1,
       cursor: {

@@ -16,6 +16,8 @@ export type Entry = {
   /** The first second that is kept. */
   first: number
   context: string
+  /** Keys of its labels. */
+  labels: string[]
   /** What a search looks at. */
   words: string
 }
@@ -56,6 +58,7 @@ export function entryOfChart(chart: ChartInfo): Entry {
     every: chart.update_every,
     first: chart.first_entry,
     context: chart.context,
+    labels: Object.keys(chart.chart_labels ?? {}),
     words: [chart.id, chart.name, chart.title, chart.context, chart.family, chart.units, ...dimensions, ...labels].join(' ').toLowerCase(),
   }
 }
@@ -74,6 +77,7 @@ export function entryOfContext(id: string, context: ContextInfo): Entry {
     every: 1,
     first: context.first_entry,
     context: id,
+    labels: Object.keys(context.labels ?? {}),
     words: [id, context.title, context.family, context.units, ...(context.dimensions ?? [])].join(' ').toLowerCase(),
   }
 }

@@ -35,7 +35,9 @@ export function ChartsView() {
   const typed = params.get('q') ?? ''
   const grouping = parseGrouping(params.get('g'))
   const { data, error, again } = usePoll(`catalog ${node}`, CATALOG_EVERY_MS, (signal) => (node ? catalog(node, signal) : Promise.reject(new Error('asking the agent …'))))
-  const shown = useMemo(() => sections(data?.entries ?? [], typed), [data, typed])
+  // Grouped by a label, only what has it says anything.
+  const label = node === '*' ? grouping.label : undefined
+  const shown = useMemo(() => sections((data?.entries ?? []).filter((one) => !label || one.labels.includes(label)), typed), [data, typed, label])
   const [menuOpen, setMenuOpen] = useState(false)
   const wanted = params.get('chart')
 

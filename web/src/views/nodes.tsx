@@ -1,5 +1,5 @@
 /** Every node of this agent: how it stands, and how busy it is. */
-import { useMemo, useState } from 'preact/hooks'
+import { useEffect, useMemo, useState } from 'preact/hooks'
 import { getJson, query, Refused } from '../api/client'
 import type { DataV2 } from '../api/types'
 import { fromV2 } from '../model/frame'
@@ -16,6 +16,8 @@ import { type Span, VirtualRows } from '../ui/virtual'
 const SPARK_S = 300
 const SPARK_POINTS = 60
 const SPARK_EVERY_MS = 5_000
+/** Who scrolls past is not asked for. */
+const SPARK_REST_MS = 150
 /** Nodes of one question: their names must fit into a URL. */
 const ASKED_MAX = 100
 
@@ -39,12 +41,12 @@ const LOADS: Record<string, keyof Load> = { 'system.cpu': 'cpu', 'system.net': '
 type Load = { cpu?: (number | null)[]; net?: (number | null)[] }
 
 /** Load of the nodes that are seen, in one question. */
-async function loads(nodes: Node[], signal: AbortSignal): Promise<Map<string, Load>> {
+async function loads(guids: string, signal: AbortSignal): Promise<Map<string, Load>> {
   const found = new Map<string, Load>()
-  if (nodes.length === 0) return found
+  if (guids === '') return found
   const text = query({
     scope_contexts: Object.keys(LOADS).join('|'),
-    scope_nodes: nodes.map((node) => node.guid).join('|'),
+    scope_nodes: guids,
     group_by: 'node,context',
     aggregation: 'sum',
     after: -SPARK_S,
@@ -81,7 +83,8 @@ export function NodesView() {
   }, [all, typed, state, order, up])
 
   const seen = shown.slice(span.from, Math.min(span.to, span.from + ASKED_MAX)).filter((node) => node.state !== 'archived' && node.last - node.first >= 3)
-  const load = usePoll(`load ${seen.map((node) => node.guid).join()}`, SPARK_EVERY_MS, (signal) => loads(seen, signal))
+  const asked = useRested(seen.map((node) => node.guid).join('|'), SPARK_REST_MS)
+  const load = usePoll(`load ${asked}`, SPARK_EVERY_MS, (signal) => loads(asked, signal))
   const [kept] = useState(() => new Map<string, Load>())
   if (load.data) for (const [guid, one] of load.data) kept.set(guid, one)
 
@@ -125,6 +128,17 @@ export function NodesView() {
       {shown.length === 0 && <p class="note">No node is like that. <button type="button" onClick={() => setParams({ q: null, state: null })}>Show all</button></p>}
     </>
   )
+}
+
+/** `value` once it has stayed the same for a while; the first at once. */
+function useRested(value: string, ms: number): string {
+  const [rested, setRested] = useState(value)
+  useEffect(() => {
+    if (rested === value) return
+    const timer = setTimeout(() => setRested(value), rested === '' ? 0 : ms)
+    return () => clearTimeout(timer)
+  }, [value, rested])
+  return rested
 }
 
 function latest(values: (number | null)[] | undefined): number | null {
