@@ -4,8 +4,9 @@
  */
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
 import { isAbort, Refused } from '../api/client'
+import { load } from '../api/rows'
 import { coarsestTier, type Frame, toCsv } from '../model/frame'
-import { keyOf, load, type Source } from '../model/source'
+import { keyOf, type Source } from '../model/source'
 import { clock, duration, moment } from '../model/time'
 import { brief, number, quantity } from '../model/units'
 import { ends, pan, span, standing, zoom } from '../model/window'

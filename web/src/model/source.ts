@@ -1,8 +1,4 @@
 /** Where the rows of a chart come from: one chart of one node, or a context over many nodes, grouped. */
-import { getJson, ofHost, query } from '../api/client'
-import type { DataV1, DataV2 } from '../api/types'
-import { type Frame, fromV1, fromV2 } from './frame'
-import { pointsFor, type Window } from './window'
 
 /** What the values of many nodes are grouped by. `chart`: not at all. */
 export type Grouping = { by: 'chart' | 'dimension' | 'node' | 'instance' | 'label'; label?: string; how: 'auto' | 'avg' | 'sum' | 'min' | 'max' }
@@ -16,29 +12,6 @@ export function keyOf(source: Source): string {
   if (source.kind === 'chart') return `${source.node}/${source.chart}`
   const { by, label, how } = source.grouping
   return `${source.nodes}|${source.context}|${by}:${label ?? ''}:${how}`
-}
-
-export async function load(source: Source, window: Window, pixels: number, signal: AbortSignal): Promise<Frame> {
-  const points = pointsFor(pixels, window)
-  const span = window.live
-    ? { after: -window.span, before: 0 }
-    : { after: window.after, before: window.before }
-  if (source.kind === 'chart') {
-    const options = 'jsonwrap|flip'
-    const text = query({ chart: source.chart, ...span, points, options, group: 'average', format: 'json' })
-    return fromV1(await getJson<DataV1>(ofHost(source.node, `/api/v1/data?${text}`), signal))
-  }
-  const { by, label, how } = source.grouping
-  const text = query({
-    scope_nodes: source.nodes === '*' ? undefined : source.nodes,
-    scope_contexts: source.context,
-    ...span,
-    points,
-    group_by: by === 'chart' ? 'dimension' : by,
-    group_by_label: by === 'label' ? label : undefined,
-    aggregation: how === 'auto' ? 'avg' : how,
-  })
-  return fromV2(await getJson<DataV2>(`/api/v2/data?${text}`, signal))
 }
 
 /** `node:sum`, `label/device:avg`, as the hash spells it. */

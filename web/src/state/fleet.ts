@@ -42,7 +42,7 @@ let pathsAt = Number.NEGATIVE_INFINITY
 async function round(): Promise<void> {
   const pathsEvery = view.peek() === 'topology' ? PATHS_EVERY_MAP_MS : PATHS_EVERY_MS
   const [instances, fresh] = await Promise.all([
-    getJson<NodeInstances>('/api/v2/node_instances?options=brief'),
+    getJson<NodeInstances>('/api/v2/node_instances'),
     performance.now() - pathsAt > pathsEvery ? getJson<StreamPath>('/api/v3/stream_path') : undefined,
   ])
   if (fresh) {

@@ -12,14 +12,14 @@ import { theme } from '../state/theme'
 
 /** What stands for all of a host: collected everywhere, by different sources. */
 const CONTEXTS = ['system.cpu', 'system.ram', 'system.net', 'system.io', 'system.load', 'disk.io', 'net.net', 'mem.available']
-const SPANS: [string, string, number][] = [['1h', '1 hour', 3_600], ['1d', '1 day', 86_400], ['7d', '7 days', 604_800], ['all', 'all', 0]]
+const SPANS: [string, string, number][] = [['10m', '10 min', 600], ['1h', '1 hour', 3_600], ['1d', '1 day', 86_400], ['7d', '7 days', 604_800], ['all', 'all', 0]]
 const POINTS = 240
 
 const TONES: Record<Cell, string> = { before: 'sunken', present: 'live', partial: 'stale', missing: 'offline', flight: 'info' }
 const WORDS: [Cell, string][] = [['present', 'present'], ['partial', 'in part'], ['missing', 'missing'], ['flight', 'on its way'], ['before', 'before the first sample']]
 
 export function GapMapOf({ node, now }: { node: Node; now: number }) {
-  const chosen = SPANS.find(([key]) => key === route.value.params.get('gaps')) ?? SPANS[0]!
+  const chosen = SPANS.find(([key]) => key === route.value.params.get('gaps')) ?? SPANS[1]!
   const length = chosen[2] || Math.max(600, now - node.first)
   const inFlight = node.replicating
   const { data, error } = usePoll(`gaps ${node.guid} ${chosen[0]}`, inFlight ? 1_000 : 5_000, async (signal) => {

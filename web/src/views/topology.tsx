@@ -5,13 +5,15 @@ import { duration, moment } from '../model/time'
 import { type Agent, type Link, topology } from '../model/topology'
 import { number, quantity } from '../model/units'
 import { fleet, fleetError, pathsKnown } from '../state/fleet'
-import { hashOf, route, setParams } from '../state/place'
+import { go, hashOf, route, setParams } from '../state/place'
 import { GapMapOf } from '../ui/gapmap'
 
 const BOX = { width: 184, height: 48 }
 const CELL = { width: 404, height: 64 }
 const MARGIN = 12
 const LEVEL = 150
+/** A group of more is not drawn one by one; the list of nodes is for that. */
+const DRAWN_MAX = 300
 
 export function TopologyView() {
   const all = fleet.value
@@ -27,6 +29,11 @@ export function TopologyView() {
   const place = new Map(map.agents.map((one) => [one.id, { x: MARGIN + one.x * CELL.width, y: MARGIN + one.y * CELL.height + (CELL.height - BOX.height) / 2 }]))
   const counts = { up: map.links.filter((one) => one.up).length, filling: map.links.filter((one) => one.filling).length, down: map.links.filter((one) => !one.up).length }
   const toggle = (to: string) => {
+    const members = map.agents.find((one) => one.id === `+${to}`)?.members.length ?? 0
+    if (members > DRAWN_MAX) {
+      go('nodes')
+      return
+    }
     const next = new Set(open)
     if (!next.delete(to)) next.add(to)
     setOpen(next)
@@ -119,7 +126,7 @@ function AgentBox({ agent, at, chosen, open }: { agent: Agent; at: Point; chosen
   const { node } = agent
   const group = agent.members.length > 0
   const sub = group
-    ? 'all live; show each'
+    ? `${agent.state === 'live' ? 'all live' : `${agent.members.filter((one) => one.state !== 'live').length} not live`}; show each`
     : node ? [agent.local ? 'this agent' : node.role, node.state === 'live' ? null : node.state, node.version.replace(/^v/, '')].filter(Boolean).join(' · ')
     : agent.state === 'elsewhere' ? 'seen on a path' : 'cannot be reached'
   const inner = (
