@@ -7,7 +7,7 @@ import { getJson, isAbort } from '../api/client'
 import type { NodeInstances, StreamPath } from '../api/types'
 import { type Fleet, fleet as merge } from '../model/nodes'
 import { view } from './place'
-import { pause } from './poll'
+import { Rhythm } from './poll'
 
 const PATHS_EVERY_MS = 5_000
 /** Where the map is looked at, a new way must be seen at once. */
@@ -60,6 +60,7 @@ async function round(): Promise<void> {
 
 /** Begins to watch; called once. */
 export function watchFleet(): void {
+  const rhythm = new Rhythm(EVERY_MS)
   const step = async () => {
     if (document.hidden) {
       document.addEventListener('visibilitychange', () => void step(), { once: true })
@@ -72,7 +73,7 @@ export function watchFleet(): void {
       if (!isAbort(error)) fleetError.value = error instanceof Error ? error.message : String(error)
       pathsAt = Number.NEGATIVE_INFINITY
     }
-    setTimeout(step, pause(EVERY_MS, performance.now() - began))
+    setTimeout(step, rhythm.pause(performance.now() - began))
   }
   void step()
 }

@@ -10,9 +10,18 @@ const SHARE = 1 / 15
 
 export type Polled<T> = { data: T | undefined; error: string | undefined; again: () => void }
 
-/** Until when to wait after an answer that took `took` ms. */
-export function pause(every: number, took: number): number {
-  return Math.max(every - took, took / SHARE - took, 50)
+/** How long to wait between questions that are asked every `every` ms. */
+export class Rhythm {
+  private before = 0
+
+  constructor(private readonly every: number) {}
+
+  /** Milliseconds to wait after an answer that took `took`. One slow answer is no rule: it counts once the next is slow, too. */
+  pause(took: number): number {
+    const usual = Math.min(took, this.before)
+    this.before = took
+    return Math.max(this.every - took, usual / SHARE - usual, 50)
+  }
 }
 
 /**
@@ -29,6 +38,7 @@ export function usePoll<T>(key: string, every: number | undefined, get: (signal:
     const abort = new AbortController()
     let timer: ReturnType<typeof setTimeout> | undefined
     let waiting = false
+    const rhythm = every === undefined ? undefined : new Rhythm(every)
     const step = async () => {
       if (document.hidden) {
         waiting = true
@@ -44,7 +54,7 @@ export function usePoll<T>(key: string, every: number | undefined, get: (signal:
         const text = error instanceof Error ? error.message : String(error)
         setState((old) => ({ key, data: old.key === key ? old.data : undefined, error: text }))
       }
-      if (every !== undefined) timer = setTimeout(step, pause(every, performance.now() - began))
+      if (rhythm) timer = setTimeout(step, rhythm.pause(performance.now() - began))
     }
     const shown = () => {
       if (!document.hidden && waiting) {

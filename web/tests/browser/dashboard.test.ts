@@ -49,6 +49,7 @@ let away = false
 
 async function newPage(agent: Agent, width: number, height: number, scheme: 'light' | 'dark' = 'light'): Promise<Page> {
   const made = await browser.newPage({ viewport: { width, height }, colorScheme: scheme, baseURL: agent.url })
+  made.setDefaultTimeout(45_000)
   made.on('console', (message) => {
     const text = message.text()
     if (message.type() === 'error' && !(away && /Failed to load|ERR_/.test(text))) complaints.push(`console: ${text} ${message.location().url}`.slice(0, 300))

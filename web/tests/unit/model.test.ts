@@ -8,7 +8,7 @@ import { duration } from '../../src/model/time'
 import { number, quantity, scaleFor } from '../../src/model/units'
 import { fromParams, pan, toParams, type Window, zoom } from '../../src/model/window'
 import { hashOf, parseHash, splitPath } from '../../src/state/place'
-import { pause } from '../../src/state/poll'
+import { Rhythm } from '../../src/state/poll'
 import type { DataV2 } from '../../src/api/types'
 
 describe('units', () => {
@@ -170,6 +170,6 @@ test('in a table what is not there comes last', () => {
 })
 
 test('what answers slowly is asked less often', () => {
-  expect(pause(1000, 5)).toBe(995)
-  expect(pause(1000, 1000)).toBe(14_000)
+  const rhythm = new Rhythm(1000)
+  expect([5, 1000, 1000, 5, 5].map((took) => rhythm.pause(took))).toEqual([995, 70, 14_000, 995, 995])
 })
