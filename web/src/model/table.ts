@@ -11,6 +11,15 @@ export function shownColumns(table: Table, all: boolean): [string, Column][] {
   return real.filter(([, one]) => all || one.visible).filter(told).sort(([, a], [, b]) => a.index - b.index)
 }
 
+/** Units without which a number says nothing; others (processes, threads) the head of the column says already. */
+const MEASURES = /^(%|[KMGTP]?i?B(\/s)?|[kMGT]?bits?(\/s)?|m?s|µs|[kMG]?Hz)$/
+
+/** Whether a column holds numbers, by what is in it: types are many, and plugins make up more. */
+export function numeric(table: Table, column: Column): boolean {
+  const first = table.data.find((row) => row[column.index] !== null && row[column.index] !== undefined)
+  return typeof first?.[column.index] === 'number'
+}
+
 export function cell(value: unknown, column: Column): string {
   if (value === null || value === undefined || value === '') return '–'
   if (Array.isArray(value)) return value.join(' ')
@@ -19,7 +28,7 @@ export function cell(value: unknown, column: Column): string {
     if (transform === 'duration' || column.type === 'duration') return duration(value)
     if (transform === 'datetime' || transform === 'datetime_ms' || column.type === 'timestamp') return moment(value > 1e11 ? value / 1000 : value)
     const units = column.units ?? column.value_options?.units
-    return units ? `${number(value)} ${units}` : number(value)
+    return units && MEASURES.test(units) ? `${number(value)} ${units}` : number(value)
   }
   if (typeof value === 'object') return JSON.stringify(value)
   return String(value)

@@ -2,7 +2,7 @@
 import { useMemo, useState } from 'preact/hooks'
 import { getJson, ofHost, query, Refused } from '../api/client'
 import type { Functions, Table } from '../api/types'
-import { cell, rank, shownColumns } from '../model/table'
+import { cell, numeric, rank, shownColumns } from '../model/table'
 import { agentName, fleet } from '../state/fleet'
 import { go, route, setParams } from '../state/place'
 import { usePoll } from '../state/poll'
@@ -101,6 +101,7 @@ function Rows({ table }: { table: Table }) {
   const options = Object.values(table.columns).find((column) => column.visualization === 'rowOptions')?.index
   const severity = (row: unknown[]) => (options === undefined ? '' : ((row[options] as { severity?: string } | null)?.severity ?? ''))
   const most = new Map(columns.filter(([, column]) => column.visualization === 'bar').map(([key, column]) => [key, column.max ?? Math.max(1, ...table.data.map((row) => Number(row[column.index]) || 0))]))
+  const numbers = new Set(columns.filter(([, column]) => numeric(table, column)).map(([key]) => key))
   const hiddenCount = Object.values(table.columns).filter((column) => !column.dummy && !column.visible).length
   return (
     <>
@@ -109,7 +110,7 @@ function Rows({ table }: { table: Table }) {
           <thead>
             <tr>
               {columns.map(([key, column]) => (
-                <th key={key} scope="col" class={numeric(column.type) ? 'num' : ''} aria-sort={key === asked ? (down ? 'descending' : 'ascending') : undefined}>
+                <th key={key} scope="col" title={column.units ?? column.value_options?.units} class={numbers.has(key) ? 'num' : ''} aria-sort={key === asked ? (down ? 'descending' : 'ascending') : undefined}>
                   <button type="button" disabled={column.sortable === false} onClick={() => setParams({ sort: key, dir: key === asked ? (down ? 'up' : 'down') : (column.sort === 'descending' ? 'down' : 'up') })}>
                     {column.name || key}{key === asked ? (down ? ' ↓' : ' ↑') : ''}
                   </button>
@@ -125,7 +126,7 @@ function Rows({ table }: { table: Table }) {
                   const text = cell(value, column)
                   const bar = most.get(key)
                   return (
-                    <td key={key} class={numeric(column.type) ? 'num' : ''} title={text.length > 40 ? text : undefined}>
+                    <td key={key} class={numbers.has(key) ? 'num' : ''} title={text.length > 40 ? text : undefined}>
                       {bar !== undefined && typeof value === 'number' && <i class="bar-cell" style={{ width: `${Math.min(100, (value / bar) * 100)}%` }} />}
                       {column.visualization === 'pill' && text !== '–' ? <span class={`tag ${TONES[text.toLowerCase()] ?? ''}`}>{text}</span> : <span class="clip">{text}</span>}
                     </td>
@@ -145,7 +146,3 @@ function Rows({ table }: { table: Table }) {
 }
 
 const TONES: Record<string, string> = { online: 'good', connected: 'good', compressed: 'good', ssl: 'good', offline: 'critical', archived: '', replicating: 'info', initializing: 'info' }
-
-function numeric(type: string): boolean {
-  return ['integer', 'float', 'duration', 'timestamp', 'bar-with-integer'].includes(type)
-}
