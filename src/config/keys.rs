@@ -23,13 +23,10 @@ pub fn section_name(name: &str) -> Option<String> {
     (parse_uuid(&name).is_ok() || name.strip_prefix(HASHED).is_some_and(is_hash)).then_some(name)
 }
 
-/// Whether a section stands for a key that is not told.
-pub fn is_hashed(section: &str) -> bool {
-    section.starts_with(HASHED)
-}
-
-/// The section of a key: its own, else that of its hash; the key itself when there is neither.
-pub fn section_of(key: &str, sections: &[String]) -> String {
+/// The section of a key: its own, else that of its hash.
+pub fn section_of(key: &str, sections: &[String]) -> Option<String> {
+    // A hash is the name of a section, and no key.
+    parse_uuid(key).ok()?;
     let (plain, hash) = (key.to_ascii_lowercase(), hashed(key));
     let is = |section: &str, name: &str| {
         section.len() == name.len() && memcmp::eq(section.as_bytes(), name.as_bytes())
@@ -39,7 +36,7 @@ pub fn section_of(key: &str, sections: &[String]) -> String {
         has_plain |= is(section, &plain);
         has_hash |= is(section, &hash);
     }
-    if has_hash && !has_plain { hash } else { plain }
+    if has_plain { Some(plain) } else { has_hash.then_some(hash) }
 }
 
 /// A key as far as logs tell it: whole, it opens a parent to whoever reads them.
@@ -56,12 +53,13 @@ mod tests {
     #[test]
     fn a_key_is_found_by_its_name_or_its_hash_whatever_its_case() {
         let sections = [hashed(KEY), "stream".to_owned()];
-        assert_eq!(section_of(KEY, &sections), hashed(KEY));
-        assert_eq!(section_of(&KEY.to_ascii_uppercase(), &sections), hashed(KEY));
-        assert_eq!(section_of(KEY, &[KEY.to_owned(), hashed(KEY)]), KEY);
-        assert_eq!(section_of("other", &sections), "other");
-        // The hash is no key.
-        assert_eq!(section_of(&hashed(KEY), &sections), hashed(KEY));
+        let found = |key: &str, sections: &[String]| section_of(key, sections);
+        assert_eq!(found(KEY, &sections), Some(hashed(KEY)));
+        assert_eq!(found(&KEY.to_ascii_uppercase(), &sections), Some(hashed(KEY)));
+        assert_eq!(found(KEY, &[KEY.to_owned(), hashed(KEY)]).as_deref(), Some(KEY));
+        assert_eq!(found(&KEY.replace('5', "6"), &sections), None);
+        assert_eq!(found(&hashed(KEY), &sections), None);
+        assert_eq!(found("stream", &sections), None);
     }
 
     #[test]

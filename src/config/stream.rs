@@ -249,18 +249,20 @@ impl StreamConf {
 
     /// The `type` of a section, for telling a peer's operator what it was mistaken for.
     pub fn type_of(&self, guid: &str) -> String {
-        self.options.peek(&self.section_of_key(guid), "type").unwrap_or_default()
+        let section = self.section_of_key(guid);
+        section.and_then(|section| self.options.peek(&section, "type")).unwrap_or_default()
     }
 
-    /// Where the options of an API key stand.
-    fn section_of_key(&self, api_key: &str) -> String {
+    /// Where the options of an API key stand; `None` for one that is not known.
+    fn section_of_key(&self, api_key: &str) -> Option<String> {
         keys::section_of(api_key, &self.options.sections())
     }
 
     /// Whether a key and a machine, both GUIDs, may stream from a peer whose address has this text
     /// (see [`crate::base::pattern::address_text`]).
     pub fn admit(&self, api_key: &str, machine: &str, peer: &str) -> Result<(), Denied> {
-        let (key, machine) = (self.section_of_key(api_key), machine.to_ascii_lowercase());
+        let machine = machine.to_ascii_lowercase();
+        let Some(key) = self.section_of_key(api_key) else { return Err(Denied::KeyNotEnabled) };
         let o = &self.options;
         let is_of = |section: &str, kind: &str| {
             o.peek(section, "type").is_none_or(|text| text.is_empty() || text == kind)
@@ -291,12 +293,13 @@ impl StreamConf {
     ) -> ReceiverOptions {
         let (key, machine) = (self.section_of_key(api_key), machine.to_ascii_lowercase());
         let find = |names: &Names| {
-            self.find(&machine, names, Kind::Machine).or_else(|| self.find(&key, names, Kind::Key))
+            self.find(&machine, names, Kind::Machine)
+                .or_else(|| self.find(key.as_deref()?, names, Kind::Key))
         };
         // On-demand words that are none leave the less specific value in force.
         let health = [
             self.find(&machine, &receiver::HEALTH, Kind::Machine),
-            self.find(&key, &receiver::HEALTH, Kind::Key),
+            key.as_deref().and_then(|key| self.find(key, &receiver::HEALTH, Kind::Key)),
         ]
         .into_iter()
         .flatten()
@@ -309,8 +312,9 @@ impl StreamConf {
         };
         let flag = |names, default| find(names).map_or(default, |text| values::boolean(&text));
         let sender = self.sender();
-        let update_every = [&machine, &key]
+        let update_every = [Some(&machine), key.as_ref()]
             .into_iter()
+            .flatten()
             .find_map(|section| self.options.peek(section, "update every"))
             .map(|text| values::number(&text))
             .filter(|&seconds| seconds > 0);
@@ -409,9 +413,18 @@ mod tests {
         assert_eq!(conf.admit(&KEY.to_ascii_uppercase(), MACHINE, "10.1.2.3"), Ok(()));
         assert_eq!(conf.admit(KEY, MACHINE, "11.1.2.3"), Err(Denied::KeyNotAllowedFromHere));
         let other = KEY.replace('5', "6");
-        assert_eq!(conf.admit(&other, MACHINE, "10.1.2.3"), Err(Denied::KeyNotEnabled));
+        for no_key in [&other, &hash, &hash["sha256:".len()..], ""] {
+            assert_eq!(
+                conf.admit(no_key, MACHINE, "10.1.2.3"),
+                Err(Denied::KeyNotEnabled),
+                "{no_key}"
+            );
+        }
         let defaults = ReceiverDefaults { history: 5, ..defaults() };
         assert_eq!(conf.receiver(KEY, MACHINE, &defaults).history, 777);
+        // Options before any section are nobody's.
+        let loose = StreamConf::from_text(&format!("enabled = yes\n[{hash}]\nenabled = yes\n"));
+        assert_eq!(loose.admit(&other, MACHINE, ""), Err(Denied::KeyNotEnabled));
         // A key that is plain and hashed goes by its plain section, which may disable it.
         let both = format!("[{KEY}]\nenabled = no\n[{hash}]\nenabled = yes\n");
         assert_eq!(
