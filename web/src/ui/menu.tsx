@@ -1,19 +1,13 @@
 /** A small menu behind three dots. Opens by click or Enter, closes by Escape, by a choice, or when the focus leaves it. */
 import type { ComponentChildren } from 'preact'
-import { useEffect, useRef, useState } from 'preact/hooks'
+import { useRef, useState } from 'preact/hooks'
+import { useClosedOutside } from './outside'
 
 export function Menu({ label, children }: { label: string; children: ComponentChildren }) {
   const [open, setOpen] = useState(false)
   const box = useRef<HTMLDivElement>(null)
   const button = useRef<HTMLButtonElement>(null)
-  useEffect(() => {
-    if (!open) return
-    const outside = (event: Event) => {
-      if (!box.current?.contains(event.target as Node)) setOpen(false)
-    }
-    addEventListener('pointerdown', outside)
-    return () => removeEventListener('pointerdown', outside)
-  }, [open])
+  useClosedOutside(box, open, () => setOpen(false))
   return (
     <div
       class="menu"

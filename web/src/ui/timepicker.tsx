@@ -1,22 +1,16 @@
 /** The span of time of all charts: steps back and forth, spans up to now, any two moments. */
-import { useEffect, useRef, useState } from 'preact/hooks'
+import { useRef, useState } from 'preact/hooks'
 import { duration, forInput, moment } from '../model/time'
 import { ends, PRESETS, pan, span, standing, zoom } from '../model/window'
 import { agentNow } from '../state/fleet'
 import { setWindow, timeWindow } from '../state/window'
+import { useClosedOutside } from './outside'
 
 export function TimePicker() {
   const window = timeWindow.value
   const [open, setOpen] = useState(false)
   const box = useRef<HTMLDivElement>(null)
-  useEffect(() => {
-    if (!open) return
-    const outside = (event: Event) => {
-      if (!box.current?.contains(event.target as Node)) setOpen(false)
-    }
-    addEventListener('pointerdown', outside)
-    return () => removeEventListener('pointerdown', outside)
-  }, [open])
+  useClosedOutside(box, open, () => setOpen(false))
   const length = span(window)
   const now = agentNow()
   const middle = (ends(window, now).after + ends(window, now).before) / 2
