@@ -601,45 +601,6 @@ fn a_tick_on_this_machine_allocates_nothing() {
     assert!(quiet);
 }
 
-/// What a tick costs, module by module, once a second as in real life and again and again with warm caches:
-/// `cargo test --profile quick --test collectors -- --ignored --nocapture cost`.
-#[test]
-#[ignore = "a measurement"]
-fn cost_of_a_tick() {
-    let mut machine = Machine::new(Path::new("/"), "", false);
-    (0..10).for_each(|_| machine.tick());
-    let modules = machine.tasks.len();
-    let spent = || {
-        let (user, system) = netdata_rs::base::sys::process_times_us();
-        user + system
-    };
-    let mut measure = |rounds: u32, pause: Duration| {
-        let mut costs = vec![0; modules];
-        for _ in 0..rounds {
-            StopToken::new().wait(pause);
-            machine.second += 1;
-            let now = UnixMicros(machine.second * 1_000_000 + 1_000);
-            for (task, cost) in machine.tasks.iter_mut().zip(&mut costs) {
-                let before = spent();
-                task.run(&mut Tick { now, buffer: &mut machine.buffer });
-                *cost += spent() - before;
-            }
-        }
-        costs.into_iter().map(|us| us as f64 / f64::from(rounds)).collect::<Vec<_>>()
-    };
-    let cold = measure(30, Duration::from_secs(1));
-    let warm = measure(1000, Duration::ZERO);
-    let both = || cold.iter().zip(&warm);
-    for (task, (cold, warm)) in machine.tasks.iter().zip(both()) {
-        println!("{:40} {cold:6.1} us cold, {warm:6.1} us warm", task.name());
-    }
-    println!(
-        "all {:.0} us cold, {:.0} us warm",
-        cold.iter().sum::<f64>(),
-        warm.iter().sum::<f64>()
-    );
-}
-
 /// Looks and expressions of alarms whose status stays as it is.
 #[test]
 fn evaluating_alarms_allocates_nothing() {

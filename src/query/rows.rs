@@ -373,19 +373,22 @@ mod tests {
         );
     }
 
+    /// The seconds 1 to 40 in four rows.
+    const FOUR_TENS: Window = Window {
+        after: 1,
+        before: 40,
+        rows: 4,
+        group: 10,
+        granularity: 1,
+        every: 10,
+        amount_divisor: None,
+        natural: true,
+    };
+
     /// A dimension whose first sample comes after others of its chart counts it in the row it lies in.
     #[test]
     fn the_first_sample_after_a_gap_counts() {
-        let w = Window {
-            after: 1,
-            before: 40,
-            rows: 4,
-            group: 10,
-            granularity: 1,
-            every: 10,
-            amount_divisor: None,
-            natural: true,
-        };
+        let w = FOUR_TENS;
         let mut grouping = Grouping::new(Method::Sum, "", &w);
         let mut walk = Walk::new(&w, Facet::Sum, Notes::default(), &mut grouping);
         walk.feed_gap(21);
@@ -450,16 +453,7 @@ mod tests {
     fn gaps_shorter_than_a_row_vanish_and_longer_ones_are_null() {
         let series: Vec<_> =
             (1..=40).map(|t| (t, (!(11..=29).contains(&t)).then_some(t as f64))).collect();
-        let w = Window {
-            after: 1,
-            before: 40,
-            rows: 4,
-            group: 10,
-            granularity: 1,
-            every: 10,
-            amount_divisor: None,
-            natural: true,
-        };
+        let w = FOUR_TENS;
         let mut grouping = Grouping::new(Method::Sum, "", &w);
         let mut walk =
             Walk::new(&w, Facet::Sum, Notes { anomaly_rates: true, resets: true }, &mut grouping);

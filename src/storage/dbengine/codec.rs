@@ -320,7 +320,8 @@ fn large(mut n: u64) -> u32 {
     1 << 30 | u32::from(hundred) << 26 | with_steps(n, steps)
 }
 
-/// `n` with so many decimals, seven at most, grown by tens until it has its digits: what [`sample_of`] does in general.
+/// `n` with so many decimals, seven at most, grown by tens until it has its digits: for whatever the encoder writes the same as [`sample_of`]
+/// in general, with narrow numbers.
 fn small(n: u64, decimals: usize) -> u32 {
     const TENS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
     if n > MANTISSA_MAX * TENS[decimals] {
