@@ -203,17 +203,18 @@ impl Chart {
         let mut guard = self.lock();
         let state = &mut *guard;
         self.change_update_every(state, point.every);
-        self.revive(state);
+        self.revive_chart(state);
         let end = point.end.floor_to(point.every);
-        for dim in &mut state.dims {
-            dim.current = Sample::EMPTY;
-        }
         let end_us = end.micros();
         let newer = end > state.last_updated;
         let newest = end >= state.last_updated;
-        if newer {
-            state.dims.iter_mut().for_each(|dim| dim.latest = f64::NAN);
+        for dim in &mut state.dims {
+            dim.current = Sample::EMPTY;
+            if newer {
+                dim.latest = f64::NAN;
+            }
         }
+        let mut revived = false;
         for set in point.values {
             let Some(dim) = state.dims.get_mut(set.dim as usize) else { continue };
             if newest {
@@ -225,7 +226,11 @@ impl Chart {
             dim.last_collected_us = dim.last_collected_us.max(end_us.0);
             dim.collections = dim.collections.saturating_add(1).max(2);
             dim.updated = true;
+            revived |= dim.revive();
             dim.writer.store(end, dim.current);
+        }
+        if revived {
+            state.touch();
         }
         STATS.points_stored.add(point.values.len() as u64);
         let since_us = end_us - state.last_collected;
@@ -252,8 +257,19 @@ impl Chart {
         }
     }
 
-    /// Data for an obsolete chart brings it back.
+    /// Data for an obsolete chart and its dimensions brings them back.
     fn revive(&self, state: &mut ChartState) {
+        self.revive_chart(state);
+        let mut revived = false;
+        for dim in &mut state.dims {
+            revived |= dim.updated && dim.revive();
+        }
+        if revived {
+            state.touch();
+        }
+    }
+
+    fn revive_chart(&self, state: &mut ChartState) {
         if state.is_obsolete() {
             log::error!(
                 "Host '{}': chart '{}' is obsolete, but it is collected again: it is no longer obsolete.",
@@ -261,16 +277,6 @@ impl Chart {
                 self.id()
             );
             state.meta.options.remove(ChartOptions::OBSOLETE);
-            state.touch();
-        }
-        let mut revived = false;
-        for dim in &mut state.dims {
-            if dim.updated && dim.is_obsolete() {
-                dim.options.remove(DimensionOptions::OBSOLETE);
-                revived = true;
-            }
-        }
-        if revived {
             state.touch();
         }
     }
@@ -400,6 +406,16 @@ impl Dimension {
         let part = self.calculated * share(end, from_us, until_us);
         self.calculated -= part;
         part + std::mem::take(&mut self.last_calculated)
+    }
+
+    /// True when it was obsolete.
+    #[inline]
+    fn revive(&mut self) -> bool {
+        let was_obsolete = self.is_obsolete();
+        if was_obsolete {
+            self.options.remove(DimensionOptions::OBSOLETE);
+        }
+        was_obsolete
     }
 
     /// Packs a final value; a value like the one before costs a comparison.

@@ -59,10 +59,14 @@ impl<'a> Derived<'a> {
         let (mut from, mut to) = points_of((first, last), per_point);
         self.begin(from, to);
         let sums = &mut self.sums;
+        // Samples come in order: the point of the last one is most often that of the next.
+        let (mut last, mut place) = (i64::MIN, 0);
         read((from - 1) * per_point + 1, to * per_point, &mut |ordinal, sample| {
-            add_to(sums, (ordinal + per_point - 1).div_euclid(per_point) - from, |sum| {
-                sum.add_sample(sample);
-            });
+            if ordinal > last || ordinal <= last.saturating_sub(per_point) {
+                let point = (ordinal + per_point - 1).div_euclid(per_point);
+                (last, place) = (point * per_point, point - from);
+            }
+            add_to(sums, place, |sum| sum.add_sample(sample));
         });
         self.write(1, metric, from)?;
         for tier in 2..self.store.tiers_count() {

@@ -410,7 +410,13 @@ impl Segment {
     }
 
     /// Calls `visit` for the pages of `metric` that reach into `from..=to` seconds.
-    pub(super) fn pages(&self, metric: u32, from: u32, to: u32, visit: &mut dyn FnMut(Page<'_>)) {
+    pub(super) fn pages<'a>(
+        &'a self,
+        metric: u32,
+        from: u32,
+        to: u32,
+        visit: &mut dyn FnMut(Page<'a>),
+    ) {
         self.entries(metric, &mut |entry| {
             if entry[1] > to {
                 return false;

@@ -8,6 +8,7 @@
 //! `hot`, `late` and `catalog`. None that a writer or reader takes is held during disk writes, the catalog's excepted.
 //! Readers look at late samples, then at hot rows, then at segments: samples move in that direction only.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
@@ -25,9 +26,10 @@ use super::derive::Derived;
 use super::files::{self, SegmentName, tier_directory};
 use super::fresh::{self, Fresh};
 use super::hot::{Block, COLUMNS, Hot, Place, ROWS, SEAL_AFTER, block_of};
-use super::late::Late;
+use super::late::{Late, Taken};
 use super::names;
-use super::segment::{OpenError, PageKey, Segment, SegmentWriter};
+use super::runs::{self, Appender, Part};
+use super::segment::{OpenError, Page, PageKey, Segment, SegmentWriter};
 use super::tiers::Columns;
 use crate::base::ids::MachineGuid;
 use crate::base::number::Sample;
@@ -443,7 +445,7 @@ impl Store {
         }
         // A segment outlives everything, so the numbers in it must.
         self.catalog.sync()?;
-        self.derive_again(&super::late::Samples::default())?;
+        self.derive_again(&Taken::default())?;
         for ((every, number), blocks) in due {
             let regular = blocks.iter().any(|block| !block.recovered);
             self.flush_blocks(every, number, &blocks)?;
@@ -462,7 +464,7 @@ impl Store {
 
     /// Brings the higher tiers up to what they could not be brought up to before. While there is something left, the
     /// logs of late samples stay, so that a restart does it too.
-    fn derive_again(&self, fresh: &super::late::Samples) -> io::Result<()> {
+    fn derive_again(&self, fresh: &Taken) -> io::Result<()> {
         let spans = std::mem::take(&mut *self.underived.lock());
         for (number, span) in spans.iter().enumerate() {
             if let Err(error) = self.derive(span, fresh) {
@@ -488,7 +490,7 @@ impl Store {
         let metrics = self.write_blocks(every, first_ordinal, blocks, &mut derived)?;
         match derived {
             Some(derived) => derived.publish()?,
-            None => self.derive(&Span { every, metrics, after, until }, &Default::default())?,
+            None => self.derive(&Span { every, metrics, after, until }, &Taken::default())?,
         }
         for block in blocks {
             block.derived.store(true, Ordering::Release);
@@ -574,8 +576,7 @@ impl Store {
     fn flush_late(&self) -> io::Result<()> {
         let taken = self.late.take();
         let mut done = BTreeSet::new();
-        let sorted = in_order(&taken);
-        let result = self.write_late(&sorted, &mut done);
+        let result = self.write_late(&taken, &mut done);
         match result {
             Ok(()) => self.late.flushed(),
             Err(_) => {
@@ -587,47 +588,55 @@ impl Store {
             }
         }
         result?;
-        self.derive_again(&sorted)
+        self.derive_again(&taken)
     }
 
     /// One segment per interval and window, each of which is noted in `done` and is to be derived from then.
-    fn write_late(
-        &self,
-        samples: &super::late::Samples,
-        done: &mut BTreeSet<(u32, u32)>,
-    ) -> io::Result<()> {
+    fn write_late(&self, taken: &Taken, done: &mut BTreeSet<(u32, u32)>) -> io::Result<()> {
         // The windows that the slots of each series lie in.
         let mut pages = Vec::new();
-        for (&(metric, every), slots) in samples {
-            let window = |&(time, _): &(u32, Sample)| window_of(i64::from(time / every));
-            for run in slots.chunk_by(|a, b| window(a) == window(b)) {
-                pages.push((every, window(&run[0]), metric, run));
+        for ((metric, every), parts) in taken.series() {
+            for part in parts {
+                let (first, last) = part.ordinals();
+                let windows = window_of(first)..=window_of(last);
+                pages.extend(windows.map(|window| (*every, window, *metric, parts.as_slice())));
             }
         }
-        pages.sort_unstable_by_key(|&(every, window, metric, _)| (every, window, metric));
-        let (mut filled, mut payload) = (Vec::new(), Vec::new());
+        let place =
+            |&(every, window, metric, _): &(u32, u32, u32, &[Part])| (every, window, metric);
+        pages.sort_unstable_by_key(place);
+        pages.dedup_by_key(|page| place(page));
+        let (mut slots, mut payload) = (Vec::new(), Vec::new());
         for segment in pages.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
             let (every, window) = (segment[0].0, segment[0].1);
             let (name, mut writer) = self.new_segment(0, every, window)?;
             let (mut first, mut last) = (i64::MAX, i64::MIN);
-            for &(_, _, metric, slots) in segment {
-                let from = i64::from(slots[0].0 / every);
-                filled.clear();
-                for &(time, sample) in slots {
-                    let offset = i64::from(time / every) - from;
-                    filled.resize(usize::try_from(offset).unwrap_or(0), Sample::EMPTY);
-                    filled.push(sample);
-                }
-                (first, last) = (first.min(from), last.max(from + filled.len() as i64 - 1));
+            let mut metrics = Vec::with_capacity(segment.len());
+            let begin = i64::from(window) * WINDOW + 1;
+            for &(_, _, metric, parts) in segment {
+                let ordinals = parts.iter().map(Part::ordinals);
+                let span = ordinals.filter(|&(a, b)| b >= begin && a < begin + WINDOW);
+                let Some((a, b)) = span.reduce(|(a, b), (c, d)| (a.min(c), b.max(d))) else {
+                    continue;
+                };
+                let (a, b) = (a.max(begin), b.min(begin + WINDOW - 1));
+                slots.clear();
+                slots.resize(usize::try_from(b - a + 1).unwrap_or(0), Sample::EMPTY);
+                runs::overlay(parts, a, &mut slots);
+                let Some((from, slots)) = trimmed(&slots) else { continue };
+                let from = a + from as i64;
+                (first, last) = (first.min(from), last.max(from + slots.len() as i64 - 1));
                 payload.clear();
-                codec::encode(&filled, Effort::Quick, &mut payload);
-                writer.add(page_key(metric, from, every, filled.len()), &payload)?;
+                codec::encode(slots, Effort::of_new(slots.len()), &mut payload);
+                writer.add(page_key(metric, from, every, slots.len()), &payload)?;
+                metrics.push(metric);
             }
-            self.publish(0, writer, name)?;
-            let metrics: Vec<u32> = segment.iter().map(|page| page.2).collect();
-            let every_s = i64::from(every);
-            let (after, until) = ((first - 1) * every_s, last * every_s);
-            self.note_underived(Span { every, metrics, after, until });
+            if !metrics.is_empty() {
+                self.publish(0, writer, name)?;
+                let every_s = i64::from(every);
+                let (after, until) = ((first - 1) * every_s, last * every_s);
+                self.note_underived(Span { every, metrics, after, until });
+            }
             done.insert((every, window));
         }
         Ok(())
@@ -651,7 +660,7 @@ impl Store {
 
     /// Derives the points of all higher tiers that touch the span `after..=until` (seconds) from what segments hold; `fresh`
     /// are samples in order, which are in segments already and need not be read again.
-    fn derive(&self, span: &Span, fresh: &super::late::Samples) -> io::Result<()> {
+    fn derive(&self, span: &Span, fresh: &Taken) -> io::Result<()> {
         let Span { every, ref metrics, after, until } = *span;
         let every_s = i64::from(every);
         let slots = (after.div_euclid(every_s) + 1, until.div_euclid(every_s));
@@ -659,9 +668,9 @@ impl Store {
             return Ok(());
         }
         let mut derived = Derived::new(self, every);
-        let mut scratch = Scratch::default();
+        let (mut scratch, mut gathered) = (Scratch::default(), Vec::new());
         for &metric in metrics {
-            let run = fresh.get(&(metric, every)).and_then(|all| run_within(all, every, slots));
+            let run = whole_run(fresh.of((metric, every)), slots, &mut gathered);
             derived.add(metric, slots, &mut |from, to, visit| {
                 let mut read = |from: i64, to: i64, visit: &mut dyn FnMut(i64, Sample)| {
                     self.samples(
@@ -675,7 +684,7 @@ impl Store {
                 };
                 let Some((first, run)) = run else { return read(from, to, visit) };
                 read(from, first - 1, visit);
-                for (&(_, sample), ordinal) in run.iter().zip(first..) {
+                for (&sample, ordinal) in run.iter().zip(first..) {
                     visit(ordinal, sample);
                 }
                 read(first + run.len() as i64, to, visit);
@@ -749,7 +758,7 @@ impl Store {
         metrics.dedup();
         let after = i64::from(window) * WINDOW * i64::from(every);
         let until = after + WINDOW * i64::from(every);
-        self.derive(&Span { every, metrics, after, until }, &Default::default())?;
+        self.derive(&Span { every, metrics, after, until }, &Taken::default())?;
         self.backfill.done()
     }
 
@@ -826,23 +835,44 @@ impl Store {
         metrics.sort_unstable();
         metrics.dedup();
         let mut writer = SegmentWriter::create(&self.tiers[tier].directory, name)?;
-        let first = i64::from(name.window) * WINDOW + 1;
         let mut payload = Vec::new();
         let mut slots = Vec::new();
+        let mut pages = Vec::new();
         let (mut points, mut filled) = (Vec::new(), Vec::new());
         let mut columns = Columns::default();
         for metric in metrics {
             payload.clear();
             if tier == 0 {
-                slots.clear();
-                slots.resize(WINDOW as usize, Sample::EMPTY);
-                overlay(inputs, metric, name.every, first, &mut slots);
-                let Some((from, slots)) = trimmed(&slots) else { continue };
-                codec::encode(slots, Effort::Small, &mut payload);
-                writer.add(
-                    page_key(metric, first + from as i64, name.every, slots.len()),
-                    &payload,
-                )?;
+                pages.clear();
+                for input in inputs {
+                    input.pages(metric, 0, u32::MAX, &mut |page| pages.push(page));
+                }
+                for group in groups(&mut pages) {
+                    if let [page] = group
+                        && usize::from(page.key.count) >= codec::LONG
+                    {
+                        writer.add(page.key, page.payload)?;
+                        continue;
+                    }
+                    let starts = group.iter().map(|page| page.key.start);
+                    let lasts = group.iter().map(|page| page.key.last());
+                    let (Some(start), Some(last)) = (starts.min(), lasts.max()) else { continue };
+                    let first = i64::from(start / name.every.max(1));
+                    let count = i64::from(last / name.every.max(1)) - first + 1;
+                    slots.clear();
+                    slots.resize(
+                        usize::try_from(count.clamp(0, WINDOW)).unwrap_or(0),
+                        Sample::EMPTY,
+                    );
+                    for page in group {
+                        lay(page, name.every, first, &mut slots);
+                    }
+                    let Some((from, slots)) = trimmed(&slots) else { continue };
+                    payload.clear();
+                    codec::encode(slots, Effort::Small, &mut payload);
+                    let key = page_key(metric, first + from as i64, name.every, slots.len());
+                    writer.add(key, &payload)?;
+                }
             } else {
                 points.clear();
                 gather_points(inputs, metric, (0, u32::MAX), &mut columns, &mut points);
@@ -936,11 +966,8 @@ impl Store {
         scratch.late.clear();
         scratch.hot.clear();
         if let Sources::All(place) = sources {
-            self.late.read((metric, every), &mut |time, sample| {
-                let ordinal = i64::from(time) / every_s;
-                if (first..=last).contains(&ordinal) {
-                    scratch.late.push((ordinal, sample));
-                }
+            self.late.read((metric, every), (after, until), &mut |time, sample| {
+                scratch.late.push((i64::from(time) / every_s, sample));
             });
             self.hot.blocks_of(metric, place, &mut |block, column| {
                 if block.name.every != every
@@ -1041,7 +1068,7 @@ impl Store {
         let mut widen = |from: i64, to: i64| {
             span = Some(span.map_or((from, to), |(a, b)| (a.min(from), b.max(to))))
         };
-        self.late.read((metric, every), &mut |time, _| widen(i64::from(time), i64::from(time)));
+        self.late.spans((metric, every), &mut widen);
         self.hot.blocks_of(metric, place, &mut |block, column| {
             let every = i64::from(block.name.every);
             let held = |row: &u32| !block.get(*row, column).is_empty();
@@ -1063,37 +1090,24 @@ impl Store {
     }
 }
 
-/// Each series in order of time, the last one stored for a slot.
-fn in_order(samples: &super::late::Samples) -> super::late::Samples {
-    let sorted = |stored: &Vec<(u32, Sample)>| {
-        let mut slots = stored.clone();
-        if !slots.is_sorted_by_key(|&(time, _)| time) {
-            slots.sort_by_key(|&(time, _)| time);
-        }
-        slots.dedup_by(|later, kept| {
-            let same = later.0 == kept.0;
-            if same {
-                kept.1 = later.1;
-            }
-            same
-        });
-        slots
-    };
-    samples.iter().map(|(&series, stored)| (series, sorted(stored))).collect()
-}
-
-/// Those of a series that lie in the slots `first..=last`, and the first one's slot, if none between them is missing.
-fn run_within(
-    all: &[(u32, Sample)],
-    every: u32,
+/// What parts have of the slots `first..=last`, and the first one's ordinal, if none between them is missing.
+fn whole_run<'a>(
+    parts: &[Part],
     (first, last): (i64, i64),
-) -> Option<(i64, &[(u32, Sample)])> {
-    let ordinal = |&(time, _): &(u32, Sample)| i64::from(time / every);
-    let from = all.partition_point(|slot| ordinal(slot) < first);
-    let to = all.partition_point(|slot| ordinal(slot) <= last);
-    let run = all.get(from..to)?;
-    let (start, end) = (ordinal(run.first()?), ordinal(run.last()?));
-    (end - start + 1 == run.len() as i64).then_some((start, run))
+    slots: &'a mut Vec<Sample>,
+) -> Option<(i64, &'a [Sample])> {
+    let within = parts.iter().map(Part::ordinals).filter(|&(a, b)| b >= first && a <= last);
+    let within = within.map(|(a, b)| (a.max(first), b.min(last)));
+    let (from, to, count) = within.fold((i64::MAX, i64::MIN, 0), |(from, to, count), (a, b)| {
+        (from.min(a), to.max(b), count + b - a + 1)
+    });
+    if count == 0 || to - from + 1 > count {
+        return None;
+    }
+    slots.clear();
+    slots.resize(usize::try_from(to - from + 1).unwrap_or(0), Sample::EMPTY);
+    runs::overlay(parts, from, slots);
+    (!slots.contains(&Sample::EMPTY)).then_some((from, slots.as_slice()))
 }
 
 /// The segments of one interval.
@@ -1177,26 +1191,50 @@ fn overlay(segments: &[Arc<Segment>], metric: u32, every: u32, first: i64, slots
     let every_s = i64::from(every);
     let seconds = |ordinal: i64| u32::try_from(ordinal * every_s).unwrap_or(u32::MAX);
     let (from, to) = (seconds(first), seconds(first + slots.len() as i64 - 1));
-    let mut decoded = Vec::new();
     for segment in segments {
-        segment.pages(metric, from, to, &mut |page| {
-            decoded.clear();
-            if page.key.every != every
-                || codec::decode(page.payload, usize::from(page.key.count), &mut decoded).is_err()
-            {
-                return;
-            }
-            let offset = i64::from(page.key.start) / every_s - first;
-            for (&sample, index) in decoded.iter().zip(offset..) {
-                if !sample.is_empty()
-                    && let Some(slot) =
-                        usize::try_from(index).ok().and_then(|index| slots.get_mut(index))
-                {
-                    *slot = sample;
-                }
-            }
-        });
+        segment.pages(metric, from, to, &mut |page| lay(&page, every, first, slots));
     }
+}
+
+/// Lays the samples of one page over `slots`; what it does not say leaves what is there.
+fn lay(page: &Page<'_>, every: u32, first: i64, slots: &mut [Sample]) {
+    DECODED.with_borrow_mut(|decoded| {
+        decoded.clear();
+        if page.key.every != every
+            || codec::decode(page.payload, usize::from(page.key.count), decoded).is_err()
+        {
+            return;
+        }
+        let offset = i64::from(page.key.start) / i64::from(every) - first;
+        let skipped = usize::try_from(-offset).unwrap_or(0);
+        let place = usize::try_from(offset).unwrap_or(0);
+        let slots = slots.get_mut(place..).unwrap_or_default().iter_mut();
+        for (slot, &sample) in slots.zip(decoded.get(skipped..).unwrap_or_default()) {
+            if !sample.is_empty() {
+                *slot = sample;
+            }
+        }
+    });
+}
+
+thread_local! {
+    /// A page's samples between decoding and where they belong.
+    static DECODED: RefCell<Vec<Sample>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The pages of a metric, in order of their segments, as those that become one page each: all of them, unless none overlaps
+/// another and some are long, which stay as they are.
+fn groups<'p, 's>(pages: &'p mut [Page<'s>]) -> impl Iterator<Item = &'p [Page<'s>]> {
+    let is_long = |page: &Page<'_>| usize::from(page.key.count) >= codec::LONG;
+    let mut spans: Vec<(u32, u32)> =
+        pages.iter().map(|page| (page.key.start, page.key.last())).collect();
+    spans.sort_unstable();
+    let apart = spans.windows(2).all(|pair| pair[0].1 < pair[1].0);
+    let keeps = apart && pages.iter().any(is_long);
+    if keeps {
+        pages.sort_unstable_by_key(|page| page.key.start);
+    }
+    pages.chunk_by(move |a, b| !keeps || !(is_long(a) || is_long(b)))
 }
 
 /// The points that end within `from..=to` seconds, in order of time; where segments, which come in order of sequence,
@@ -1363,6 +1401,7 @@ impl StorageEngine for Arc<Store> {
             block: None,
             now: 0,
             late: 0,
+            run: None,
         };
         Ok(Metric { writer: Box::new(writer), reader: Arc::new(reader) })
     }
@@ -1377,8 +1416,9 @@ struct StoreWriter {
     block: Option<Arc<Block>>,
     /// The current slot when the clock was last looked at.
     now: i64,
-    /// Samples that found no row in `block`.
+    /// Samples that found no row in `block`, and where the last of them went.
     late: u32,
+    run: Option<Appender>,
 }
 
 impl Writer for StoreWriter {
@@ -1389,6 +1429,9 @@ impl Writer for StoreWriter {
         if let Some(block) = &self.block
             && block.put(ordinal, column, sample)
         {
+            if self.run.is_some() {
+                self.run = None;
+            }
             return;
         }
         self.store_elsewhere(ordinal, sample);
@@ -1419,7 +1462,11 @@ impl StoreWriter {
         else {
             return;
         };
-        self.store.late.add((self.metric, every), time, sample);
+        if !self.run.as_mut().is_some_and(|run| run.put(time, sample)) {
+            // The one before is left first, so that it is known to be complete.
+            self.run = None;
+            self.run = self.store.late.begin((self.metric, every), time, sample);
+        }
     }
 }
 
@@ -1535,7 +1582,7 @@ impl StoreReader {
     fn fresh_times(&self, per_point: i64) -> Vec<i64> {
         let mut times = Vec::new();
         let every = i64::from(self.every);
-        self.store.late.read((self.metric, self.every), &mut |time, _| {
+        self.store.late.read((self.metric, self.every), (0, i64::MAX), &mut |time, _| {
             let time = i64::from(time);
             let end = |time: i64| fresh::end_of(time, per_point);
             if times.last().is_none_or(|&last| end(last) != end(time)) {
@@ -1568,10 +1615,7 @@ impl StoreReader {
             span = Some(span.map_or((from, to), |(a, b)| (a.min(from), b.max(to))));
         };
         let every = i64::from(self.every);
-        let late = &self.store.late;
-        late.read((self.metric, self.every), &mut |time, _| {
-            widen(i64::from(time), i64::from(time))
-        });
+        self.store.late.spans((self.metric, self.every), &mut widen);
         self.store.hot.blocks_of(self.metric, self.place.as_ref(), &mut |block, column| {
             let held = |row: &u32| !block.get(*row, column).is_empty();
             let mut rows = 0..=block.reach();
@@ -1774,6 +1818,46 @@ mod tests {
         }
         let files = fs::read_dir(tier_directory(rig.cache.path(), 0)).unwrap().count();
         assert!(files < 12, "{files} files: merging did not happen");
+    }
+
+    /// Lengths of the pages of the first metric in segments of the window that `T0` ends.
+    fn pages_of_first(rig: &Rig) -> Vec<u16> {
+        let mut pages = Vec::new();
+        for segment in rig.store().segments_in(0, 1, window_of(T0)) {
+            segment.pages(1, 0, u32::MAX, &mut |page| pages.push((page.key.start, page.key.count)));
+        }
+        pages.sort_unstable();
+        pages.into_iter().map(|(_, count)| count).collect()
+    }
+
+    #[test]
+    fn long_pages_stay_as_they_are_when_their_window_is_merged_and_short_ones_become_one() {
+        let mut rig = Rig::new(1, 1);
+        let window = T0 - WINDOW + 1;
+        rig.clock.advance(100 * MICROS);
+        let mut late = |from: i64, to: i64| {
+            for at in window + from..window + to {
+                rig.put(0, at, (at % 977) as f64);
+            }
+            // the burst is seen, and seen to be over; then the window is quiet
+            for _ in 0..8 {
+                rig.clock.advance(MICROS);
+                rig.chores();
+            }
+            rig.check();
+            for tier in [1, 2] {
+                rig.check_tier(tier, rig.now());
+            }
+            pages_of_first(&rig)
+        };
+        assert_eq!(late(0, 2500), [2500]);
+        assert_eq!(late(2500, 4000), [2500, 1500]);
+        assert_eq!(late(4000, 5000), [2500, 2500]);
+        assert_eq!(late(5000, 6000), [2500, 2500, 1000]);
+        // one that is longer than what was there, over all of it
+        assert_eq!(late(2400, 7200), [7200]);
+        rig.restart();
+        rig.check();
     }
 
     #[test]
