@@ -148,7 +148,9 @@ pub fn disk_own(programs: &Programs) -> io::Result<Vec<Figure>> {
 /// What an agent collects of this machine, every dimension of every chart.
 fn record(program: &Path, seconds: u64) -> io::Result<Recording> {
     let setup = Setup::default().option("plugins", "proc", "yes");
+    let setup = setup.option("db", "retention", &(seconds + 60).to_string());
     let agent = Agent::start(program, "own", &setup)?;
+    println!("recording this machine for {seconds} s");
     pause(seconds + 8);
     let mut client = Client::connect(agent.address())?;
     let json =

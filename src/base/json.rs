@@ -272,6 +272,18 @@ pub fn number_before(buffer: &mut [u8], end: usize, value: f64, zeros: Zeros) ->
             at -= 8 - zeros_behind as usize;
         }
     }
+    at = integer_before(buffer, at, whole);
+    if value < 0.0 {
+        at -= 1;
+        buffer[at] = b'-';
+    }
+    at
+}
+
+/// The same for a whole number below 10^18.
+#[inline]
+pub fn integer_before(buffer: &mut [u8], end: usize, mut whole: u64) -> usize {
+    let mut at = end;
     if whole < 10 {
         at -= 1;
         buffer[at] = b'0' + whole as u8;
@@ -286,10 +298,6 @@ pub fn number_before(buffer: &mut [u8], end: usize, value: f64, zeros: Zeros) ->
         // the last digit stays
         let zeros_in_front = ((high ^ ZEROS) | 1 << 63).trailing_zeros() as usize / 8;
         at -= 8 - zeros_in_front;
-    }
-    if value < 0.0 {
-        at -= 1;
-        buffer[at] = b'-';
     }
     at
 }

@@ -137,6 +137,21 @@ pub fn tune_malloc(arenas: i32) {
     }
 }
 
+/// Asks for the memory that a large buffer is going to be written to in large pages: a few faults instead of thousands.
+pub fn prefer_huge_pages(buffer: &mut Vec<u8>) {
+    const HUGE: usize = 2 << 20;
+    let spare = buffer.spare_capacity_mut();
+    if spare.len() < 2 * HUGE {
+        return;
+    }
+    let skipped = spare.as_ptr().align_offset(HUGE);
+    let Some(aligned) = spare.get_mut(skipped..) else { return };
+    let length = aligned.len() / HUGE * HUGE;
+    // SAFETY: the range lies within memory that `buffer` owns and borrows exclusively here; the advice changes how the
+    // kernel backs it, not what it holds. Where there are no such pages it is refused, which costs nothing.
+    unsafe { libc::madvise(aligned.as_mut_ptr().cast(), length, libc::MADV_HUGEPAGE) };
+}
+
 /// Gives free heap memory back to the system. Takes the allocator's locks for a moment.
 pub fn trim_malloc() {
     // SAFETY: malloc_trim only touches the allocator's own free memory.

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -113,6 +114,41 @@ pub fn spawn<T: Send + 'static>(
     std::thread::Builder::new().name(name.into()).stack_size(STACK_BYTES).spawn(body)
 }
 
+/// Threads at most that one piece of work is shared by.
+const SHARED_BY: usize = 4;
+
+/// Has `work` done for consecutive shares of `0..count`, each at least `least` long, on as many threads as there are
+/// processors, the caller's among them: for what takes milliseconds. Gives the results in order.
+pub fn shared<T: Send>(
+    count: usize,
+    least: usize,
+    work: impl Fn(Range<usize>) -> T + Sync,
+) -> Vec<T> {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from).min(SHARED_BY);
+    let shares = (count / least.max(1)).clamp(1, processors);
+    let share = |n: usize| count * n / shares..count * (n + 1) / shares;
+    if shares == 1 {
+        return vec![work(share(0))];
+    }
+    let name = with_name(|name| format!("{name}+"));
+    let work = &work;
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..shares)
+            .map(|n| {
+                let builder = std::thread::Builder::new().name(name.clone());
+                (n, builder.stack_size(STACK_BYTES).spawn_scoped(scope, move || work(share(n))))
+            })
+            .collect();
+        let mut done = vec![work(share(0))];
+        done.extend(others.into_iter().map(|(n, other)| match other {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            // The system has no thread to give just now.
+            Err(_) => work(share(n)),
+        }));
+        done
+    })
+}
+
 thread_local! {
     /// The name a thread took after it started, whole.
     static NAME: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
@@ -161,6 +197,16 @@ mod tests {
         let (before, after) = names.unwrap().join().unwrap();
         assert_eq!(before, "WEB_SERVER[1]");
         assert_eq!(after, "STREAM_RECEIVER[child,[10.0.0.1]:1]");
+    }
+
+    #[test]
+    fn shares_cover_the_work_once_and_in_order() {
+        for (count, least) in [(0, 1), (1, 5), (10, 5), (1000, 1), (7, 3)] {
+            let shares = shared(count, least, |range| range.collect::<Vec<usize>>());
+            assert!(shares.len() <= SHARED_BY);
+            assert!(shares.len() == 1 || shares.iter().all(|share| share.len() >= least));
+            assert_eq!(shares.concat(), (0..count).collect::<Vec<usize>>());
+        }
     }
 
     #[test]

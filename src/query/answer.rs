@@ -92,23 +92,38 @@ impl Answer {
 
     fn order_of(&self, rows: usize) -> impl Iterator<Item = usize> {
         let flip = self.options.contains(Options::FLIP);
-        (0..rows).map(move |row| if flip { row } else { rows - 1 - row })
+        (0..rows).map(move |at| if flip { at } else { rows - 1 - at })
     }
 
     /// The shown values of a row.
     pub fn fill(&self, row: usize, out: &mut Row) {
-        out.values.clear();
+        self.filler()(row, &mut out.values);
+    }
+
+    /// What gives the shown values of one row after another.
+    pub fn filler(&self) -> impl Fn(usize, &mut Vec<f64>) + Sync + '_ {
+        let columns: Vec<&[f64]> =
+            self.shown().map(|series| series.column.values.as_slice()).collect();
         let absolute = self.options.contains(Options::ABSOLUTE);
         let nothing = if self.options.contains(Options::NULL2ZERO) { 0.0 } else { f64::NAN };
-        let total = self.options.contains(Options::PERCENTAGE).then(|| self.total(row));
-        out.values.extend(self.shown().map(|series| {
-            let value = series.column.values[row];
-            if value.is_nan() {
-                return nothing;
+        let percentage = self.options.contains(Options::PERCENTAGE);
+        let as_stored = !absolute && nothing.is_nan() && !percentage;
+        move |row, out| {
+            out.clear();
+            if as_stored {
+                out.extend(columns.iter().map(|values| values[row]));
+                return;
             }
-            let value = if absolute { value.abs() } else { value };
-            total.map_or(value, |total| value * 100.0 / total)
-        }));
+            let total = percentage.then(|| self.total(row));
+            out.extend(columns.iter().map(|values| {
+                let value = values[row];
+                if value.is_nan() {
+                    return nothing;
+                }
+                let value = if absolute { value.abs() } else { value };
+                total.map_or(value, |total| value * 100.0 / total)
+            }));
+        }
     }
 
     /// What the percentages of a row are of: everything computed, shown or not; never 0.

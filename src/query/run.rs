@@ -1,6 +1,7 @@
 //! Runs a query: selects, resolves the window, walks every metric. The only part that reads storage.
 //!
-//! Runs on the caller's thread and holds no lock while it reads. Memory is bounded by [`VALUES_MAX`] values.
+//! Runs on the caller's thread, which has others help where much is read, and holds no lock while it reads. Memory is
+//! bounded by [`VALUES_MAX`] values.
 
 use std::sync::Arc;
 
@@ -12,12 +13,15 @@ use super::select::{self, Metric, Wanted};
 use super::tiers::{self, Stretch};
 use super::window::{self, Asked, Held};
 use crate::base::stats::{QueryBy, STATS};
+use crate::base::threads;
 use crate::base::time::UnixSeconds;
 use crate::metrics::Host;
 use crate::storage::Reader;
 
 /// Values one answer may hold; a query that would need more gets fewer rows, each over a longer time.
 pub const VALUES_MAX: i64 = 16 << 20;
+/// Points to read from which on another processor is worth asking for help.
+const POINTS_SHARED: usize = 100_000;
 
 /// A query of one host.
 #[derive(Clone, Copy, Debug, Default)]
@@ -74,7 +78,7 @@ pub struct Outcome {
 pub fn run(
     host: &Host,
     query: &Query<'_>,
-    expired: &dyn Fn() -> bool,
+    expired: &(dyn Fn() -> bool + Sync),
 ) -> Result<Outcome, QueryError> {
     let wanted = Wanted {
         chart: query.chart,
@@ -117,34 +121,53 @@ pub fn run(
         anomaly_rates: options.contains(Options::ANOMALY_RATES),
         resets: query.want_resets,
     };
-    let mut grouping = Grouping::new(method, query.group_options, &window);
-    let mut series = Vec::with_capacity(selection.metrics.len());
-    let mut points_per_tier = vec![0; tiers];
-    let mut stretches = Vec::new();
-    for metric in selection.metrics {
-        if expired() {
-            return Err(QueryError::TimedOut);
-        }
-        let rows = i64::try_from(window.rows).unwrap_or(i64::MAX);
+    let rows = i64::try_from(window.rows).unwrap_or(i64::MAX);
+    // Points that a metric takes, about; the first one speaks for all.
+    let points = selection.metrics.first().map_or(1, |metric| {
+        let mut stretches = Vec::new();
         tiers::plan(&metric.tiers, tier, (window.after, window.before, rows), &mut stretches);
-        let mut walk = Walk::new(&window, facet, notes, &mut grouping);
-        if let Some(stretch) = stretches.first()
-            && let Some(held) = metric.tiers[stretch.tier]
-            && metric.joined_later
-            && held.first > stretch.after
-        {
-            walk.feed_gap(held.first - stretch.every);
+        let points = stretches.iter().map(|s| (s.before - s.after) / s.every.max(1));
+        usize::try_from(points.sum::<i64>()).unwrap_or(0).max(1)
+    });
+    let metrics = &selection.metrics;
+    let computed = threads::shared(metrics.len(), POINTS_SHARED.div_ceil(points), |share| {
+        let mut grouping = Grouping::new(method, query.group_options, &window);
+        let mut points_per_tier = vec![0; tiers];
+        let mut stretches = Vec::new();
+        let mut columns = Vec::with_capacity(share.len());
+        for metric in &metrics[share] {
+            if expired() {
+                return None;
+            }
+            tiers::plan(&metric.tiers, tier, (window.after, window.before, rows), &mut stretches);
+            let mut walk = Walk::new(&window, facet, notes, &mut grouping);
+            if let Some(stretch) = stretches.first()
+                && let Some(held) = metric.tiers[stretch.tier]
+                && metric.joined_later
+                && held.first > stretch.after
+            {
+                walk.feed_gap(held.first - stretch.every);
+            }
+            columns.push(column(&*metric.reader, &stretches, walk, &mut points_per_tier));
         }
-        let column = column(&*metric.reader, &stretches, walk, &mut points_per_tier);
-        series.push(Series {
-            chart: metric.chart,
-            id: metric.id,
-            name: metric.name,
-            latest: metric.latest,
-            shown: metric.shown,
-            column,
-        });
+        Some((columns, points_per_tier))
+    });
+    let mut columns = Vec::with_capacity(metrics.len());
+    let mut points_per_tier = vec![0; tiers];
+    for share in computed {
+        let (of_share, points) = share.ok_or(QueryError::TimedOut)?;
+        columns.extend(of_share);
+        points_per_tier.iter_mut().zip(points).for_each(|(all, points)| *all += points);
     }
+    let series = selection.metrics.into_iter().zip(columns).map(|(metric, column)| Series {
+        chart: metric.chart,
+        id: metric.id,
+        name: metric.name,
+        latest: metric.latest,
+        shown: metric.shown,
+        column,
+    });
+    let mut series: Vec<Series> = series.collect();
     if options.contains(Options::NONZERO) && query.dimensions.is_empty() {
         drop_zeros(&mut series);
     }

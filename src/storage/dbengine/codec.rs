@@ -416,6 +416,12 @@ fn sample_of(int: i64, exponent: i32, marks: u8) -> Sample {
     if (-7..=0).contains(&exponent) {
         return Sample(bits | small(magnitude, exponent.unsigned_abs() as usize));
     }
+    if let Some(n) = usize::try_from(exponent)
+        .ok()
+        .and_then(|exponent| magnitude.checked_mul(POWERS.get(exponent)?.cast_unsigned()))
+    {
+        return Sample(bits | small(n, 0));
+    }
     let mut n = u128::from(magnitude);
     // Bring the number to an integer mantissa at `-steps` (divide) or `steps` (multiply).
     let mut scale = exponent;

@@ -3,12 +3,14 @@
 //! Pure: an [`Answer`] in, text out. Names come from outside and are escaped wherever the format can express it.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 
 use crate::base::json::{
-    NUMBER_BYTES, WHOLE_MAX, Zeros, number_before, push_escaped, push_integer, push_number,
-    push_string,
+    NUMBER_BYTES, WHOLE_MAX, Zeros, integer_before, number_before, push_escaped, push_integer,
+    push_number, push_string,
 };
-use crate::base::sys::local_time;
+use crate::base::sys::{self, local_time};
+use crate::base::threads;
 use crate::base::time::UnixSeconds;
 use crate::query::answer::{Answer, Extremes, Row};
 use crate::query::options::Options;
@@ -128,84 +130,126 @@ fn labels(answer: &Answer) -> impl Iterator<Item = &str> {
 
 /// `{"labels":[…],"data":[[time,value…]…]}`, or with object rows.
 pub fn json(answer: &Answer, out: &mut String) {
-    let mut row = Row::default();
-    json_of(answer, out, &mut |n, out_row: &mut Vec<f64>| {
-        answer.fill(n, &mut row);
-        std::mem::swap(out_row, &mut row.values);
-    });
+    json_of(answer, out, &answer.filler());
 }
 
 /// The same shape, with the rates of anomalous samples instead of the values.
 pub fn json_anomaly_rates(answer: &Answer, out: &mut String) {
-    json_of(answer, out, &mut |n, values| {
+    json_of(answer, out, &|n, values: &mut Vec<f64>| {
         values.clear();
         values.extend(answer.anomaly_rates(n));
     });
 }
 
-fn json_of(answer: &Answer, out: &mut String, fill: &mut dyn FnMut(usize, &mut Vec<f64>)) {
+/// Values of a body from which on another processor is worth asking for help.
+const VALUES_SHARED: usize = 50_000;
+
+fn json_of(answer: &Answer, out: &mut String, fill: &(impl Fn(usize, &mut Vec<f64>) + Sync)) {
     let objects = answer.options.contains(Options::OBJECT_ROWS);
-    let google = answer.options.contains(Options::GOOGLE_JSON);
-    let ms = answer.options.contains(Options::MILLISECONDS);
     // what stands before each value of an object row
     let mut keys: Vec<String> = Vec::new();
     let mut columns = 0;
-    out.push_str("{\"labels\":[\"time\"");
+    let mut head = "{\"labels\":[\"time\"".to_owned();
     for label in labels(answer) {
-        out.push(',');
-        let start = out.len();
-        push_string(out, label);
+        head.push(',');
+        let start = head.len();
+        push_string(&mut head, label);
         columns += 1;
         if objects {
-            keys.push(format!(",{}:", &out[start..]));
+            keys.push(format!(",{}:", &head[start..]));
         }
     }
-    out.push_str("],\"data\":[");
-    // a number takes about ten bytes
-    out.reserve(answer.rows().saturating_mul(columns + 2).saturating_mul(10));
-    let (open, close) = if objects { ("{\"time\":", b'}') } else { ("[", b']') };
+    head.push_str("],\"data\":[");
+    let order: Vec<usize> = answer.order().collect();
+    let mut shares = threads::shared(order.len(), VALUES_SHARED / (columns + 1), |share| {
+        // What comes first has room for all.
+        let (head, rows) =
+            if share.start == 0 { (head.as_str(), order.len()) } else { ("", share.len()) };
+        // A number takes about ten bytes.
+        let mut text = Vec::with_capacity(head.len() + rows * (columns + 2) * 10 + 3);
+        sys::prefer_huge_pages(&mut text);
+        text.extend_from_slice(head.as_bytes());
+        json_rows(answer, &order, share, columns, &keys, fill, &mut text);
+        // Checked once, as a whole.
+        String::from_utf8(text).unwrap_or_default()
+    })
+    .into_iter();
+    let first = shares.next().unwrap_or_default();
+    if out.is_empty() {
+        *out = first;
+    } else {
+        out.push_str(&first);
+    }
+    shares.for_each(|rows| out.push_str(&rows));
+    out.push_str("\n]}");
+}
+
+/// Some of the rows, each with what separates it from the one before.
+fn json_rows(
+    answer: &Answer,
+    order: &[usize],
+    share: Range<usize>,
+    columns: usize,
+    keys: &[String],
+    fill: &(impl Fn(usize, &mut Vec<f64>) + Sync),
+    out: &mut Vec<u8>,
+) {
+    let objects = answer.options.contains(Options::OBJECT_ROWS);
+    let google = answer.options.contains(Options::GOOGLE_JSON);
+    let ms = answer.options.contains(Options::MILLISECONDS);
+    let (open, close) = if objects { ("{\"time\":", '}') } else { ("[", ']') };
     let key = |column: usize| keys.get(column).map_or(",", String::as_str);
     let mut values = Vec::with_capacity(columns);
-    // A row is put together as bytes from its end, and checked once.
-    let room = keys.iter().map(String::len).sum::<usize>() + columns * (NUMBER_BYTES + 1) + 1;
+    // A row is put together from its end.
+    let room =
+        keys.iter().map(String::len).sum::<usize>() + (columns + 1) * (NUMBER_BYTES + 1) + 40;
     let mut line = vec![0; room];
-    let end = line.len() - 1;
-    line[end] = close;
-    let mut first = true;
-    for n in answer.order() {
-        out.push_str(if first { "\n" } else { ",\n" });
-        first = false;
-        out.push_str(open);
-        if google {
-            out.push_str("new ");
-            push_google_date(out, answer.time(n));
-        } else {
-            push_seconds(out, answer.time(n), ms);
-        }
+    let mut text = String::new();
+    for at_order in share {
+        let (n, before) = (order[at_order], if at_order == 0 { "\n" } else { ",\n" });
         fill(n, &mut values);
-        if values.iter().any(|value| value.abs() >= WHOLE_MAX) {
-            for (column, value) in values.iter().enumerate() {
-                out.push_str(key(column));
-                push_number(out, *value);
+        let time = answer.time(n);
+        if google || time < 0 || values.iter().any(|value| value.abs() >= WHOLE_MAX) {
+            text.clear();
+            text.push_str(before);
+            text.push_str(open);
+            if google {
+                text.push_str("new ");
+                push_google_date(&mut text, time);
+            } else {
+                push_seconds(&mut text, time, ms);
             }
-            out.push(char::from(close));
+            for (column, value) in values.iter().enumerate() {
+                text.push_str(key(column));
+                push_number(&mut text, *value);
+            }
+            text.push(close);
+            out.extend_from_slice(text.as_bytes());
             continue;
         }
-        let mut at = end;
+        let mut at = line.len();
+        let put = |line: &mut [u8], at: &mut usize, text: &str| {
+            *at -= text.len();
+            line[*at..*at + text.len()].copy_from_slice(text.as_bytes());
+        };
+        put(&mut line, &mut at, if objects { "}" } else { "]" });
         for (column, value) in values.iter().enumerate().rev() {
             at = number_before(&mut line, at, *value, Zeros::Trimmed);
             if objects {
-                let key = key(column).as_bytes();
-                at -= key.len();
-                line[at..at + key.len()].copy_from_slice(key);
+                put(&mut line, &mut at, key(column));
             } else {
                 at -= 1;
                 line[at] = b',';
             }
         }
-        out.push_str(std::str::from_utf8(&line[at..]).unwrap_or_default());
+        if ms {
+            put(&mut line, &mut at, "000");
+        }
+        at = integer_before(&mut line, at, time.unsigned_abs());
+        put(&mut line, &mut at, open);
+        put(&mut line, &mut at, before);
+        out.extend_from_slice(&line[at..]);
     }
-    out.push_str("\n]}");
 }
 
 fn push_seconds(out: &mut String, time: i64, ms: bool) {
