@@ -23,6 +23,8 @@ pub(super) fn zeroed_slots(entries: usize) -> Option<Box<[AtomicU32]>> {
 pub(super) struct Cells {
     map: MmapRaw,
     count: usize,
+    /// What is stored is in the file.
+    is_shared: bool,
 }
 
 impl Cells {
@@ -37,7 +39,7 @@ impl Cells {
                 "the file is shorter than its cells",
             ));
         }
-        Ok(Cells { map: MmapOptions::new().len(bytes).map_raw(file)?, count })
+        Ok(Cells { map: MmapOptions::new().len(bytes).map_raw(file)?, count, is_shared: true })
     }
 
     /// As [`Cells::map`], but what is stored stays in this process: the file never changes, so that it may lie on a full
@@ -50,13 +52,13 @@ impl Cells {
         // SAFETY: the store's directory lock keeps other agents away, and no code of ours truncates or writes a file that
         // an earlier run left; access goes through atomics.
         let map = unsafe { MmapOptions::new().len(bytes).map_copy(file)? };
-        Ok(Cells { map: map.into(), count })
+        Ok(Cells { map: map.into(), count, is_shared: false })
     }
 
     /// Cells in memory alone, for when the disk is full.
     pub(super) fn anonymous(count: usize) -> io::Result<Cells> {
         let map = MmapOptions::new().len(count * size_of::<AtomicU32>()).map_anon()?;
-        Ok(Cells { map: map.into(), count })
+        Ok(Cells { map: map.into(), count, is_shared: false })
     }
 
     pub(super) fn cells(&self) -> &[AtomicU32] {
@@ -71,15 +73,15 @@ impl Cells {
         self.map.flush()
     }
 
-    /// Gives the pages of a range of cells back; they stay in the kernel's cache and return when looked at.
+    /// Gives the pages of a range of cells back; they stay in the kernel's cache and return when looked at. Cells that are
+    /// in no file stay.
     pub(super) fn forget(&self, from: usize, count: usize) {
         const PAGE: usize = 4096;
         let start = (from * size_of::<AtomicU32>()).div_ceil(PAGE) * PAGE;
         let end = ((from + count) * size_of::<AtomicU32>()).min(self.map.len()) / PAGE * PAGE;
-        if start < end {
+        if self.is_shared && start < end {
             let address = self.map.as_mut_ptr().wrapping_add(start).cast();
             // SAFETY: the range lies within this shared file mapping, whose pages keep their content in the file.
-            // (An anonymous mapping is never forgotten, see the caller.)
             let _ = unsafe { libc::madvise(address, end - start, libc::MADV_DONTNEED) };
         }
     }

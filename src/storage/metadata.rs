@@ -21,6 +21,7 @@ use super::dbengine::catalog::{Catalog, CatalogError, Record};
 use super::dbengine::names;
 use super::records::{ChartRecord, DimensionRecord, HostRecord, LabelRecord};
 use crate::base::ids::MachineGuid;
+use crate::base::sys;
 use crate::base::time::{UnixSeconds, UpdateEvery};
 
 pub const FILE: &str = "netdata-meta.db";
@@ -420,6 +421,9 @@ impl Database {
             && end != covered
         {
             self.write(|batch| batch.covered(end));
+        }
+        if end.as_ref().is_ok_and(|end| *end != covered) {
+            sys::trim_malloc();
         }
         self.set_synchronous(true);
         end.map(drop)

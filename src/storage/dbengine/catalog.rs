@@ -369,6 +369,8 @@ impl State {
             );
             self.rebuild(self.index.capacity)?;
         }
+        // All of it was touched; from now on a name costs a page.
+        self.index.cells.forget(0, HEAD_WORDS + self.index.capacity * 2);
         Ok(missing > 0)
     }
 
