@@ -345,11 +345,11 @@ fn digits(sample: Sample) -> (i64, i32) {
         _ => steps * 2,
     };
     // In two strides: most values have few digits, so most of the zeros go at once.
-    while mantissa % 10_000 == 0 {
+    while mantissa.is_multiple_of(10_000) {
         mantissa /= 10_000;
         exponent += 4;
     }
-    while mantissa % 10 == 0 {
+    while mantissa.is_multiple_of(10) {
         mantissa /= 10;
         exponent += 1;
     }
