@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use memmap2::Mmap;
 
@@ -161,6 +161,8 @@ pub(super) struct Segment {
     flushed_s: i64,
     /// When it came, in the clock's monotonic microseconds, if that was in this run; else 0.
     since_us: i64,
+    /// What ends before this second is older than the tier keeps, though the segment is not.
+    kept_from: AtomicU32,
     /// A page was damaged: said once per segment.
     complained: AtomicBool,
 }
@@ -200,6 +202,7 @@ impl Segment {
             rebuilt: OnceLock::new(),
             flushed_s: 0,
             since_us: 0,
+            kept_from: AtomicU32::new(0),
             complained: AtomicBool::new(false),
         })
     }
@@ -215,6 +218,15 @@ impl Segment {
 
     pub(super) fn since_us(&self) -> i64 {
         self.since_us
+    }
+
+    /// From now on what is older does not count: a file is deleted as a whole, when all of it is.
+    pub(super) fn keep_from(&self, seconds: i64) {
+        self.kept_from.store(u32::try_from(seconds.max(0)).unwrap_or(0), Ordering::Release);
+    }
+
+    fn kept_from(&self) -> u32 {
+        self.kept_from.load(Ordering::Acquire)
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -417,6 +429,7 @@ impl Segment {
         to: u32,
         visit: &mut dyn FnMut(Page<'a>),
     ) {
+        let from = from.max(self.kept_from());
         self.entries(metric, &mut |entry| {
             if entry[1] > to {
                 return false;
@@ -440,7 +453,14 @@ impl Segment {
                 }));
             true
         });
-        span
+        let kept_from = self.kept_from();
+        let first_kept = |from: u32| {
+            let every = self.name.every.max(1);
+            from.saturating_add(
+                kept_from.saturating_sub(from).div_ceil(every).saturating_mul(every),
+            )
+        };
+        span.filter(|&(_, to)| to >= kept_from).map(|(from, to)| (first_kept(from), to))
     }
 
     /// Appends the metrics it has pages of, each once.

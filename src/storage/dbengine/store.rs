@@ -365,6 +365,10 @@ impl Store {
     /// One round of flushing, merging and deleting.
     pub fn chores(&self, stop: &StopToken) {
         self.report(Chore::Flush, self.flush_due(false).and_then(|()| self.backfill_one()));
+        // Before merging: what has to go need not be merged first.
+        if self.settled.load(Ordering::Acquire) {
+            self.delete_old();
+        }
         let now = self.clock.monotonic_us();
         while !stop.is_stopped() && now >= self.merge_after_us.load(Ordering::Relaxed) {
             match self.merge_one() {
@@ -385,9 +389,6 @@ impl Store {
                     break;
                 }
             }
-        }
-        if self.settled.load(Ordering::Acquire) {
-            self.delete_old();
         }
         let (late, blocks) = (self.late.take_dropped(), self.hot.take_dropped());
         if late > 0 || blocks > 0 {
@@ -908,10 +909,16 @@ impl Store {
 
     // --- retention -------------------------------------------------------------------------------
 
-    /// Deletes the oldest segments of tiers that hold too much, a few at a time.
+    /// Deletes the oldest segments of tiers that hold too much, a few at a time, and hides what is too old in the others.
     fn delete_old(&self) {
         let now = self.clock.now_seconds().0;
         for tier in &self.tiers {
+            let TierSettings { seconds_max, late_kept_s, .. } = tier.settings;
+            if seconds_max > 0 {
+                let all = tier.segments();
+                let due = all.iter().filter(|segment| now - segment.flushed_s() > late_kept_s);
+                due.for_each(|segment| segment.keep_from(now - seconds_max));
+            }
             for _ in 0..DELETE_PER_ROUND {
                 let oldest = {
                     let segments = tier.segments();
@@ -2022,6 +2029,36 @@ mod tests {
         };
         assert_eq!(held(50), 100);
         assert_eq!(held(90), 0, "but in the end they are too old");
+    }
+
+    #[test]
+    fn what_is_older_than_a_tier_keeps_does_not_count_though_its_file_stays() {
+        let mut rig = Rig::new(1, 1);
+        for second in 0..6000 {
+            rig.clock.advance(MICROS);
+            rig.put(0, rig.now(), f64::from(second % 977));
+        }
+        rig.store().close().unwrap();
+        rig.metrics.clear();
+        rig.store = None;
+        let mut short = settings(rig.cache.path());
+        short.tiers[0].seconds_max = 3600;
+        let store = Store::open(&short, rig.clock.clone()).unwrap();
+        let mut metric = StorageEngine::open(&store, &key(0), rig.every).unwrap();
+        for _ in 0..700 {
+            rig.clock.advance(MICROS);
+            metric.writer.store(rig.clock.now_seconds(), Sample::normal(2.0));
+            store.keep_safe();
+            store.chores(&StopToken::new());
+        }
+        let now = rig.clock.now_seconds().0;
+        let (first, last) = metric.reader.retention().unwrap();
+        assert_eq!((first.0, last.0), (now - 3600, now));
+        let mut seen = Vec::new();
+        metric.reader.read(UnixSeconds(0), UnixSeconds(now), &mut |at, _| seen.push(at.0));
+        assert_eq!((seen.first(), seen.len()), (Some(&(now - 3600)), 3601));
+        let tier = metric.reader.tier_retention(1).unwrap();
+        assert!(tier.1.0 < now - 6000, "other tiers have limits of their own");
     }
 
     /// All a store can hold: constants, counters, noise, marks, gaps, a hole filled late and flushed, late samples in the
