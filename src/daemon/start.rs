@@ -23,8 +23,10 @@ use crate::base::threads::{self, StopToken};
 use crate::base::time::Clock;
 use crate::base::{PROGRAM, VERSION, sys};
 use crate::config::{
-    Config, NETDATA_CONF, OnDemand, ReceiverDefaults, SenderOptions, StreamConf, keys,
+    Config, ExportingConf, NETDATA_CONF, OnDemand, ReceiverDefaults, SenderOptions, StreamConf,
+    keys,
 };
+use crate::exporting::Exporting;
 use crate::health::{self, Health};
 use crate::ingest::executor::Nodes;
 use crate::ingest::{collectors, plugins};
@@ -121,6 +123,10 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     let usage = Arc::new(Usage::default());
     parts.push(start_collectors(&ground, &host, &streams, &engines, &usage, &stop));
     parts.push(start_plugins(&ground, &hosts, &streams, &engines, &stop)?);
+    // EXPORTING[name]: what other databases are told
+    let exporting = start_exporting(&ground, &hosts, &stop);
+    let exporters = exporting.connectors().to_owned();
+    parts.push(exporting_part(exporting));
     let tls = ground.web.as_ref().map(|web| Arc::clone(&web.tls)).unwrap_or_default();
     if let Some(web) = ground.web.take() {
         parts.push(start_web(
@@ -132,6 +138,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
             &engines,
             health.as_ref(),
             sender.enabled,
+            exporters,
             &stop,
         )?);
     }
@@ -496,6 +503,21 @@ fn start_plugins(
     Ok(Part::new("PLUGINSD", stop, move |patience| running.join(patience)))
 }
 
+/// EXPORTING[name]: one for each instance of exporting.conf.
+fn start_exporting(ground: &Ground, hosts: &Arc<Hosts>, stop: &StopToken) -> Exporting {
+    let directories = &ground.settings.directories;
+    let user = directories.config.join("exporting.conf");
+    let stock = directories.stock_config.join("exporting.conf");
+    let instances = ExportingConf::load(&user, &stock).instances(&ground.config);
+    let every = ground.settings.database.update_every;
+    Exporting::start(instances, hosts, &ground.clock, &directories.lib, every, stop.child())
+}
+
+fn exporting_part(exporting: Exporting) -> Part {
+    let stop = exporting.stop_token().clone();
+    Part::new("EXPORTING", stop, move |patience| exporting.join(patience))
+}
+
 fn open_web(config: &Config, settings: &Settings) -> anyhow::Result<Option<WebParts>> {
     let lib = settings.directories.lib.to_string_lossy();
     let options = web::Options::from_config(config, &settings.hostname, &lib);
@@ -564,6 +586,7 @@ fn start_web(
     engines: &Arc<Engines>,
     health: Option<&Arc<Health>>,
     stream_enabled: bool,
+    exporters: String,
     stop: &StopToken,
 ) -> anyhow::Result<Part> {
     let WebParts { options, ports, tls } = web;
@@ -585,6 +608,7 @@ fn start_web(
         streaming: Some(Arc::clone(streams)),
         started: ground.clock.now_seconds(),
         stream_enabled,
+        exporters,
         engines: Some(Arc::clone(engines)),
         api_key,
         health: health.cloned(),

@@ -50,6 +50,8 @@ pub struct Agent {
     pub started: UnixSeconds,
     /// This agent streams to a parent.
     pub stream_enabled: bool,
+    /// The kinds of databases that get our samples, as `info` names them; empty for none.
+    pub exporters: String,
     /// Where samples are kept; `None` where there are none to tell of.
     pub engines: Option<Arc<Engines>>,
     /// What `manage/health` asks for; `None` when it could not be made.
@@ -78,6 +80,7 @@ impl Agent {
             streaming: None,
             started: UnixSeconds(0),
             stream_enabled: false,
+            exporters: String::new(),
             engines: None,
             api_key: None,
             health: None,

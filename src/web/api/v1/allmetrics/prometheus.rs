@@ -12,6 +12,7 @@ use crate::base::ids::MachineGuid;
 use crate::base::json::push_fixed;
 use crate::base::pattern::SimplePattern;
 use crate::base::time::{UnixMicros, UnixSeconds};
+use crate::exporting::{Units, push_label, sanitized, units_suffix};
 use crate::metrics::{Algorithm, ChartState, Host, LabelSource};
 use crate::storage::{Mode, Reader};
 use crate::web::api::Call;
@@ -149,52 +150,8 @@ pub(super) fn body(call: &Call<'_>, filter: Option<&SimplePattern>, all_hosts: b
     out
 }
 
-/// Everything but letters and digits becomes `_`.
-fn sanitized(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
-}
-
-/// Appends `text` as it stands between the quotes of a label.
-fn push_label(out: &mut String, text: &str) {
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            '\n' => out.push_str("\\n"),
-            _ => out.push(c),
-        }
-    }
-}
-
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// The units as part of a metric's name.
-fn units_suffix(units: &str, old: bool) -> String {
-    let old_name = match units {
-        _ if !old => None,
-        "KiB/s" => Some("kilobytes/s"),
-        "MiB/s" => Some("MB/s"),
-        "GiB/s" => Some("GB/s"),
-        "KiB" => Some("KB"),
-        "MiB" => Some("MB"),
-        "GiB" => Some("GB"),
-        "inodes" => Some("Inodes"),
-        "percentage" => Some("percent"),
-        "faults/s" => Some("page faults/s"),
-        "KiB/operation" => Some("kilobytes per operation"),
-        "milliseconds/operation" => Some("ms per operation"),
-        _ => None,
-    };
-    let units = old_name.unwrap_or(units);
-    match units {
-        "" => String::new(),
-        "%" => "_percent".to_owned(),
-        _ => match units.strip_suffix("/s") {
-            Some(amount) => format!("_{}_persec", sanitized(amount)),
-            None => format!("_{}", sanitized(units)),
-        },
-    }
 }
 
 /// A series up to its value.
@@ -364,7 +321,7 @@ impl Scrape<'_> {
         let in_name = if self.source == Source::Sum || self.hide_units {
             String::new()
         } else {
-            units_suffix(units, self.old_units)
+            units_suffix(units, if self.old_units { Units::Old } else { Units::New })
         };
         let name = format!("{}{in_name}{suffix}", naming.base);
         for (dimension, reader) in dims {
@@ -529,19 +486,6 @@ mod tests {
             "# COMMENT homogeneous chart \"t.slow\", context \"t.slow\", family \"t\", units \"things/s\""
         );
         assert_eq!(lines.len(), 7);
-    }
-
-    #[test]
-    fn units_become_part_of_the_name() {
-        for (units, old, suffix) in [
-            ("KiB/s", false, "_KiB_persec"),
-            ("KiB/s", true, "_kilobytes_persec"),
-            ("%", false, "_percent"),
-            ("percentage", true, "_percent"),
-            ("", false, ""),
-        ] {
-            assert_eq!(units_suffix(units, old), suffix);
-        }
     }
 
     #[test]
