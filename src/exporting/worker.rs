@@ -33,6 +33,10 @@ use crate::storage::Mode;
 const WINDOWS_MAX: usize = 60;
 /// Lines that were written and are not known to be taken; above it the writer waits for the other machine.
 const UNCONFIRMED_BYTES_MAX: usize = 16 << 20;
+/// Lines count as taken when the connection stood for an interval after the other machine had them, within these bounds:
+/// who dies meanwhile may not have read them.
+const SETTLED_MIN_S: i64 = 10;
+const SETTLED_MAX_S: i64 = 60;
 /// A batch of a child waits so long for samples that are on their way.
 const LATE_S: i64 = 5;
 /// After a child's connection its batches wait so long for what it has to make up for …
@@ -536,7 +540,7 @@ impl Worker {
 
     /// Lets go of what has been taken.
     fn confirm(&mut self) {
-        let settled_us = self.rhythm.every().clamp(2, 10) * MICROS;
+        let settled_us = self.rhythm.every().clamp(SETTLED_MIN_S, SETTLED_MAX_S) * MICROS;
         let now_us = self.clock.monotonic_us();
         let mut waiting = self.unconfirmed_bytes();
         let mut confirmed = None;

@@ -14,6 +14,8 @@ mod cluster;
 #[cfg(test)]
 mod exactness;
 #[cfg(test)]
+mod exporting;
+#[cfg(test)]
 mod failover;
 #[cfg(test)]
 mod functions;
