@@ -189,11 +189,11 @@ fn http(mut socket: impl Read + Write, got: &Got, dead: &AtomicBool) {
 // --- what was sent, and what should have been -------------------------------------------------------------------------
 
 /// Values by metric and time.
-type Series = BTreeMap<String, BTreeMap<i64, f64>>;
+pub(crate) type Series = BTreeMap<String, BTreeMap<i64, f64>>;
 
 /// Fails when anything came twice with another value.
 #[track_caller]
-fn add(series: &mut Series, metric: &str, at: i64, value: f64) {
+pub(crate) fn add(series: &mut Series, metric: &str, at: i64, value: f64) {
     let before = series.entry(metric.to_owned()).or_default().insert(at, value);
     assert!(
         before.is_none_or(|before| before == value),
@@ -297,7 +297,7 @@ fn remote_write(sink: &Sink) -> Series {
 /// Every window of `every` seconds of own.load between its first and its last exported one is there, with the average
 /// of the samples that the agent holds. Windows without any sample are not.
 #[track_caller]
-fn check(
+pub(crate) fn check(
     agent: &Agent,
     host: &str,
     exported: &BTreeMap<i64, f64>,
@@ -328,20 +328,20 @@ fn check(
     }
 }
 
-fn instance(kind: &str, port: u16, more: &str) -> String {
+pub(crate) fn instance(kind: &str, port: u16, more: &str) -> String {
     format!(
         "[{kind}:i]\nenabled = yes\ndestination = 127.0.0.1:{port}\nupdate every = 2\n\
          send charts matching = own.load\n{more}\n"
     )
 }
 
-fn agent(conf: &str) -> Agent {
+pub(crate) fn agent(conf: &str) -> Agent {
     Agent::new("exporter").plugin("own", COUNTING).file("etc/exporting.conf", conf, 0o644)
 }
 
 /// Waits for `count` more windows of dimension `a`.
 #[track_caller]
-fn wait_windows(series: impl Fn() -> Series, metric: &str, count: usize) {
+pub(crate) fn wait_windows(series: impl Fn() -> Series, metric: &str, count: usize) {
     let now_there = || series().get(metric).map_or(0, BTreeMap::len);
     let before = now_there();
     wait_for("more windows arrive", 60, || (now_there() >= before + count).then_some(()));

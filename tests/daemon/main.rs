@@ -12,6 +12,8 @@ mod chaos;
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod databases;
+#[cfg(test)]
 mod exactness;
 #[cfg(test)]
 mod exporting;
