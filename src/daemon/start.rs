@@ -23,8 +23,8 @@ use crate::base::threads::{self, StopToken};
 use crate::base::time::Clock;
 use crate::base::{PROGRAM, VERSION, sys};
 use crate::config::{
-    Config, ExportingConf, NETDATA_CONF, OnDemand, ReceiverDefaults, SenderOptions, StreamConf,
-    keys,
+    Config, ExportingConf, NETDATA_CONF, OnDemand, PrometheusOptions, ReceiverDefaults,
+    SenderOptions, StreamConf, keys,
 };
 use crate::exporting::Exporting;
 use crate::health::{self, Health};
@@ -124,8 +124,9 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     parts.push(start_collectors(&ground, &host, &streams, &engines, &usage, &stop));
     parts.push(start_plugins(&ground, &hosts, &streams, &engines, &stop)?);
     // EXPORTING[name]: what other databases are told
-    let exporting = start_exporting(&ground, &hosts, &stop);
-    let exporters = exporting.connectors().to_owned();
+    let conf = exporting_conf(&ground);
+    let exporting = start_exporting(&ground, &conf, &hosts, &stop);
+    let exporters = (exporting.connectors().to_owned(), conf.prometheus());
     parts.push(exporting_part(exporting));
     let tls = ground.web.as_ref().map(|web| Arc::clone(&web.tls)).unwrap_or_default();
     if let Some(web) = ground.web.take() {
@@ -503,14 +504,24 @@ fn start_plugins(
     Ok(Part::new("PLUGINSD", stop, move |patience| running.join(patience)))
 }
 
-/// EXPORTING[name]: one for each instance of exporting.conf.
-fn start_exporting(ground: &Ground, hosts: &Arc<Hosts>, stop: &StopToken) -> Exporting {
+fn exporting_conf(ground: &Ground) -> ExportingConf {
     let directories = &ground.settings.directories;
     let user = directories.config.join("exporting.conf");
     let stock = directories.stock_config.join("exporting.conf");
-    let instances = ExportingConf::load(&user, &stock).instances(&ground.config);
+    ExportingConf::load(&user, &stock)
+}
+
+/// EXPORTING[name]: one for each instance of exporting.conf.
+fn start_exporting(
+    ground: &Ground,
+    conf: &ExportingConf,
+    hosts: &Arc<Hosts>,
+    stop: &StopToken,
+) -> Exporting {
+    let instances = conf.instances(&ground.config);
     let every = ground.settings.database.update_every;
-    Exporting::start(instances, hosts, &ground.clock, &directories.lib, every, stop.child())
+    let lib = &ground.settings.directories.lib;
+    Exporting::start(instances, hosts, &ground.clock, lib, every, stop.child())
 }
 
 fn exporting_part(exporting: Exporting) -> Part {
@@ -586,7 +597,7 @@ fn start_web(
     engines: &Arc<Engines>,
     health: Option<&Arc<Health>>,
     stream_enabled: bool,
-    exporters: String,
+    (exporters, prometheus): (String, PrometheusOptions),
     stop: &StopToken,
 ) -> anyhow::Result<Part> {
     let WebParts { options, ports, tls } = web;
@@ -609,6 +620,7 @@ fn start_web(
         started: ground.clock.now_seconds(),
         stream_enabled,
         exporters,
+        prometheus,
         engines: Some(Arc::clone(engines)),
         api_key,
         health: health.cloned(),

@@ -39,8 +39,6 @@ pub(super) struct ChartText {
     pub(super) units: Arc<str>,
     /// Its collector took the values from a Prometheus endpoint.
     pub(super) from_prometheus: bool,
-    /// All dimensions are of one kind, so they are one metric to Prometheus.
-    pub(super) homogeneous: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -403,14 +401,11 @@ impl Body {
         let (chart_name, dim_name) =
             if self.names { (&chart.name, &dim.name) } else { (&chart.id, &dim.id) };
         let metric = prometheus_name(&self.prefix, self.source, chart, dim);
-        let apart = self.source == DataSource::AsCollected && !chart.homogeneous;
         let labels = &mut self.labels;
         labels.clear();
         labels.push("__name__", &metric);
         labels.push("chart", chart_name);
-        if !apart {
-            labels.push("dimension", dim_name);
-        }
+        labels.push("dimension", dim_name);
         labels.push("family", &chart.family);
         labels.push("instance", &host.hostname);
         let scale = match chart.from_prometheus {
@@ -426,7 +421,8 @@ impl Body {
     }
 }
 
-/// What Prometheus calls a dimension's metric.
+/// What Prometheus calls a dimension's metric: the same as in `allmetrics`, so dimensions of different scale are not told apart by name
+/// either.
 fn prometheus_name(
     prefix: &str,
     source: DataSource,
@@ -441,9 +437,6 @@ fn prometheus_name(
         }
         DataSource::Sum => name.push_str("_sum"),
         DataSource::AsCollected => {
-            if !chart.homogeneous {
-                let _ = write!(name, "_{}", sanitized(&dim.name));
-            }
             let counter = matches!(
                 dim.algorithm,
                 Algorithm::Incremental | Algorithm::PercentageOfIncrementalRow

@@ -50,18 +50,7 @@ fn text_of_chart(chart: &Chart, state: &ChartState) -> ChartText {
         context: Arc::clone(&meta.context),
         units: Arc::clone(&meta.units),
         from_prometheus: &*meta.module == "prometheus",
-        homogeneous: is_homogeneous(state),
     }
-}
-
-/// All dimensions have the same algorithm and the same scale.
-pub fn is_homogeneous(state: &ChartState) -> bool {
-    let kind = |dim: &Dimension| {
-        (dim.algorithm, dim.multiplier.unsigned_abs(), dim.divisor.unsigned_abs())
-    };
-    let mut kinds = state.dims.iter().map(kind);
-    let first = kinds.next();
-    kinds.all(|kind| Some(kind) == first)
 }
 
 fn text_of_dimension(dim: &Dimension) -> DimensionText {

@@ -29,7 +29,6 @@ use crate::base::time::{Clock, UpdateEvery};
 use crate::config::InstanceOptions;
 use crate::metrics::Hosts;
 
-pub use self::gather::is_homogeneous;
 pub use self::names::{Units, push_label, sanitized, units_suffix};
 
 /// How often threads that are waited for are looked at.

@@ -33,6 +33,8 @@ pub struct Request {
     pub known_since: Option<String>,
     /// The registry's cookie.
     pub person: Option<String>,
+    /// `Accept`: kinds of answers that the client likes.
+    pub accept: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

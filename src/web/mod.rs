@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::base::time::{Clock, UnixSeconds};
-use crate::config::Config;
+use crate::config::{Config, PrometheusOptions};
 use crate::health::Health;
 use crate::metrics::Hosts;
 use crate::net::Usage;
@@ -52,6 +52,8 @@ pub struct Agent {
     pub stream_enabled: bool,
     /// The kinds of databases that get our samples, as `info` names them; empty for none.
     pub exporters: String,
+    /// What scrapers get who ask for nothing special.
+    pub prometheus: PrometheusOptions,
     /// Where samples are kept; `None` where there are none to tell of.
     pub engines: Option<Arc<Engines>>,
     /// What `manage/health` asks for; `None` when it could not be made.
@@ -81,6 +83,7 @@ impl Agent {
             started: UnixSeconds(0),
             stream_enabled: false,
             exporters: String::new(),
+            prometheus: Default::default(),
             engines: None,
             api_key: None,
             health: None,

@@ -300,6 +300,7 @@ impl<'a> Session<'a> {
             known_tags: headers.known_tags.map(str::to_owned),
             known_since: headers.known_since.map(str::to_owned),
             person: headers.person.map(str::to_owned),
+            accept: headers.accept.map(str::to_owned),
         };
         let response = routes::answer(agent, &request);
         let keep = headers.keep_alive && !self.shared.stop.is_stopped();

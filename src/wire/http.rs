@@ -75,6 +75,7 @@ pub struct Headers<'a> {
     pub forwarded_https: bool,
     /// `Connection` asks to keep it.
     pub keep_alive: bool,
+    pub accept: Option<&'a str>,
     /// `Accept-Encoding` names gzip.
     pub accepts_gzip: bool,
     /// `Accept-Encoding` names zstd.
@@ -166,6 +167,8 @@ impl<'a> Headers<'a> {
             self.keep_alive = contains_word(value, "keep-alive");
         } else if is("Host") {
             self.host = Some(value);
+        } else if is("Accept") {
+            self.accept = Some(value);
         } else if is("Accept-Encoding") {
             self.accepts_gzip = accepts(value, "gzip");
             self.accepts_zstd = accepts(value, "zstd");

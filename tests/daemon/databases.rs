@@ -258,6 +258,51 @@ fn prometheus_by_remote_write() {
     through_an_outage(&mut database, port, &agent, "KILL", look);
 }
 
+/// It asks for OpenMetrics, whose parser takes nothing that is out of order or cut off.
+#[test]
+fn prometheus_scrapes_openmetrics() {
+    let Some(program) = program("prometheus") else { return };
+    let agent = Agent::new("exporter").plugin("own", COUNTING).start();
+    agent.wait_live("", "own.load", 20);
+    let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5";
+    let request = format!(
+        "GET /api/v1/allmetrics?format=prometheus&source=raw HTTP/1.1\r\nHost: h\r\n{accept}\r\nConnection: close\r\n\r\n"
+    );
+    let answer = talk(agent.port, request.as_bytes(), Duration::from_secs(5)).unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(
+        answer.contains("Content-Type: application/openmetrics-text; version=1.0.0"),
+        "{answer}"
+    );
+    assert!(answer.contains("# TYPE netdata_own_load gauge\n"), "{answer}");
+    let mut database = Database::new(program);
+    let job = |name: &str, source: &str| {
+        format!(
+            "- {{job_name: {name}, scrape_interval: 1s, metrics_path: /api/v1/allmetrics, params: {{format: [prometheus_all_hosts], \
+             source: [{source}]}}, static_configs: [{{targets: ['127.0.0.1:{}']}}]}}\n",
+            agent.port
+        )
+    };
+    let conf = format!("scrape_configs:\n{}{}", job("raw", "raw"), job("average", "average"));
+    fs::write(database.dir.path().join("scrape.yml"), conf).unwrap();
+    database.arguments = vec![
+        format!("--config.file={}", database.path("scrape.yml")),
+        format!("--storage.tsdb.path={}", database.path("data")),
+        format!("--web.listen-address=127.0.0.1:{}", database.port),
+    ];
+    database.start(database.port);
+    wait_for("both are scraped and hold own.load", 30, || {
+        let value = |query: &str| {
+            let json = database.json(&format!("/api/v1/query?query={query}"))?;
+            json["data"]["result"][0]["value"][1].as_str()?.parse::<f64>().ok()
+        };
+        let up = value("sum(up)")?;
+        let raw = value("netdata_own_load%7Bdimension%3D%22a%22,job%3D%22raw%22%7D")?;
+        let average = value("netdata_own_load_units_average%7Bdimension%3D%22a%22%7D")?;
+        (up == 2.0 && raw > average && average > 0.0).then_some(())
+    });
+}
+
 // --- InfluxDB -------------------------------------------------------------------------------------------------------
 
 #[test]

@@ -79,8 +79,19 @@ pub(crate) mod samples {
     }
 
     pub(crate) fn ask_at(handler: Handler, query: &str, second: i64) -> Response {
+        ask_with(handler, query, second, |_| {})
+    }
+
+    /// The same of an agent that is changed before.
+    pub(crate) fn ask_with(
+        handler: Handler,
+        query: &str,
+        second: i64,
+        change: impl FnOnce(&mut Agent),
+    ) -> Response {
         let clock = Clock::manual(UnixMicros((T0 + second) * 1_000_000));
-        let agent = Agent::sample(Hosts::new(host()), clock);
+        let mut agent = Agent::sample(Hosts::new(host()), clock);
+        change(&mut agent);
         let request = Request {
             method: Method::Get,
             path: "/api/v1/x".into(),
@@ -95,6 +106,7 @@ pub(crate) mod samples {
             known_tags: None,
             known_since: None,
             person: None,
+            accept: None,
         };
         let host = Arc::clone(agent.hosts.local());
         handler(&Call { agent: &agent, host: &host, request: &request })
