@@ -171,6 +171,10 @@ pub struct InstanceOptions {
     pub password: String,
     /// Of remote write.
     pub url_path: String,
+    /// Names and values that every request has besides its own.
+    pub headers: Vec<(String, String)>,
+    /// Names and values that every series of remote write has besides its own.
+    pub external_labels: Vec<(String, String)>,
     /// Of the local host; only `[backend]` has them.
     pub host_tags: String,
     pub tls_skip_verification: bool,
@@ -381,12 +385,28 @@ impl Places<'_> {
             username: self.text(&option::USERNAME),
             password: self.text(&option::PASSWORD),
             url_path: self.text(&option::URL_PATH),
+            headers: pairs(&self.text(&option::HEADERS), |c| c == ';', ':'),
+            external_labels: pairs(
+                &self.text(&option::EXTERNAL_LABELS),
+                |c| c.is_ascii_whitespace(),
+                '=',
+            ),
             host_tags: String::new(),
             tls_skip_verification: self.flag(&option::TLS_SKIP),
             ca_path: self.maybe(&option::CA_PATH),
             ca_file: self.maybe(&option::CA_FILE),
         }
     }
+}
+
+/// `name=value` texts; those without both are left out.
+fn pairs(text: &str, separates: fn(char) -> bool, joins: char) -> Vec<(String, String)> {
+    let pairs = text.split(separates).filter_map(|pair| {
+        let (name, value) = pair.split_once(joins)?;
+        let (name, value) = (name.trim(), value.trim());
+        (!name.is_empty() && !value.is_empty()).then(|| (name.to_owned(), value.to_owned()))
+    });
+    pairs.collect()
 }
 
 #[cfg(test)]
@@ -431,6 +451,19 @@ mod tests {
         assert!(found.send_names && found.configured_labels && !found.automatic_labels);
         assert_eq!(found.url_path, "/receive");
         assert!(instances("[graphite:g]\n").is_empty());
+    }
+
+    #[test]
+    fn headers_and_labels_are_lists_of_pairs() {
+        let found = &instances(
+            "[prometheus_remote_write:p]\nenabled = yes\nhttp headers = X-Scope-OrgID: team a; X-B:c;d\n\
+             external labels = site=eu-1  role=edge =x y=\n",
+        )[0];
+        let told = |pairs: &[(String, String)]| -> Vec<String> {
+            pairs.iter().map(|(name, value)| format!("{name}|{value}")).collect()
+        };
+        assert_eq!(told(&found.headers), ["X-Scope-OrgID|team a", "X-B|c"]);
+        assert_eq!(told(&found.external_labels), ["site|eu-1", "role|edge"]);
     }
 
     #[test]

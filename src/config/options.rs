@@ -401,7 +401,11 @@ pub(super) mod exporting {
     pub(in super::super) const USERNAME: Named = named("username", "");
     pub(in super::super) const PASSWORD: Named = named("password", "");
     pub(in super::super) const URL_PATH: Named = named("remote write URL path", "/receive");
-    /// These three are our own: how far a server behind https is trusted.
+    /// From here on our own. `Name: value`, several separated by `;`, for tenants and the like.
+    pub(in super::super) const HEADERS: Named = named("http headers", "");
+    /// Of remote write: `name=value`, separated by white space.
+    pub(in super::super) const EXTERNAL_LABELS: Named = named("external labels", "");
+    /// How far a server behind https is trusted.
     pub(in super::super) const TLS_SKIP: Named = named("ssl skip certificate verification", "no");
     pub(in super::super) const CA_PATH: Named = named("CApath", "");
     pub(in super::super) const CA_FILE: Named = named("CAfile", "");

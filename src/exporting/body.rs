@@ -81,6 +81,7 @@ pub(super) struct Body {
     source: DataSource,
     prefix: String,
     names: bool,
+    external: Vec<(String, String)>,
     text: String,
     /// Of remote write.
     bytes: Vec<u8>,
@@ -104,6 +105,11 @@ impl Body {
             source: options.source,
             prefix: options.prefix.clone(),
             names: options.send_names,
+            external: options
+                .external_labels
+                .iter()
+                .map(|(name, value)| (sanitized(name), value.clone()))
+                .collect(),
             text: String::new(),
             bytes: Vec::new(),
             labels: Labels::default(),
@@ -242,31 +248,36 @@ impl Body {
         if self.form != Form::RemoteWrite {
             return;
         }
-        let mut labels: Vec<(String, &str)> = vec![
-            ("__name__".to_owned(), "netdata_info"),
-            ("application".to_owned(), &host.program),
-            ("instance".to_owned(), &host.hostname),
-            ("version".to_owned(), &host.version),
+        let clean: Vec<_> =
+            host.labels.iter().map(|(name, value)| (sanitized(name), value)).collect();
+        let mut labels: Vec<(&str, &str)> = vec![
+            ("__name__", "netdata_info"),
+            ("application", &host.program),
+            ("instance", &host.hostname),
+            ("version", &host.version),
         ];
-        for (name, value) in &host.labels {
-            let name = sanitized(name);
-            if !labels.iter().any(|(there, _)| *there == name) {
-                labels.push((name, value));
-            }
-        }
-        labels.sort();
-        self.labels.clear();
-        for (name, value) in &labels {
-            self.labels.push(name, value);
-        }
+        labels.extend(clean.iter().map(|(name, value)| (name.as_str(), &***value)));
+        self.label_all(&labels);
         protobuf::push_series(&mut self.bytes, &self.labels, std::iter::once((at_ms, 1.0)));
         self.samples += 1;
         for (name, value) in variables.iter().filter(|(_, value)| value.is_finite()) {
-            self.labels.clear();
-            self.labels.push("__name__", &format!("{}_{}", self.prefix, sanitized(name)));
-            self.labels.push("instance", &host.hostname);
+            let metric = format!("{}_{}", sanitized(&self.prefix), sanitized(name));
+            self.label_all(&[("__name__", &metric), ("instance", &host.hostname)]);
             protobuf::push_series(&mut self.bytes, &self.labels, std::iter::once((at_ms, *value)));
             self.samples += 1;
+        }
+    }
+
+    /// Sets a series' labels, sorted as remote write wants them; of a name that is there twice the first counts, and what the
+    /// file adds comes last.
+    fn label_all(&mut self, own: &[(&str, &str)]) {
+        let added = self.external.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let mut all: Vec<(&str, &str)> = own.iter().copied().chain(added).collect();
+        all.sort_by_key(|(name, _)| *name);
+        all.dedup_by_key(|(name, _)| *name);
+        self.labels.clear();
+        for (name, value) in all {
+            self.labels.push(name, value);
         }
     }
 
@@ -401,13 +412,15 @@ impl Body {
         let (chart_name, dim_name) =
             if self.names { (&chart.name, &dim.name) } else { (&chart.id, &dim.id) };
         let metric = prometheus_name(&self.prefix, self.source, chart, dim);
-        let labels = &mut self.labels;
-        labels.clear();
-        labels.push("__name__", &metric);
-        labels.push("chart", chart_name);
-        labels.push("dimension", dim_name);
-        labels.push("family", &chart.family);
-        labels.push("instance", &host.hostname);
+        let own = [
+            ("__name__", metric.as_str()),
+            ("chart", chart_name),
+            ("dimension", dim_name),
+            ("family", &chart.family),
+            ("instance", &host.hostname),
+        ];
+        self.label_all(&own);
+        let labels = &self.labels;
         let scale = match chart.from_prometheus {
             true => dim.multiplier as f64 / dim.divisor as f64,
             false => 1.0,

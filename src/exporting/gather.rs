@@ -166,35 +166,33 @@ fn windows(
     read
 }
 
-/// Adds the values as they were collected last, of all dimensions that were since `after`.
+/// Adds the values of a chart as they were collected last, of all dimensions that were since `after`.
 pub(super) fn collected(
-    host: &Host,
+    chart: &Chart,
     wanted: &SimplePattern,
     after: i64,
     text: &HostText,
     body: &mut Body,
 ) {
-    for chart in host.charts() {
-        let (chart_text, dims) = {
-            let state = chart.lock();
-            if state.is_obsolete() || !is_wanted(&chart, &state, wanted) {
-                continue;
-            }
-            let live = state.dims.iter().filter(|dim| {
-                dim.was_collected()
-                    && !dim.is_obsolete()
-                    && dim.last_collected_us.div_euclid(MICROS) > after
-            });
-            let point = |dim: &Dimension| Point {
-                at_ms: dim.last_collected_us.div_euclid(1000),
-                value: Value::Collected(dim.last_collected),
-            };
-            let dims: Vec<_> = live.map(|dim| (text_of_dimension(dim), point(dim))).collect();
-            (text_of_chart(&chart, &state), dims)
-        };
-        for (dim, point) in &dims {
-            body.dimension(text, &chart_text, dim, std::slice::from_ref(point));
+    let (chart_text, dims) = {
+        let state = chart.lock();
+        if state.is_obsolete() || !is_wanted(chart, &state, wanted) {
+            return;
         }
+        let live = state.dims.iter().filter(|dim| {
+            dim.was_collected()
+                && !dim.is_obsolete()
+                && dim.last_collected_us.div_euclid(MICROS) > after
+        });
+        let point = |dim: &Dimension| Point {
+            at_ms: dim.last_collected_us.div_euclid(1000),
+            value: Value::Collected(dim.last_collected),
+        };
+        let dims: Vec<_> = live.map(|dim| (text_of_dimension(dim), point(dim))).collect();
+        (text_of_chart(chart, &state), dims)
+    };
+    for (dim, point) in &dims {
+        body.dimension(text, &chart_text, dim, std::slice::from_ref(point));
     }
 }
 

@@ -19,7 +19,8 @@ pub(super) struct RequestHead {
     path: String,
     /// The destination option as it was written.
     host: String,
-    authorization: String,
+    /// Lines of this instance: who it is, and what was configured.
+    own: String,
 }
 
 impl RequestHead {
@@ -36,12 +37,21 @@ impl RequestHead {
             let encoded = openssl::base64::encode_block(both.as_bytes());
             format!("Authorization: Basic {encoded}\r\n")
         };
+        let mut own = authorization;
+        for (name, value) in &options.headers {
+            let token = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+            if token && !value.contains(|c: char| c.is_control()) {
+                let _ = write!(own, "{name}: {value}\r\n");
+            } else {
+                log::error!("EXPORTING: instance '{}': '{name}' is no HTTP header", options.name);
+            }
+        }
         let printable = |text: &str| text.chars().filter(|c| !c.is_control()).collect::<String>();
         RequestHead {
             dialect: options.connector.dialect,
             path: printable(&path).replace(' ', "%20"),
             host: printable(&options.destination),
-            authorization,
+            own,
         }
     }
 
@@ -50,7 +60,7 @@ impl RequestHead {
         let mut head = format!("POST {} HTTP/1.1\r\n", self.path);
         let remote_write = self.dialect == Dialect::RemoteWrite;
         let host = if remote_write { connected } else { &self.host };
-        let _ = write!(head, "Host: {host}\r\n{}", self.authorization);
+        let _ = write!(head, "Host: {host}\r\n{}", self.own);
         head.push_str(match self.dialect {
             Dialect::Graphite => "Content-Type: application/graphite\r\n",
             Dialect::OpenTsdb | Dialect::Json => "Content-Type: application/json\r\n",
@@ -240,11 +250,12 @@ mod tests {
              Content-Type: application/graphite\r\nContent-Length: 5\r\n\r\n"
         );
         let head = RequestHead::new(&options(
-            "[prometheus_remote_write:p]\nenabled = yes\nremote write URL path = api/v1/write\n",
+            "[prometheus_remote_write:p]\nenabled = yes\nremote write URL path = api/v1/write\n\
+             http headers = X-Scope-OrgID: a; no header: x\n",
         ));
         assert_eq!(
             head.text("h:9", 1),
-            "POST /api/v1/write HTTP/1.1\r\nHost: h:9\r\nAccept: */*\r\nContent-Encoding: snappy\r\n\
+            "POST /api/v1/write HTTP/1.1\r\nHost: h:9\r\nX-Scope-OrgID: a\r\nAccept: */*\r\nContent-Encoding: snappy\r\n\
              Content-Type: application/x-protobuf\r\nX-Prometheus-Remote-Write-Version: 0.1.0\r\n\
              Content-Length: 1\r\n\r\n"
         );

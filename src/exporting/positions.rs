@@ -20,12 +20,16 @@ const DIRECTORY: &str = "exporting";
 const BYTES_MAX: u64 = 16 << 20;
 /// A host that has been away for so long is forgotten.
 const KEPT_S: i64 = 90 * 86_400;
+/// Between two attempts to write where writing fails.
+const PATIENCE_S: i64 = 60;
 
 pub(super) struct Positions {
     path: PathBuf,
     /// Seconds: the time of the last batch that was taken.
     of: BTreeMap<MachineGuid, i64>,
     changed: bool,
+    /// No attempt to write before, since the last one failed.
+    patience: i64,
 }
 
 impl Positions {
@@ -50,7 +54,7 @@ impl Positions {
                 BTreeMap::new()
             }
         };
-        Positions { path, of, changed: false }
+        Positions { path, of, changed: false, patience: 0 }
     }
 
     pub(super) fn get(&self, host: MachineGuid) -> Option<i64> {
@@ -63,16 +67,19 @@ impl Positions {
 
     /// Puts what has changed on the disk.
     pub(super) fn save(&mut self, now: i64) {
-        if !self.changed {
+        if !self.changed || now < self.patience {
             return;
         }
         self.of.retain(|_, at| *at > now - KEPT_S);
         match write(&self.path, &text(&self.of)) {
             Ok(()) => self.changed = false,
-            Err(error) => log::error!(
-                "EXPORTING: cannot write '{}': {error}; what was sent since its last writing is sent again after a restart",
-                self.path.display()
-            ),
+            Err(error) => {
+                self.patience = now + PATIENCE_S;
+                log::error!(
+                    "EXPORTING: cannot write '{}': {error}; what was sent since its last writing is sent again after a restart",
+                    self.path.display()
+                );
+            }
         }
     }
 }

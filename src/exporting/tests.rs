@@ -180,7 +180,9 @@ fn batch(options: &InstanceOptions, hosts: &[(&Arc<Host>, i64)]) -> String {
     for (host, at) in hosts {
         let text = body.host(host, options);
         if options.source == DataSource::AsCollected {
-            gather::collected(host, &all, at - 10, &text, &mut body);
+            for chart in host.charts() {
+                gather::collected(&chart, &all, at - 10, &text, &mut body);
+            }
             continue;
         }
         let span =

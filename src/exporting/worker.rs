@@ -280,6 +280,14 @@ impl Worker {
             let cursor = self.begin(host, last);
             self.cursors.insert(guid, cursor);
         }
+        let ahead = last + self.rhythm.every();
+        if let Some(cursor) = self.cursors.get_mut(&guid).filter(|cursor| cursor.at > ahead) {
+            log::info!(
+                "EXPORTING: the clock was set back; instance '{}' goes on from now",
+                self.options.name
+            );
+            cursor.at = last;
+        }
         let cursor = self.cursors.get(&guid)?;
         if !cursor.wanted || host.engine().mode() == Mode::None || cursor.at >= last {
             return None;
@@ -409,6 +417,10 @@ impl Worker {
     /// Makes the batch of values as collected when it is its time.
     fn collected_pass(&mut self) {
         let batch = self.rhythm.last(self.now());
+        if self.collected_at > batch + self.rhythm.every() {
+            // The clock was set back.
+            self.collected_at = batch;
+        }
         if batch <= self.collected_at {
             return;
         }
@@ -427,9 +439,11 @@ impl Worker {
             let text = self.body.host(host, &self.options);
             let variables = if self.options.variables { host.variables() } else { Vec::new() };
             self.body.about_host(&text, &variables, batch * 1000);
-            gather::collected(host, &self.charts, after, &text, &mut self.body);
-            if self.body.is_full() {
-                self.enqueue(batch, Vec::new());
+            for chart in host.charts() {
+                gather::collected(&chart, &self.charts, after, &text, &mut self.body);
+                if self.body.is_full() {
+                    self.enqueue(batch, Vec::new());
+                }
             }
         }
         self.enqueue(batch, Vec::new());

@@ -455,12 +455,12 @@ fn remote_write_is_what_prometheus_reads() {
     let files = Files::new();
     let sink = Sink::at(0, Kind::Https, Arc::default(), Some(&files));
     let more = format!(
-        "remote write URL path = /api/v1/write\nCAfile = {}\n",
+        "remote write URL path = /api/v1/write\nCAfile = {}\nexternal labels = site=eu-1 chart=never\n",
         files.path("ca.pem").display()
     );
     let conf = instance("prometheus_remote_write:https", sink.port, &more);
     let agent = agent(&conf).option("host labels", "region", "eu west").start();
-    let metric = "__name__=netdata_own_load_units_average chart=own.load dimension=a family=own instance=exporter";
+    let metric = "__name__=netdata_own_load_units_average chart=own.load dimension=a family=own instance=exporter site=eu-1";
     wait_windows(|| remote_write(&sink), metric, 5);
     let series = remote_write(&sink);
     check(&agent, "", &series[metric], "a", 2, 5);
