@@ -614,6 +614,7 @@ fn start_web(
         names: web::acl::Names::new(ground.clock.clone()),
         usage: Arc::clone(usage),
         tls,
+        writers: Default::default(),
         scrapers: Default::default(),
         streams: Arc::new(stream::Acceptor(Arc::clone(streams))),
         streaming: Some(Arc::clone(streams)),

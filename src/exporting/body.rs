@@ -9,11 +9,11 @@ use std::sync::Arc;
 use super::names::{
     Units, push_dotted, push_graphite_value, push_opentsdb_value, sanitized, units_suffix,
 };
-use super::protobuf::{self, Labels};
 use crate::base::json::{push_escaped, push_fixed, push_integer, push_string};
 use crate::base::{PROGRAM, VERSION};
 use crate::config::{Carrier, DataSource, Dialect, InstanceOptions};
 use crate::metrics::{Algorithm, Host, HostKind, LabelSource};
+use crate::wire::remote_write::{self, Labels};
 
 /// A body is sent once it is so long, before compression.
 pub(super) const BODY_BYTES: usize = 2 << 20;
@@ -258,12 +258,16 @@ impl Body {
         ];
         labels.extend(clean.iter().map(|(name, value)| (name.as_str(), &***value)));
         self.label_all(&labels);
-        protobuf::push_series(&mut self.bytes, &self.labels, std::iter::once((at_ms, 1.0)));
+        remote_write::push_series(&mut self.bytes, &self.labels, std::iter::once((at_ms, 1.0)));
         self.samples += 1;
         for (name, value) in variables.iter().filter(|(_, value)| value.is_finite()) {
             let metric = format!("{}_{}", sanitized(&self.prefix), sanitized(name));
             self.label_all(&[("__name__", &metric), ("instance", &host.hostname)]);
-            protobuf::push_series(&mut self.bytes, &self.labels, std::iter::once((at_ms, *value)));
+            remote_write::push_series(
+                &mut self.bytes,
+                &self.labels,
+                std::iter::once((at_ms, *value)),
+            );
             self.samples += 1;
         }
     }
@@ -430,7 +434,7 @@ impl Body {
             Value::Collected(value) => value as f64 * scale,
         };
         let samples = points.iter().map(|point| (point.at_ms, number(point.value)));
-        protobuf::push_series(&mut self.bytes, labels, samples);
+        remote_write::push_series(&mut self.bytes, labels, samples);
     }
 }
 

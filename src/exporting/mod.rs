@@ -1,13 +1,12 @@
 //! L5: our samples in other databases: graphite, opentsdb, JSON, Prometheus remote write.
 //!
 //! An instance of exporting.conf is one thread, `EXPORTING[name]`, with everything it needs: it waits for the time of its next
-//! batch ([`window`]), reads the store ([`gather`]), writes the database's language ([`body`], [`protobuf`], [`names`]) and hands it
+//! batch ([`window`]), reads the store ([`gather`]), writes the database's language ([`body`], [`names`]) and hands it
 //! over ([`link`], [`http`]); how far it has got is on the disk ([`positions`]). Instances share nothing, so a slow database delays
 //! nobody else. No locks of its own; a chart's lock is held for a copy of its names only.
 
 mod names;
 mod window;
-mod protobuf;
 mod body;
 mod gather;
 mod http;

@@ -35,6 +35,10 @@ pub struct Request {
     pub person: Option<String>,
     /// `Accept`: kinds of answers that the client likes.
     pub accept: Option<String>,
+    pub authorization: Option<String>,
+    pub content_type: Option<String>,
+    /// Of a POST.
+    pub body: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::base::time::{Clock, UnixSeconds};
 use crate::config::{Config, PrometheusOptions};
 use crate::health::Health;
+use crate::ingest::remote_write::Intake;
 use crate::metrics::Hosts;
 use crate::net::Usage;
 use crate::net::accept::StreamAcceptor;
@@ -60,6 +61,8 @@ pub struct Agent {
     pub api_key: Option<String>,
     /// `None` when it is off as a whole.
     pub health: Option<Arc<Health>>,
+    /// Who sends series by remote write.
+    pub writers: Intake,
     /// What each Prometheus server has been told already.
     pub scrapers: api::v1::allmetrics::prometheus::Scrapers,
 }
@@ -87,6 +90,7 @@ impl Agent {
             engines: None,
             api_key: None,
             health: None,
+            writers: Intake::default(),
             scrapers: Default::default(),
         }
     }

@@ -303,6 +303,42 @@ fn prometheus_scrapes_openmetrics() {
     });
 }
 
+/// It scrapes itself and hands on what it has.
+#[test]
+fn prometheus_writes_to_us() {
+    let Some(program) = program("prometheus") else { return };
+    let parent = Agent::new("parent").takes_children().start();
+    let mut database = Database::new(program);
+    let conf = format!(
+        "global: {{scrape_interval: 1s}}\nscrape_configs:\n- {{job_name: self, static_configs: [{{targets: ['127.0.0.1:{}']}}]}}\n\
+         remote_write:\n- {{url: 'http://127.0.0.1:{}/api/v1/write', authorization: {{credentials: '{KEY}'}}}}\n",
+        database.port, parent.port
+    );
+    fs::write(database.dir.path().join("write.yml"), conf).unwrap();
+    database.arguments = vec![
+        format!("--config.file={}", database.path("write.yml")),
+        format!("--storage.tsdb.path={}", database.path("data")),
+        format!("--web.listen-address=127.0.0.1:{}", database.port),
+    ];
+    database.start(database.port);
+    let host = format!("127.0.0.1:{}", database.port);
+    let find = |start: &str| {
+        let charts = parent.charts(&host);
+        charts.keys().find(|id| id.starts_with(start)).cloned()
+    };
+    let up = wait_for("`up` is a chart", 60, || find("prometheus.up"));
+    wait_for("it is up, second for second", 30, || {
+        let samples = parent.samples(&host, &up, 1, now() - 25, now() - 15);
+        (samples.len() >= 10 && samples.values().all(|row| row["value"] == "1")).then_some(())
+    });
+    let counter = find("prometheus.prometheus_tsdb_head_samples_appended_total").unwrap();
+    let described = &parent.charts(&host)[&counter];
+    assert_eq!(described["units"], "events/s");
+    let samples = parent.samples(&host, &counter, 1, now() - 20, now() - 10);
+    let rates: Vec<f64> = samples.values().map(|row| row["value"].parse().unwrap()).collect();
+    assert!(rates.iter().any(|rate| *rate > 100.0 && *rate < 10_000.0), "{rates:?}");
+}
+
 // --- InfluxDB -------------------------------------------------------------------------------------------------------
 
 #[test]

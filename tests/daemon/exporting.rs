@@ -527,3 +527,47 @@ fn what_a_child_replicates_after_an_outage_is_exported_too() {
     let exported = graphite(&sink.text())[metric].clone();
     check(&child, "", &exported, "a", 2, 14);
 }
+
+// --- the other way round ----------------------------------------------------------------------------------------------
+
+/// One of ours exports to another of ours: what arrives is what was sent.
+#[test]
+fn remote_write_is_taken_as_it_is_sent() {
+    let parent = Agent::new("parent").takes_children().start();
+    let tried = |key: &str| {
+        let more = format!(
+            "remote write URL path = /api/v1/write\nhttp headers = Authorization: Bearer {key}"
+        );
+        instance("prometheus_remote_write", parent.port, &more)
+    };
+    let conf = format!(
+        "{}{}",
+        tried(KEY),
+        tried("99999999-2222-3333-4444-555555555555").replace(":i]", ":unknown]")
+    );
+    let child = agent(&conf).start();
+    child.wait_log("EXPORTING: instance 'unknown' loses", 30);
+    parent.wait_log("key '99999999' may not write here", 1);
+    let chart = "prometheus.netdata_own_load_units_average-own_load-a-own";
+    let find = || {
+        let charts = parent.charts("exporter");
+        charts.keys().find(|id| id.starts_with(chart)).cloned()
+    };
+    let id = wait_for("the series is a chart of the parent's", 30, find);
+    wait_for("it holds samples", 30, || {
+        (parent.samples("exporter", &id, 2, now() - 60, now()).len() > 5).then_some(())
+    });
+    let there = parent.samples("exporter", &id, 2, now() - 60, now());
+    let exported = there.iter().map(|(at, row)| (*at, row["value"].parse().unwrap())).collect();
+    check(&child, "", &exported, "a", 2, 5);
+    assert_eq!(parent.charts("exporter")[&id]["chart_labels"]["dimension"], "a");
+    // Everything else that is posted is refused as ever.
+    let post = b"POST /api/v1/info HTTP/1.1\r\nContent-Length: 1\r\n\r\nx";
+    let answer = talk(parent.port, post, Duration::from_secs(5)).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+    let plain = format!(
+        "POST /api/v1/write HTTP/1.1\r\nX-Auth-Token: {KEY}\r\nConnection: close\r\nContent-Length: 5\r\n\r\nhello"
+    );
+    let answer = talk(parent.port, plain.as_bytes(), Duration::from_secs(5)).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+}

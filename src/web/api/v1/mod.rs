@@ -14,10 +14,15 @@ pub mod weights;
 pub mod registry;
 pub mod alarms;
 pub mod functions;
+pub mod write;
 mod rest;
 
 /// Where a command is looked for, in this order.
 pub const TABLES: &[&[Endpoint]] = &[AGENT, READS];
+
+/// What takes a body. It is no part of the description, which is about reading.
+pub const WRITES: &[&[Endpoint]] =
+    &[&[Endpoint { name: "write", needs: Rights::STREAMING, handler: write::write }]];
 
 /// The agent's own commands.
 const AGENT: &[Endpoint] = &[
@@ -107,6 +112,9 @@ pub(crate) mod samples {
             known_since: None,
             person: None,
             accept: None,
+            authorization: None,
+            content_type: None,
+            body: Vec::new(),
         };
         let host = Arc::clone(agent.hosts.local());
         handler(&Call { agent: &agent, host: &host, request: &request })
