@@ -87,6 +87,8 @@ pub(super) struct Body {
     bytes: Vec<u8>,
     labels: Labels,
     series: String,
+    /// What Prometheus calls the chart.
+    metric: String,
     samples: u64,
 }
 
@@ -114,6 +116,7 @@ impl Body {
             bytes: Vec::new(),
             labels: Labels::default(),
             series: String::new(),
+            metric: String::new(),
             samples: 0,
         }
     }
@@ -257,12 +260,13 @@ impl Body {
             ("version", &host.version),
         ];
         labels.extend(clean.iter().map(|(name, value)| (name.as_str(), &***value)));
-        self.label_all(&labels);
+        set_labels(&mut self.labels, &labels, &self.external);
         remote_write::push_series(&mut self.bytes, &self.labels, std::iter::once((at_ms, 1.0)));
         self.samples += 1;
         for (name, value) in variables.iter().filter(|(_, value)| value.is_finite()) {
             let metric = format!("{}_{}", sanitized(&self.prefix), sanitized(name));
-            self.label_all(&[("__name__", &metric), ("instance", &host.hostname)]);
+            let own = [("__name__", metric.as_str()), ("instance", &host.hostname)];
+            set_labels(&mut self.labels, &own, &self.external);
             remote_write::push_series(
                 &mut self.bytes,
                 &self.labels,
@@ -272,16 +276,10 @@ impl Body {
         }
     }
 
-    /// Sets a series' labels, sorted as remote write wants them; of a name that is there twice the first counts, and what the
-    /// file adds comes last.
-    fn label_all(&mut self, own: &[(&str, &str)]) {
-        let added = self.external.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let mut all: Vec<(&str, &str)> = own.iter().copied().chain(added).collect();
-        all.sort_by_key(|(name, _)| *name);
-        all.dedup_by_key(|(name, _)| *name);
-        self.labels.clear();
-        for (name, value) in all {
-            self.labels.push(name, value);
+    /// To be called before the dimensions of a chart.
+    pub(super) fn begin_chart(&mut self, chart: &ChartText) {
+        if self.form == Form::RemoteWrite {
+            self.metric = prometheus_name(&self.prefix, self.source, chart);
         }
     }
 
@@ -415,15 +413,30 @@ impl Body {
     ) {
         let (chart_name, dim_name) =
             if self.names { (&chart.name, &dim.name) } else { (&chart.id, &dim.id) };
-        let metric = prometheus_name(&self.prefix, self.source, chart, dim);
+        let counter = self.source == DataSource::AsCollected
+            && !chart.from_prometheus
+            && matches!(
+                dim.algorithm,
+                Algorithm::Incremental | Algorithm::PercentageOfIncrementalRow
+            );
+        let length = self.metric.len();
+        if counter {
+            self.metric.push_str("_total");
+        }
         let own = [
-            ("__name__", metric.as_str()),
+            ("__name__", self.metric.as_str()),
             ("chart", chart_name),
             ("dimension", dim_name),
             ("family", &chart.family),
             ("instance", &host.hostname),
         ];
-        self.label_all(&own);
+        if self.external.is_empty() {
+            self.labels.clear();
+            own.iter().for_each(|(name, value)| self.labels.push(name, value));
+        } else {
+            set_labels(&mut self.labels, &own, &self.external);
+        }
+        self.metric.truncate(length);
         let labels = &self.labels;
         let scale = match chart.from_prometheus {
             true => dim.multiplier as f64 / dim.divisor as f64,
@@ -438,14 +451,22 @@ impl Body {
     }
 }
 
-/// What Prometheus calls a dimension's metric: the same as in `allmetrics`, so dimensions of different scale are not told apart by name
-/// either.
-fn prometheus_name(
-    prefix: &str,
-    source: DataSource,
-    chart: &ChartText,
-    dim: &DimensionText,
-) -> String {
+/// Sets a series' labels, sorted as remote write wants them; of a name that is there twice the first counts, and what the
+/// file adds comes last.
+fn set_labels(labels: &mut Labels, own: &[(&str, &str)], external: &[(String, String)]) {
+    let added = external.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut all: Vec<(&str, &str)> = own.iter().copied().chain(added).collect();
+    all.sort_by_key(|(name, _)| *name);
+    all.dedup_by_key(|(name, _)| *name);
+    labels.clear();
+    for (name, value) in all {
+        labels.push(name, value);
+    }
+}
+
+/// What Prometheus calls a chart, before any `_total`: the same as in `allmetrics`, so dimensions of different scale are not
+/// told apart by name either.
+fn prometheus_name(prefix: &str, source: DataSource, chart: &ChartText) -> String {
     let mut name = format!("{}_{}", sanitized(prefix), sanitized(&chart.context));
     match source {
         DataSource::Average => {
@@ -453,15 +474,7 @@ fn prometheus_name(
             name.push_str("_average");
         }
         DataSource::Sum => name.push_str("_sum"),
-        DataSource::AsCollected => {
-            let counter = matches!(
-                dim.algorithm,
-                Algorithm::Incremental | Algorithm::PercentageOfIncrementalRow
-            );
-            if counter && !chart.from_prometheus {
-                name.push_str("_total");
-            }
-        }
+        DataSource::AsCollected => {}
     }
     name
 }

@@ -95,6 +95,7 @@ impl Span<'_> {
         let edges: Vec<i64> = self.ends.iter().map(|end| edge(*end, every)).collect();
         let mut points = Vec::with_capacity(edges.len());
         let (mut series, mut read) = (0, 0);
+        body.begin_chart(&chart_text);
         for (dim, reader) in &dims {
             points.clear();
             let count = windows(&**reader, after, &edges, self.source, &mut points);
@@ -191,6 +192,7 @@ pub(super) fn collected(
         let dims: Vec<_> = live.map(|dim| (text_of_dimension(dim), point(dim))).collect();
         (text_of_chart(chart, &state), dims)
     };
+    body.begin_chart(&chart_text);
     for (dim, point) in &dims {
         body.dimension(text, &chart_text, dim, std::slice::from_ref(point));
     }

@@ -313,3 +313,74 @@ fn several_batches_at_once_are_the_same_as_one_after_the_other() {
     assert_eq!(lines(&[(CHILD - 15, ends)]), lines(&apart));
     assert!(lines(&apart).len() > 8);
 }
+
+/// Metrics and their labels, in the order of the request.
+fn remote_write(options: &InstanceOptions, host: &Arc<Host>, at: i64) -> Vec<String> {
+    let all = SimplePattern::new("*");
+    let mut body = Body::new(options);
+    let text = body.host(host, options);
+    body.about_host(&text, &[("a var".into(), 2.5)], at * 1000);
+    let span = Span { after: at - 10, ends: &[at], source: options.source, past: Past::LiveOnly };
+    for chart in host.charts() {
+        match options.source {
+            DataSource::AsCollected => {
+                gather::collected(&chart, &all, at - 10, &text, &mut body);
+            }
+            _ => span.stored(host, &chart, &all, &text, &mut body),
+        }
+    }
+    let plain = snap::raw::Decoder::new().decompress_vec(&body.take().0).unwrap();
+    let mut lines = Vec::new();
+    crate::wire::remote_write::read(&plain, &mut |series| {
+        let labels: Vec<_> = series.labels.iter().map(|(n, v)| format!("{n}={v}")).collect();
+        let samples: Vec<_> = series.samples.iter().map(|(at, v)| format!("{v} {at}")).collect();
+        lines.push(format!("{} {}", labels.join(","), samples.join(",")));
+    })
+    .unwrap();
+    lines
+}
+
+#[test]
+fn remote_write_has_the_names_of_a_scrape() {
+    let kind = "prometheus_remote_write";
+    let lines = remote_write(&options(kind, ""), &local(), LOCAL);
+    assert_eq!(
+        lines[0],
+        format!(
+            "__name__=netdata_info,_has_unstable_connection=false,_is_ephemeral=false,application=netdata,instance=parent,\
+             quoted=_a b:c_d_,region=eu west,version={} 1 1795333579000",
+            crate::base::VERSION
+        )
+    );
+    assert_eq!(lines[1], "__name__=netdata_a_var,instance=parent 2.5 1795333579000");
+    assert_eq!(
+        lines[2],
+        "__name__=netdata_lab_gauge_ctx_units_average,chart=lab.my_gauge,dimension=dim a,family=fam 1,instance=parent 5.5 1795333576000"
+    );
+    assert!(
+        lines[4].starts_with("__name__=netdata_lab_counter_ctx_KiB_persec_average,"),
+        "{}",
+        lines[4]
+    );
+    assert!(
+        lines[8].starts_with("__name__=netdata_lab_pdiff_ctx_percent_average,"),
+        "{}",
+        lines[8]
+    );
+    let lines = remote_write(
+        &options(kind, "data source = sum\nexternal labels = dimension=x zone=z"),
+        &local(),
+        LOCAL,
+    );
+    assert_eq!(
+        lines[2],
+        "__name__=netdata_lab_gauge_ctx_sum,chart=lab.my_gauge,dimension=dim a,family=fam 1,instance=parent,zone=z 44 1795333576000"
+    );
+    let lines = remote_write(&options(kind, "data source = raw"), &local(), LOCAL);
+    assert_eq!(
+        lines[4],
+        "__name__=netdata_lab_counter_ctx_total,chart=lab.counter,dimension=in,family=fam.2,instance=parent 200 1795333576000"
+    );
+    assert!(lines[2].starts_with("__name__=netdata_lab_gauge_ctx,"), "{}", lines[2]);
+    assert!(lines[9].starts_with("__name__=netdata_lab_pdiff_ctx_total,"), "{}", lines[9]);
+}
