@@ -271,6 +271,7 @@ impl ExportingConf {
                 log::info!("Instance ({name}) on connector ({}) is not enabled", connector.name());
                 continue;
             }
+            self.name_unknown(&section);
             log::info!(
                 "Instance ({name}) on connector ({}) is enabled and scheduled for activation",
                 connector.name()
@@ -284,6 +285,15 @@ impl ExportingConf {
             log::info!("No connector instances to activate");
         }
         found
+    }
+
+    /// One line for each option that nobody knows: a slip of the pen, most often.
+    fn name_unknown(&self, section: &str) {
+        for (name, _) in self.options.take_all(section) {
+            if !option::ALL.iter().any(|known| known.name == name) {
+                log::info!("CONFIG: exporting.conf: [{section}] '{name}' is no option there.");
+            }
+        }
     }
 
     pub fn prometheus(&self) -> PrometheusOptions {
@@ -451,6 +461,21 @@ mod tests {
         assert!(found.send_names && found.configured_labels && !found.automatic_labels);
         assert_eq!(found.url_path, "/receive");
         assert!(instances("[graphite:g]\n").is_empty());
+    }
+
+    #[test]
+    fn the_stock_file_starts_nothing_and_names_options_there_are() {
+        let stock = include_str!("../../conf.d/exporting.conf");
+        assert!(instances(stock).is_empty());
+        let mut named = 0;
+        for line in stock.lines().map(str::trim) {
+            let line = line.strip_prefix('#').unwrap_or(line);
+            if let Some((name, _)) = line.split_once(" =").filter(|_| !line.starts_with(' ')) {
+                assert!(option::ALL.iter().any(|known| known.name == name), "'{name}'");
+                named += 1;
+            }
+        }
+        assert!(named >= option::ALL.len());
     }
 
     #[test]

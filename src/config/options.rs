@@ -409,6 +409,31 @@ pub(super) mod exporting {
     pub(in super::super) const TLS_SKIP: Named = named("ssl skip certificate verification", "no");
     pub(in super::super) const CA_PATH: Named = named("CApath", "");
     pub(in super::super) const CA_FILE: Named = named("CAfile", "");
+
+    pub(in super::super) const ALL: &[&Named] = &[
+        &ENABLED,
+        &DESTINATION,
+        &DATA_SOURCE,
+        &PREFIX,
+        &HOSTNAME,
+        &UPDATE_EVERY,
+        &BUFFER,
+        &TIMEOUT,
+        &SEND_NAMES,
+        &CHARTS,
+        &HOSTS,
+        &CONFIGURED_LABELS,
+        &AUTOMATIC_LABELS,
+        &VARIABLES,
+        &USERNAME,
+        &PASSWORD,
+        &URL_PATH,
+        &HEADERS,
+        &EXTERNAL_LABELS,
+        &TLS_SKIP,
+        &CA_PATH,
+        &CA_FILE,
+    ];
 }
 
 #[cfg(test)]
