@@ -137,22 +137,21 @@ fn windows(
     source: DataSource,
     points: &mut Vec<Point>,
 ) -> u64 {
-    let (Some((_, last)), Some(&before)) = (reader.retention(), edges.last()) else { return 0 };
-    if last.0 <= after || before <= after {
-        return 0;
-    }
-    let mut read = 0;
+    let Some(&before) = edges.last().filter(|before| **before > after) else { return 0 };
+    let (mut read, mut last) = (0, after);
     let (mut window, mut sum, mut count) = (0, 0.0, 0.0);
-    let mut close = |window: usize, sum: f64, count: f64| {
+    let mut close = |window: usize, sum: f64, count: f64, last: i64| {
         let value = if source == DataSource::Sum { sum } else { sum / count };
         if count > 0.0 && value.is_finite() {
-            let at = edges[window].min(last.0);
+            // What is stored ends earlier, of a dimension that is over.
+            let at = edges[window].min(last);
             points.push(Point { at_ms: at.saturating_mul(1000), value: Value::Stored(value) });
         }
     };
     reader.read(UnixSeconds(after), UnixSeconds(before), &mut |at, sample| {
+        last = at.0;
         while window < edges.len() && at.0 > edges[window] {
-            close(window, sum, count);
+            close(window, sum, count, last);
             (window, sum, count) = (window + 1, 0.0, 0.0);
         }
         if window < edges.len() && !sample.is_empty() {
@@ -162,7 +161,7 @@ fn windows(
         }
     });
     if window < edges.len() {
-        close(window, sum, count);
+        close(window, sum, count, last);
     }
     read
 }
