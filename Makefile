@@ -45,6 +45,7 @@ test:
 	@packaging/deps.sh build test
 	$(CARGO) build $(CARGOFLAGS) --bins
 	@tests/peer.sh || echo "make test: no real netdata to test with, those tests will say so"
+	@tests/sinks.sh >/dev/null || echo "make test: not all databases to export to are there, their tests will say so"
 	$(CARGO) test $(CARGOFLAGS)
 
 test-web:

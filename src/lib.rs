@@ -8,6 +8,8 @@
 //! | L7 | [`daemon`] | command line, start and stop order, signals, identity, `netdatacli` |
 //! | L6 | [`web`] | listeners, HTTP, routes, API, formatters, static files |
 //! | L5 | [`stream`] | receivers, senders, choice of parent, streaming status |
+//! | L5 | [`health`] | alarms |
+//! | L5 | [`exporting`] | our samples in other databases |
 //! | L4 | [`ingest`] | the one executor of PLUGINSD commands, plugin processes, internal collectors |
 //! | L4 | [`query`] | reads samples: time grouping, points, selection |
 //! | L3 | [`metrics`] | hosts, charts, dimensions, collection arithmetic |
@@ -31,6 +33,7 @@ pub mod query;
 
 pub mod stream;
 pub mod health;
+pub mod exporting;
 
 pub mod web;
 

@@ -21,7 +21,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("query", 4),
     ("stream", 5),
     ("health", 5),
-    ("export", 5),
+    ("exporting", 5),
     ("web", 6),
     ("daemon", 7),
 ];

@@ -319,6 +319,15 @@ pub fn tcp_state(socket: BorrowedFd<'_>) -> TcpState {
     TcpState { established, unconfirmed: info.tcpi_unacked }
 }
 
+/// Bytes written to a socket that the other machine has not confirmed, whether or not they have left; 0 where that cannot
+/// be known.
+pub fn unsent_bytes(socket: BorrowedFd<'_>) -> usize {
+    let mut count: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ writes one int, to which the pointer is.
+    let failed = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if failed < 0 { 0 } else { usize::try_from(count).unwrap_or(0) }
+}
+
 /// Looks at received bytes without waiting and leaves them in the socket; 0 = the other end has closed.
 pub fn peek(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
@@ -549,6 +558,16 @@ pub fn process_times_us() -> (i64, i64) {
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
     // SAFETY: `usage` is a writable rusage.
     unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    let us = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
+    (us(usage.ru_utime), us(usage.ru_stime))
+}
+
+/// Microseconds the calling thread has spent on a processor, in its own code and in the kernel.
+pub fn thread_times_us() -> (i64, i64) {
+    // SAFETY: the C struct holds integers only, for which zero bytes are a valid value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is a writable rusage.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
     let us = |time: libc::timeval| time.tv_sec * 1_000_000 + time.tv_usec;
     (us(usage.ru_utime), us(usage.ru_stime))
 }

@@ -1,7 +1,7 @@
 //! L1: the INI dialect and typed options that remember their default.
 //!
 //! [`Config`] holds netdata.conf for the whole process and serves the effective configuration; [`StreamConf`] holds
-//! stream.conf and answers what a sender or a receiver has to do. Both are read once and shared by all threads.
+//! stream.conf and answers what a sender or a receiver has to do, [`ExportingConf`] exporting.conf. All are read once and shared by all threads.
 //! Nothing here acts on an option.
 
 mod values;
@@ -10,8 +10,12 @@ mod options;
 mod document;
 pub mod keys;
 mod stream;
+mod exporting;
 
 pub use document::{Config, LoadError, Present};
+pub use exporting::{
+    Carrier, Connector, DataSource, Dialect, ExportingConf, InstanceOptions, PrometheusOptions,
+};
 pub use options::{Alias, Known, NETDATA_CONF, State};
 pub use stream::{Denied, ReceiverDefaults, ReceiverOptions, SenderOptions, SharePast, StreamConf};
 pub use values::{OnDemand, SizeUnit, TimeUnit, boolean, duration, number, size};

@@ -373,6 +373,69 @@ pub(super) mod receiver {
     ];
 }
 
+/// exporting.conf, `[TYPE:NAME]` and `[exporting:global]`, and `[backend]` of netdata.conf.
+pub(super) mod exporting {
+    pub(in super::super) struct Named {
+        pub name: &'static str,
+        pub default: &'static str,
+    }
+
+    const fn named(name: &'static str, default: &'static str) -> Named {
+        Named { name, default }
+    }
+
+    pub(in super::super) const ENABLED: Named = named("enabled", "no");
+    pub(in super::super) const DESTINATION: Named = named("destination", "localhost");
+    pub(in super::super) const DATA_SOURCE: Named = named("data source", "average");
+    pub(in super::super) const PREFIX: Named = named("prefix", "netdata");
+    pub(in super::super) const HOSTNAME: Named = named("hostname", "");
+    pub(in super::super) const UPDATE_EVERY: Named = named("update every", "10");
+    pub(in super::super) const BUFFER: Named = named("buffer on failures", "10");
+    pub(in super::super) const TIMEOUT: Named = named("timeout ms", "10000");
+    pub(in super::super) const SEND_NAMES: Named = named("send names instead of ids", "yes");
+    pub(in super::super) const CHARTS: Named = named("send charts matching", "*");
+    pub(in super::super) const HOSTS: Named = named("send hosts matching", "localhost *");
+    pub(in super::super) const CONFIGURED_LABELS: Named = named("send configured labels", "yes");
+    pub(in super::super) const AUTOMATIC_LABELS: Named = named("send automatic labels", "no");
+    pub(in super::super) const VARIABLES: Named = named("send variables", "yes");
+    pub(in super::super) const USERNAME: Named = named("username", "");
+    pub(in super::super) const PASSWORD: Named = named("password", "");
+    pub(in super::super) const URL_PATH: Named = named("remote write URL path", "/receive");
+    /// From here on our own. `Name: value`, several separated by `;`, for tenants and the like.
+    pub(in super::super) const HEADERS: Named = named("http headers", "");
+    /// Of remote write: `name=value`, separated by white space.
+    pub(in super::super) const EXTERNAL_LABELS: Named = named("external labels", "");
+    /// How far a server behind https is trusted.
+    pub(in super::super) const TLS_SKIP: Named = named("ssl skip certificate verification", "no");
+    pub(in super::super) const CA_PATH: Named = named("CApath", "");
+    pub(in super::super) const CA_FILE: Named = named("CAfile", "");
+
+    pub(in super::super) const ALL: &[&Named] = &[
+        &ENABLED,
+        &DESTINATION,
+        &DATA_SOURCE,
+        &PREFIX,
+        &HOSTNAME,
+        &UPDATE_EVERY,
+        &BUFFER,
+        &TIMEOUT,
+        &SEND_NAMES,
+        &CHARTS,
+        &HOSTS,
+        &CONFIGURED_LABELS,
+        &AUTOMATIC_LABELS,
+        &VARIABLES,
+        &USERNAME,
+        &PASSWORD,
+        &URL_PATH,
+        &HEADERS,
+        &EXTERNAL_LABELS,
+        &TLS_SKIP,
+        &CA_PATH,
+        &CA_FILE,
+    ];
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;

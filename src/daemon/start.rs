@@ -23,8 +23,10 @@ use crate::base::threads::{self, StopToken};
 use crate::base::time::Clock;
 use crate::base::{PROGRAM, VERSION, sys};
 use crate::config::{
-    Config, NETDATA_CONF, OnDemand, ReceiverDefaults, SenderOptions, StreamConf, keys,
+    Config, ExportingConf, NETDATA_CONF, OnDemand, PrometheusOptions, ReceiverDefaults,
+    SenderOptions, StreamConf, keys,
 };
+use crate::exporting::Exporting;
 use crate::health::{self, Health};
 use crate::ingest::executor::Nodes;
 use crate::ingest::{collectors, plugins};
@@ -121,6 +123,11 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     let usage = Arc::new(Usage::default());
     parts.push(start_collectors(&ground, &host, &streams, &engines, &usage, &stop));
     parts.push(start_plugins(&ground, &hosts, &streams, &engines, &stop)?);
+    // EXPORTING[name]: what other databases are told
+    let conf = exporting_conf(&ground);
+    let exporting = start_exporting(&ground, &conf, &hosts, &stop);
+    let exporters = (exporting.connectors().to_owned(), conf.prometheus());
+    parts.push(exporting_part(exporting));
     let tls = ground.web.as_ref().map(|web| Arc::clone(&web.tls)).unwrap_or_default();
     if let Some(web) = ground.web.take() {
         parts.push(start_web(
@@ -132,6 +139,7 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
             &engines,
             health.as_ref(),
             sender.enabled,
+            exporters,
             &stop,
         )?);
     }
@@ -496,6 +504,31 @@ fn start_plugins(
     Ok(Part::new("PLUGINSD", stop, move |patience| running.join(patience)))
 }
 
+fn exporting_conf(ground: &Ground) -> ExportingConf {
+    let directories = &ground.settings.directories;
+    let user = directories.config.join("exporting.conf");
+    let stock = directories.stock_config.join("exporting.conf");
+    ExportingConf::load(&user, &stock)
+}
+
+/// EXPORTING[name]: one for each instance of exporting.conf.
+fn start_exporting(
+    ground: &Ground,
+    conf: &ExportingConf,
+    hosts: &Arc<Hosts>,
+    stop: &StopToken,
+) -> Exporting {
+    let instances = conf.instances(&ground.config);
+    let every = ground.settings.database.update_every;
+    let lib = &ground.settings.directories.lib;
+    Exporting::start(instances, hosts, &ground.clock, lib, every, stop.child())
+}
+
+fn exporting_part(exporting: Exporting) -> Part {
+    let stop = exporting.stop_token().clone();
+    Part::new("EXPORTING", stop, move |patience| exporting.join(patience))
+}
+
 fn open_web(config: &Config, settings: &Settings) -> anyhow::Result<Option<WebParts>> {
     let lib = settings.directories.lib.to_string_lossy();
     let options = web::Options::from_config(config, &settings.hostname, &lib);
@@ -564,6 +597,7 @@ fn start_web(
     engines: &Arc<Engines>,
     health: Option<&Arc<Health>>,
     stream_enabled: bool,
+    (exporters, prometheus): (String, PrometheusOptions),
     stop: &StopToken,
 ) -> anyhow::Result<Part> {
     let WebParts { options, ports, tls } = web;
@@ -580,11 +614,14 @@ fn start_web(
         names: web::acl::Names::new(ground.clock.clone()),
         usage: Arc::clone(usage),
         tls,
+        writers: Default::default(),
         scrapers: Default::default(),
         streams: Arc::new(stream::Acceptor(Arc::clone(streams))),
         streaming: Some(Arc::clone(streams)),
         started: ground.clock.now_seconds(),
         stream_enabled,
+        exporters,
+        prometheus,
         engines: Some(Arc::clone(engines)),
         api_key,
         health: health.cloned(),

@@ -5,3 +5,4 @@ pub mod executor;
 pub mod plugins;
 
 pub mod collectors;
+pub mod remote_write;

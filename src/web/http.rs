@@ -33,6 +33,12 @@ pub struct Request {
     pub known_since: Option<String>,
     /// The registry's cookie.
     pub person: Option<String>,
+    /// `Accept`: kinds of answers that the client likes.
+    pub accept: Option<String>,
+    pub authorization: Option<String>,
+    pub content_type: Option<String>,
+    /// Of a POST.
+    pub body: Vec<u8>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

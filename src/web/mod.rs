@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use crate::base::time::{Clock, UnixSeconds};
-use crate::config::Config;
+use crate::config::{Config, PrometheusOptions};
 use crate::health::Health;
+use crate::ingest::remote_write::Intake;
 use crate::metrics::Hosts;
 use crate::net::Usage;
 use crate::net::accept::StreamAcceptor;
@@ -50,12 +51,18 @@ pub struct Agent {
     pub started: UnixSeconds,
     /// This agent streams to a parent.
     pub stream_enabled: bool,
+    /// The kinds of databases that get our samples, as `info` names them; empty for none.
+    pub exporters: String,
+    /// What scrapers get who ask for nothing special.
+    pub prometheus: PrometheusOptions,
     /// Where samples are kept; `None` where there are none to tell of.
     pub engines: Option<Arc<Engines>>,
     /// What `manage/health` asks for; `None` when it could not be made.
     pub api_key: Option<String>,
     /// `None` when it is off as a whole.
     pub health: Option<Arc<Health>>,
+    /// Who sends series by remote write.
+    pub writers: Intake,
     /// What each Prometheus server has been told already.
     pub scrapers: api::v1::allmetrics::prometheus::Scrapers,
 }
@@ -78,9 +85,12 @@ impl Agent {
             streaming: None,
             started: UnixSeconds(0),
             stream_enabled: false,
+            exporters: String::new(),
+            prometheus: Default::default(),
             engines: None,
             api_key: None,
             health: None,
+            writers: Intake::default(),
             scrapers: Default::default(),
         }
     }

@@ -25,7 +25,8 @@ const WEB: Rights = Rights::DASHBOARD
 const STREAM_INFO: &str = "/api/v3/stream_info";
 
 pub fn answer(agent: &Agent, request: &Request) -> Response {
-    let child_asks = request.rights.contains(Rights::STREAMING) && request.path == STREAM_INFO;
+    let child_asks = request.rights.contains(Rights::STREAMING)
+        && matches!(request.path.as_str(), STREAM_INFO | v1::write::PATH);
     if !request.rights.intersects(WEB) && !child_asks {
         return Response::forbidden();
     }
@@ -118,11 +119,13 @@ fn api(call: &Call<'_>, path: &str) -> Response {
     let (version, rest) = segment(path);
     // The rest has to be a command's name to the last character, with no slash before it.
     let command = rest.unwrap_or("");
+    let posted = call.request.method == Method::Post;
+    let tables = if posted { v1::WRITES } else { v1::TABLES };
     match version {
         "" => Response::error(400, "Which API version?"),
         "openapi.json" if rest.is_none() => description(call),
         "v1" if command.is_empty() => Response::error(400, "Which API v1 command?"),
-        "v1" => api::dispatch(v1::TABLES, command, call)
+        "v1" => api::dispatch(tables, command, call)
             .unwrap_or_else(|| Response::error_about(404, "Unsupported v1 API command: ", command)),
         "v2" | "v3" if command.is_empty() => Response::error(400, "Which API command?"),
         "v2" => api::dispatch(v2::TABLES, command, call)

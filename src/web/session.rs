@@ -23,6 +23,7 @@ use crate::wire::http::{
 
 use super::acl::Rights;
 use super::answer::{self, Envelope, Paced, Sent};
+use super::api::v1::write;
 use super::http::{ContentType, Kind, Request, Response};
 use super::routes;
 use super::server::Shared;
@@ -227,7 +228,19 @@ impl<'a> Session<'a> {
             Ok(head) if head.method == Method::Stream => {
                 (self.offer_stream(&head, buffer.len() > length), 0)
             }
-            Ok(head) => (self.answer(&head), head.headers.content_length),
+            // Nobody else has a use for a body that is sent.
+            Ok(head) if head.method == Method::Post && !is_write(&head) => {
+                (self.refuse(BadRequest::NotUnderstood), 0)
+            }
+            Ok(head) if head.method == Method::Post => {
+                self.buffer = buffer[length..].to_vec();
+                return match self.read_body(head.headers.content_length, patience) {
+                    Ok(Some(body)) => self.answer(&head, body),
+                    Ok(None) => Next::Close,
+                    Err(bad) => self.refuse(bad),
+                };
+            }
+            Ok(head) => (self.answer(&head, Vec::new()), head.headers.content_length),
         };
         self.buffer = buffer;
         self.buffer.drain(..length);
@@ -239,6 +252,25 @@ impl<'a> Session<'a> {
             Next::Keep if body > 0 => self.skip_body(body, patience),
             next => next,
         }
+    }
+
+    /// The body of a request; what follows it stays in the buffer. `None` when the client left or took too long.
+    fn read_body(
+        &mut self,
+        length: usize,
+        patience: Duration,
+    ) -> Result<Option<Vec<u8>>, BadRequest> {
+        if length > write::BODY_BYTES_MAX {
+            return Err(BadRequest::TooBig(length));
+        }
+        let deadline = self.deadline(patience);
+        while self.buffer.len() < length {
+            if !self.read_more(deadline) {
+                return Ok(None);
+            }
+        }
+        let rest = self.buffer.split_off(length);
+        Ok(Some(std::mem::replace(&mut self.buffer, rest)))
     }
 
     /// Takes the body of a request away; nobody here has a use for one.
@@ -268,11 +300,15 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn answer(&mut self, head: &Head<'_>) -> Next {
+    fn answer(&mut self, head: &Head<'_>, body: Vec<u8>) -> Next {
         let agent = &self.shared.agent;
         let began = agent.clock.monotonic_us();
         let target = match Target::parse(head.target) {
-            Ok(target) if head.headers.content_length <= BODY_BYTES_MAX => target,
+            Ok(target)
+                if head.method == Method::Post || head.headers.content_length <= BODY_BYTES_MAX =>
+            {
+                target
+            }
             Ok(_) => return self.refuse(BadRequest::NotUnderstood),
             Err(bad) => return self.refuse(bad),
         };
@@ -300,6 +336,10 @@ impl<'a> Session<'a> {
             known_tags: headers.known_tags.map(str::to_owned),
             known_since: headers.known_since.map(str::to_owned),
             person: headers.person.map(str::to_owned),
+            accept: headers.accept.map(str::to_owned),
+            authorization: headers.authorization.map(str::to_owned),
+            content_type: headers.content_type.map(str::to_owned),
+            body,
         };
         let response = routes::answer(agent, &request);
         let keep = headers.keep_alive && !self.shared.stop.is_stopped();
@@ -474,6 +514,10 @@ impl<'a> Session<'a> {
             &masked(&request.parameters),
         );
     }
+}
+
+fn is_write(head: &Head<'_>) -> bool {
+    head.target.split(|byte| *byte == b'?').next() == Some(write::PATH.as_bytes())
 }
 
 /// The parameters of a child for the access log; of its key only the beginning.

@@ -24,6 +24,8 @@ pub enum Method {
     /// Answered as `Get`, without the body.
     Head,
     Options,
+    /// Only where a body is wanted.
+    Post,
     /// A child that wants to stream its metrics; the target is its list of parameters.
     Stream,
 }
@@ -32,6 +34,7 @@ const METHODS: &[(&[u8], Method)] = &[
     (b"GET ", Method::Get),
     (b"HEAD ", Method::Head),
     (b"OPTIONS ", Method::Options),
+    (b"POST ", Method::Post),
     (b"STREAM ", Method::Stream),
 ];
 
@@ -75,6 +78,9 @@ pub struct Headers<'a> {
     pub forwarded_https: bool,
     /// `Connection` asks to keep it.
     pub keep_alive: bool,
+    pub accept: Option<&'a str>,
+    pub authorization: Option<&'a str>,
+    pub content_type: Option<&'a str>,
     /// `Accept-Encoding` names gzip.
     pub accepts_gzip: bool,
     /// `Accept-Encoding` names zstd.
@@ -166,6 +172,12 @@ impl<'a> Headers<'a> {
             self.keep_alive = contains_word(value, "keep-alive");
         } else if is("Host") {
             self.host = Some(value);
+        } else if is("Accept") {
+            self.accept = Some(value);
+        } else if is("Authorization") {
+            self.authorization = Some(value);
+        } else if is("Content-Type") {
+            self.content_type = Some(value);
         } else if is("Accept-Encoding") {
             self.accepts_gzip = accepts(value, "gzip");
             self.accepts_zstd = accepts(value, "zstd");

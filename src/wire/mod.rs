@@ -11,3 +11,4 @@ pub mod handshake;
 pub mod pluginsd;
 pub mod json;
 pub mod http;
+pub mod remote_write;

@@ -12,7 +12,11 @@ mod chaos;
 #[cfg(test)]
 mod cluster;
 #[cfg(test)]
+mod databases;
+#[cfg(test)]
 mod exactness;
+#[cfg(test)]
+mod exporting;
 #[cfg(test)]
 mod failover;
 #[cfg(test)]

@@ -170,8 +170,8 @@ fn write_agent(j: &mut JsonWriter, call: &Call<'_>, hosts: usize) {
     j.key("release-channel").string(agent.options.release_channel);
     j.key("web-enabled").bool(agent.options.enabled);
     j.key("notification-methods").string("");
-    j.key("exporting-enabled").bool(false);
-    j.key("exporting-connectors").string("");
+    j.key("exporting-enabled").bool(!agent.exporters.is_empty());
+    j.key("exporting-connectors").string(&agent.exporters);
     let used = &agent.usage.used;
     for (key, counter) in [
         ("allmetrics-prometheus-used", &used.prometheus),

@@ -14,10 +14,15 @@ pub mod weights;
 pub mod registry;
 pub mod alarms;
 pub mod functions;
+pub mod write;
 mod rest;
 
 /// Where a command is looked for, in this order.
 pub const TABLES: &[&[Endpoint]] = &[AGENT, READS];
+
+/// What takes a body. It is no part of the description, which is about reading.
+pub const WRITES: &[&[Endpoint]] =
+    &[&[Endpoint { name: "write", needs: Rights::STREAMING, handler: write::write }]];
 
 /// The agent's own commands.
 const AGENT: &[Endpoint] = &[
@@ -79,8 +84,19 @@ pub(crate) mod samples {
     }
 
     pub(crate) fn ask_at(handler: Handler, query: &str, second: i64) -> Response {
+        ask_with(handler, query, second, |_| {})
+    }
+
+    /// The same of an agent that is changed before.
+    pub(crate) fn ask_with(
+        handler: Handler,
+        query: &str,
+        second: i64,
+        change: impl FnOnce(&mut Agent),
+    ) -> Response {
         let clock = Clock::manual(UnixMicros((T0 + second) * 1_000_000));
-        let agent = Agent::sample(Hosts::new(host()), clock);
+        let mut agent = Agent::sample(Hosts::new(host()), clock);
+        change(&mut agent);
         let request = Request {
             method: Method::Get,
             path: "/api/v1/x".into(),
@@ -95,6 +111,10 @@ pub(crate) mod samples {
             known_tags: None,
             known_since: None,
             person: None,
+            accept: None,
+            authorization: None,
+            content_type: None,
+            body: Vec::new(),
         };
         let host = Arc::clone(agent.hosts.local());
         handler(&Call { agent: &agent, host: &host, request: &request })

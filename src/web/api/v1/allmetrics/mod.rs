@@ -1,4 +1,5 @@
-//! `/api/v1/allmetrics`: the newest value of everything, for scripts (shell), programs (json) and Prometheus.
+//! `/api/v1/allmetrics`: the newest value of everything, for scripts (shell), programs (json) and Prometheus
+//! (its own text, or OpenMetrics where `Accept` asks for it).
 
 use crate::base::json::{push_fixed, push_integer, push_string};
 use crate::base::pattern::SimplePattern;
@@ -8,8 +9,10 @@ use crate::web::api::Call;
 use crate::web::api::v1::alarms;
 use crate::web::http::{ContentType, Response};
 
+use self::prometheus::Comments;
 use super::charts::is_visible;
 
+mod openmetrics;
 pub mod prometheus;
 pub mod shell;
 
@@ -19,7 +22,13 @@ pub fn allmetrics(call: &Call<'_>) -> Response {
     let used = &call.agent.usage.used;
     let prometheus = |all_hosts| {
         add(&used.prometheus, 1);
-        prometheus::body(call, filter.as_ref(), all_hosts)
+        if openmetrics::is_wanted(call.request.accept.as_deref()) {
+            let text = prometheus::body(call, filter.as_ref(), all_hosts, Comments::Types);
+            let kind = ContentType::Other(openmetrics::CONTENT_TYPE);
+            return (kind, openmetrics::from_prometheus(&text));
+        }
+        let text = prometheus::body(call, filter.as_ref(), all_hosts, Comments::AsAsked);
+        (ContentType::Prometheus, text)
     };
     let (content_type, body) = match query.get("format").unwrap_or("shell") {
         "shell" => {
@@ -30,8 +39,8 @@ pub fn allmetrics(call: &Call<'_>) -> Response {
             add(&used.json, 1);
             (ContentType::Json, json(call.host, filter.as_ref()))
         }
-        "prometheus" => (ContentType::Prometheus, prometheus(false)),
-        "prometheus_all_hosts" => (ContentType::Prometheus, prometheus(true)),
+        "prometheus" => prometheus(false),
+        "prometheus_all_hosts" => prometheus(true),
         _ => {
             return Response::error(
                 400,

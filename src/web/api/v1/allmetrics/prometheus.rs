@@ -12,7 +12,9 @@ use crate::base::ids::MachineGuid;
 use crate::base::json::push_fixed;
 use crate::base::pattern::SimplePattern;
 use crate::base::time::{UnixMicros, UnixSeconds};
-use crate::metrics::{Algorithm, ChartState, Host, LabelSource};
+use crate::config::{DataSource, PrometheusOptions};
+use crate::exporting::{Units, push_label, sanitized, units_suffix};
+use crate::metrics::{Algorithm, ChartState, Host, HostKind, LabelSource};
 use crate::storage::{Mode, Reader};
 use crate::web::api::Call;
 use crate::web::api::v1::charts::version_of;
@@ -21,9 +23,6 @@ use crate::web::api::v1::charts::version_of;
 pub const SCRAPERS_MAX: usize = 1024;
 /// A server's name is kept up to here.
 const SERVER_BYTES_MAX: usize = 256;
-/// What a first visit gets, in seconds.
-const UPDATE_EVERY: i64 = 10;
-const PREFIX: &str = "netdata";
 
 /// When each server last asked about each host.
 #[derive(Default)]
@@ -58,39 +57,15 @@ impl Scrapers {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
-    Average,
-    Sum,
-    AsCollected,
-}
-
-impl Source {
-    fn parse(word: &str) -> Source {
-        match word {
-            "as collected" | "as-collected" | "as_collected" | "ascollected" | "raw" => {
-                Source::AsCollected
-            }
-            "sum" | "volume" => Source::Sum,
-            _ => Source::Average,
-        }
-    }
-
-    fn name(self) -> &'static str {
-        match self {
-            Source::Average => "average",
-            Source::Sum => "sum",
-            Source::AsCollected => "as collected",
-        }
-    }
-}
-
 /// A request for Prometheus text.
 struct Scrape<'a> {
-    source: Source,
+    source: DataSource,
     prefix: String,
     server: &'a str,
     filter: Option<&'a SimplePattern>,
+    /// `[prometheus:exporter]`
+    options: &'a PrometheusOptions,
+    charts: SimplePattern,
     help: bool,
     types: bool,
     names: bool,
@@ -117,14 +92,18 @@ impl<'a> Scrape<'a> {
             "data_source",
             "datasource",
         ]);
+        let options = &call.agent.prometheus;
+        let asked = |word| DataSource::parse(word).unwrap_or(DataSource::Average);
         Scrape {
-            source: source.map_or(Source::Average, Source::parse),
-            prefix: sanitized(query.get("prefix").unwrap_or(PREFIX)),
+            source: source.map_or(options.source, asked),
+            prefix: sanitized(query.get("prefix").unwrap_or(&options.prefix)),
+            options,
+            charts: SimplePattern::new(&options.charts),
             server: query.get("server").unwrap_or(&call.request.peer.ip),
             filter,
             help: flag("help", false),
             types: flag("types", false),
-            names: flag("names", true),
+            names: flag("names", options.send_names),
             timestamps: flag("timestamps", true),
             variables: flag("variables", false),
             old_units: flag("oldunits", false),
@@ -135,13 +114,36 @@ impl<'a> Scrape<'a> {
     }
 }
 
-pub(super) fn body(call: &Call<'_>, filter: Option<&SimplePattern>, all_hosts: bool) -> String {
-    let scrape = Scrape::of(call, filter, all_hosts);
+/// Which lines there are besides samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Comments {
+    /// `help` and `types` say it.
+    AsAsked,
+    Types,
+}
+
+pub(super) fn body(
+    call: &Call<'_>,
+    filter: Option<&SimplePattern>,
+    all_hosts: bool,
+    comments: Comments,
+) -> String {
+    let mut scrape = Scrape::of(call, filter, all_hosts);
+    if comments == Comments::Types {
+        (scrape.help, scrape.types) = (false, true);
+    }
     let mut out = String::with_capacity(256 * 1024);
     if all_hosts {
         // What is archived has no current values.
+        let wanted = SimplePattern::new(&scrape.options.hosts);
         for host in call.agent.hosts.all().iter().filter(|host| !host.is_archived()) {
-            scrape.host(call, host, &mut out);
+            let name = match host.kind() {
+                HostKind::Local => "localhost".to_owned(),
+                _ => host.hostname(),
+            };
+            if wanted.matches(&name) {
+                scrape.host(call, host, &mut out);
+            }
         }
     } else {
         scrape.host(call, call.host, &mut out);
@@ -149,52 +151,8 @@ pub(super) fn body(call: &Call<'_>, filter: Option<&SimplePattern>, all_hosts: b
     out
 }
 
-/// Everything but letters and digits becomes `_`.
-fn sanitized(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
-}
-
-/// Appends `text` as it stands between the quotes of a label.
-fn push_label(out: &mut String, text: &str) {
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            '\n' => out.push_str("\\n"),
-            _ => out.push(c),
-        }
-    }
-}
-
 fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-/// The units as part of a metric's name.
-fn units_suffix(units: &str, old: bool) -> String {
-    let old_name = match units {
-        _ if !old => None,
-        "KiB/s" => Some("kilobytes/s"),
-        "MiB/s" => Some("MB/s"),
-        "GiB/s" => Some("GB/s"),
-        "KiB" => Some("KB"),
-        "MiB" => Some("MB"),
-        "GiB" => Some("GB"),
-        "inodes" => Some("Inodes"),
-        "percentage" => Some("percent"),
-        "faults/s" => Some("page faults/s"),
-        "KiB/operation" => Some("kilobytes per operation"),
-        "milliseconds/operation" => Some("ms per operation"),
-        _ => None,
-    };
-    let units = old_name.unwrap_or(units);
-    match units {
-        "" => String::new(),
-        "%" => "_percent".to_owned(),
-        _ => match units.strip_suffix("/s") {
-            Some(amount) => format!("_{}_persec", sanitized(amount)),
-            None => format!("_{}", sanitized(units)),
-        },
-    }
 }
 
 /// A series up to its value.
@@ -218,7 +176,7 @@ impl Scrape<'_> {
     fn host(&self, call: &Call<'_>, host: &Arc<Host>, out: &mut String) {
         let now = self.now.seconds().0;
         let before = call.agent.scrapers.visit(self.server, host.guid(), now);
-        let after = before.unwrap_or(now - UPDATE_EVERY);
+        let after = before.unwrap_or(now - self.options.update_every);
         let hostname = host.hostname();
         if self.help {
             let (first, seen) = match before {
@@ -258,6 +216,7 @@ impl Scrape<'_> {
             if state.is_obsolete()
                 || state.dims.is_empty()
                 || !self.filter.is_none_or(|f| f.matches(&meta.name))
+                || !(self.charts.matches(chart.id()) || self.charts.matches(&meta.name))
             {
                 continue;
             }
@@ -282,7 +241,7 @@ impl Scrape<'_> {
                 );
             }
             match self.source {
-                Source::AsCollected => self.collected(&state, &naming, after, out),
+                DataSource::AsCollected => self.collected(&state, &naming, after, out),
                 _ => {
                     // Samples are read without the chart's lock: a collector must not wait for a scrape.
                     let dims = state.dims.iter().filter(|dim| !dim.is_obsolete());
@@ -317,12 +276,18 @@ impl Scrape<'_> {
         push_label(out, &version_of(host));
         out.push('"');
         let labels = host.labels();
-        let configured = labels.iter().filter(|label| label.source == LabelSource::CONFIG);
-        let always = labels
+        let always = |name: &str| matches!(name, "_is_ephemeral" | "_has_unstable_connection");
+        let configured = labels
             .iter()
-            .filter(|label| label.source != LabelSource::CONFIG)
-            .filter(|l| matches!(&*l.name, "_is_ephemeral" | "_has_unstable_connection"));
-        for label in configured.chain(always) {
+            .filter(|label| label.source == LabelSource::CONFIG && self.options.configured_labels);
+        let automatic = labels.iter().filter(|label| {
+            let wanted = match always(&label.name) {
+                true => self.options.configured_labels,
+                false => self.options.automatic_labels,
+            };
+            label.source != LabelSource::CONFIG && wanted
+        });
+        for label in configured.chain(automatic) {
             let _ = write!(out, ",{}=\"", sanitized(&label.name));
             push_label(out, &label.value);
             out.push('"');
@@ -356,15 +321,17 @@ impl Scrape<'_> {
         // A chart whose samples come a few seconds late is told up to its last one, not left out.
         let newest = dims.iter().filter_map(|(_, reader)| reader.retention()).map(|held| held.1.0);
         let before = match newest.max() {
-            Some(newest) if newest + UPDATE_EVERY.max(2 * every) > before => before.min(newest),
+            Some(newest) if newest + self.options.update_every.max(2 * every) > before => {
+                before.min(newest)
+            }
             _ => before,
         };
         let from = settled(after).min(before);
-        let suffix = if self.source == Source::Sum { "_sum" } else { "_average" };
-        let in_name = if self.source == Source::Sum || self.hide_units {
+        let suffix = if self.source == DataSource::Sum { "_sum" } else { "_average" };
+        let in_name = if self.source == DataSource::Sum || self.hide_units {
             String::new()
         } else {
-            units_suffix(units, self.old_units)
+            units_suffix(units, if self.old_units { Units::Old } else { Units::New })
         };
         let name = format!("{}{in_name}{suffix}", naming.base);
         for (dimension, reader) in dims {
@@ -391,7 +358,7 @@ impl Scrape<'_> {
                 let _ = writeln!(out, "# TYPE {name} gauge");
             }
             series(out, &name, naming, dimension);
-            push_fixed(out, if self.source == Source::Sum { sum } else { sum / count });
+            push_fixed(out, if self.source == DataSource::Sum { sum } else { sum / count });
             self.end(out, last * 1000);
         }
     }
@@ -532,16 +499,25 @@ mod tests {
     }
 
     #[test]
-    fn units_become_part_of_the_name() {
-        for (units, old, suffix) in [
-            ("KiB/s", false, "_KiB_persec"),
-            ("KiB/s", true, "_kilobytes_persec"),
-            ("%", false, "_percent"),
-            ("percentage", true, "_percent"),
-            ("", false, ""),
-        ] {
-            assert_eq!(units_suffix(units, old), suffix);
-        }
+    fn the_file_says_what_those_get_who_ask_for_nothing() {
+        let conf = "[prometheus:exporter]\ndata source = sum\nprefix = own\nsend names instead of ids = no\n\
+                    send charts matching = t.a*\n";
+        let options = crate::config::ExportingConf::from_text(conf).prometheus();
+        let asked = |query: &str| {
+            let options = options.clone();
+            let answer = crate::web::api::v1::samples::ask_with(allmetrics, query, 900, |agent| {
+                agent.prometheus = options;
+            });
+            text(&answer)
+        };
+        let told = asked("format=prometheus");
+        assert!(
+            told.contains("own_t_ctx_sum{chart=\"t.abs\",family=\"t\",dimension=\"zero\"}"),
+            "{told}"
+        );
+        assert!(!told.contains("t.two") && !told.contains("t.slow"), "{told}");
+        let told = asked("format=prometheus_all_hosts&source=average&names=yes&prefix=p");
+        assert!(told.contains("p_t_ctx_things_persec_average{chart=\"t.absname\""), "{told}");
     }
 
     #[test]

@@ -1,0 +1,336 @@
+//! The connection of one instance to its database: found, kept, used and given up by the instance's own thread.
+//!
+//! Everything ends within the instance's time-out, and a stop is seen several times a second.
+
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::http::{Answer, Answering, More, RequestHead};
+use crate::base::sys;
+use crate::base::threads::StopToken;
+use crate::config::{Carrier, InstanceOptions};
+use crate::net::destination::parse_destinations;
+use crate::net::dial::dial;
+use crate::net::listen::Place;
+use crate::net::tls::ClientOptions;
+use crate::net::{Connection, Destination};
+
+/// How soon a stop is noticed.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What became of a body.
+#[derive(Debug)]
+pub(super) enum Delivery {
+    /// HTTP: the server has it. Lines: the kernel has it.
+    Done,
+    /// To be tried again, after so many seconds if the server said so.
+    Later(Option<i64>),
+    /// The server will never take it.
+    Refused {
+        status: u16,
+        line: String,
+    },
+    Stopped,
+}
+
+/// What is counted of a connection since somebody looked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) writes: i64,
+    pub(super) reconnects: i64,
+    pub(super) failures: i64,
+    pub(super) reads: i64,
+    pub(super) received_bytes: i64,
+}
+
+pub(super) struct Link {
+    name: String,
+    destinations: Vec<Destination>,
+    carrier: Carrier,
+    timeout: Duration,
+    tls: ClientOptions,
+    head: RequestHead,
+    open: Option<Open>,
+    stop: StopToken,
+    pub(super) counts: Counts,
+}
+
+struct Open {
+    connection: Connection,
+    to: String,
+    /// Something was delivered over it before.
+    used: bool,
+}
+
+impl Link {
+    pub(super) fn new(options: &InstanceOptions, stop: StopToken) -> Link {
+        let port = options.connector.default_port();
+        Link {
+            name: options.name.clone(),
+            destinations: parse_destinations(&options.destination, port),
+            carrier: options.connector.carrier,
+            timeout: options.timeout,
+            tls: ClientOptions {
+                skip_verification: options.tls_skip_verification,
+                ca_path: options.ca_path.as_ref().map(Into::into),
+                ca_file: options.ca_file.as_ref().map(Into::into),
+                identity: None,
+            },
+            head: RequestHead::new(options),
+            open: None,
+            stop,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(super) fn is_lines(&self) -> bool {
+        self.carrier == Carrier::Lines
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Connects to the first destination that answers, unless there is a connection.
+    fn connect(&mut self) -> bool {
+        if self.open.is_some() {
+            return true;
+        }
+        if self.destinations.is_empty() {
+            log::error!("EXPORTING: instance '{}' has no destination", self.name);
+        }
+        for destination in &self.destinations {
+            if self.stop.is_stopped() {
+                return false;
+            }
+            let to = destination.text.clone();
+            let mut connection = match dial(&destination.place, self.timeout, &self.stop, |_| {}) {
+                Ok(connection) => connection,
+                Err(error) => {
+                    log::error!("EXPORTING: failed to update '{to}': {error}: {}", error.reason());
+                    self.counts.failures += 1;
+                    continue;
+                }
+            };
+            if self.carrier == Carrier::Https || destination.tls {
+                let host = match &destination.place {
+                    Place::Net { host, .. } if host.is_empty() => "localhost",
+                    Place::Net { host, .. } => host,
+                    Place::Unix(_) => "",
+                };
+                let secured = connection.connect_tls(&self.tls, host, self.timeout, &self.stop);
+                if let Err(error) = secured {
+                    log::error!("EXPORTING: failed to update '{to}': TLS: {error}");
+                    self.counts.failures += 1;
+                    continue;
+                }
+            }
+            let ready = connection
+                .set_read_timeout(LOOK_EVERY)
+                .and_then(|()| connection.set_write_timeout(LOOK_EVERY));
+            if let Err(error) = ready {
+                log::error!("EXPORTING: failed to update '{to}': {error}");
+                continue;
+            }
+            self.counts.reconnects += 1;
+            self.open = Some(Open { connection, to, used: false });
+            return true;
+        }
+        false
+    }
+
+    /// Sends one body, over a new connection if there is none.
+    pub(super) fn deliver(&mut self, body: &[u8]) -> Delivery {
+        loop {
+            if !self.connect() {
+                return if self.stop.is_stopped() {
+                    Delivery::Stopped
+                } else {
+                    Delivery::Later(None)
+                };
+            }
+            let Some(mut open) = self.open.take() else { return Delivery::Later(None) };
+            let used = std::mem::replace(&mut open.used, true);
+            let answer = match self.carrier {
+                Carrier::Lines => self.write(&mut open, body).map(|()| None),
+                Carrier::Http | Carrier::Https => self.exchange(&mut open, body).map(Some),
+            };
+            match answer {
+                Ok(None) => {
+                    self.open = Some(open);
+                    return Delivery::Done;
+                }
+                Ok(Some(answer)) => {
+                    if answer.keeps_open {
+                        self.open = Some(open);
+                    }
+                    return self.judge(answer);
+                }
+                Err(Failure::Stopped) => return Delivery::Stopped,
+                // An idle connection may end at any time; that says nothing about the server.
+                Err(Failure::Closed) if used && self.carrier != Carrier::Lines => {}
+                Err(failure) => {
+                    self.counts.failures += 1;
+                    let to = &open.to;
+                    match failure {
+                        Failure::Closed => {
+                            log::error!("EXPORTING: '{to}' closed the socket");
+                        }
+                        Failure::Written { wrote, source } => log::error!(
+                            "EXPORTING: failed to write data to '{to}'. Willing to write {} bytes, wrote {wrote} bytes. \
+                             Will re-connect. ({source})",
+                            body.len()
+                        ),
+                        Failure::Answer(reason) => {
+                            log::error!("EXPORTING: failed to update '{to}': {reason}");
+                        }
+                        Failure::Stopped => {}
+                    }
+                    return Delivery::Later(None);
+                }
+            }
+        }
+    }
+
+    fn judge(&mut self, answer: Answer) -> Delivery {
+        match answer.status {
+            200..=299 => Delivery::Done,
+            408 | 429 | 300..=399 | 500..=599 => {
+                self.counts.failures += 1;
+                log::error!(
+                    "EXPORTING: instance '{}' is told to wait: HTTP {} '{}'",
+                    self.name,
+                    answer.status,
+                    answer.first_line
+                );
+                Delivery::Later(answer.retry_after)
+            }
+            status => {
+                self.counts.failures += 1;
+                Delivery::Refused { status, line: answer.first_line }
+            }
+        }
+    }
+
+    fn write(&mut self, open: &mut Open, bytes: &[u8]) -> Result<(), Failure> {
+        let (mut wrote, mut moved) = (0, Instant::now());
+        self.counts.writes += 1;
+        while wrote < bytes.len() {
+            match open.connection.write(&bytes[wrote..]) {
+                Ok(0) => return Err(Failure::Closed),
+                Ok(count) => {
+                    wrote += count;
+                    moved = Instant::now();
+                }
+                Err(error) if is_patience(&error) => {
+                    if self.stop.is_stopped() {
+                        return Err(Failure::Stopped);
+                    }
+                    if moved.elapsed() > self.timeout {
+                        let source = io::ErrorKind::TimedOut.into();
+                        return Err(Failure::Written { wrote, source });
+                    }
+                }
+                Err(error) if wrote == 0 && is_closed(&error) => return Err(Failure::Closed),
+                Err(source) => return Err(Failure::Written { wrote, source }),
+            }
+        }
+        Ok(())
+    }
+
+    fn exchange(&mut self, open: &mut Open, body: &[u8]) -> Result<Answer, Failure> {
+        let head = self.head.text(&open.to, body.len());
+        let request = [head.as_bytes(), body].concat();
+        self.write(open, &request)?;
+        let (asked, mut answering) = (Instant::now(), Answering::default());
+        let mut buffer = [0; 4096];
+        loop {
+            let more = match open.connection.read(&mut buffer) {
+                Ok(0) if answering.is_empty() => return Err(Failure::Closed),
+                Ok(0) => More::Cannot,
+                Ok(count) => {
+                    self.counts.reads += 1;
+                    self.counts.received_bytes += count as i64;
+                    answering.add(&buffer[..count]);
+                    More::May
+                }
+                Err(error) if is_patience(&error) => More::May,
+                Err(error) if answering.is_empty() && is_closed(&error) => {
+                    return Err(Failure::Closed);
+                }
+                Err(error) => return Err(Failure::Answer(error.to_string())),
+            };
+            match answering.complete(more) {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => {}
+                Err(error) => return Err(Failure::Answer(error.to_string())),
+            }
+            if self.stop.is_stopped() {
+                return Err(Failure::Stopped);
+            }
+            if asked.elapsed() > self.timeout {
+                let waited = self.timeout.as_millis();
+                return Err(Failure::Answer(format!("no answer within {waited} ms")));
+            }
+        }
+    }
+
+    /// Takes what a database of lines sends back, and notices when it has gone. False when there is no connection.
+    pub(super) fn look(&mut self) -> bool {
+        let Some(mut open) = self.open.take() else { return false };
+        if open.connection.set_nonblocking(true).is_err() {
+            return false;
+        }
+        let mut buffer = [0; 4096];
+        // A database that sends more than this has to wait for the next look.
+        for _ in 0..64 {
+            match open.connection.read(&mut buffer) {
+                Ok(0) => {
+                    log::error!("EXPORTING: '{}' closed the socket", open.to);
+                    return false;
+                }
+                Ok(count) => {
+                    self.counts.reads += 1;
+                    self.counts.received_bytes += count as i64;
+                }
+                Err(error) if is_patience(&error) => break,
+                Err(error) => {
+                    log::error!("EXPORTING: lost the connection to '{}': {error}", open.to);
+                    self.counts.failures += 1;
+                    return false;
+                }
+            }
+        }
+        if open.connection.set_nonblocking(false).is_ok() {
+            self.open = Some(open);
+        }
+        self.open.is_some()
+    }
+
+    /// The other machine has confirmed all that was written.
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| sys::unsent_bytes(open.connection.as_fd()) == 0)
+    }
+}
+
+enum Failure {
+    Stopped,
+    /// By the other end, before any of this body counted.
+    Closed,
+    Written {
+        wrote: usize,
+        source: io::Error,
+    },
+    Answer(String),
+}
+
+fn is_patience(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), Interrupted | TimedOut | WouldBlock)
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected)
+}

@@ -1,0 +1,150 @@
+//! `POST /api/v1/write`: Prometheus remote write 1.0 from other agents, for whoever has an API key of stream.conf.
+//!
+//! The key comes as `Authorization: Bearer KEY`, as the password of Basic, or as `X-Auth-Token`; its section says where the samples
+//! are kept, as for children. Series become hosts by their label `instance` (see [`crate::ingest::remote_write`]).
+
+use std::sync::Arc;
+
+use rustc_hash::FxHashMap;
+use uuid::Uuid;
+
+use crate::base::ids::MachineGuid;
+use crate::base::json::push_string;
+use crate::config::{ReceiverOptions, keys};
+use crate::metrics::{Host, HostInfo, HostKind, HostSettings};
+use crate::net::usage::add;
+use crate::storage::Mode;
+use crate::stream::Streams;
+use crate::web::api::Call;
+use crate::web::http::{ContentType, Response};
+use crate::wire::remote_write::{self, Series};
+
+/// The path whose requests have a body that is read.
+pub const PATH: &str = "/api/v1/write";
+/// A body may be this long as it comes, and as it is once decompressed.
+pub const BODY_BYTES_MAX: usize = 16 << 20;
+const PLAIN_BYTES_MAX: usize = 64 << 20;
+/// Of the GUIDs of hosts that write to us, by key and instance.
+const NAMESPACE: Uuid = Uuid::from_u128(0x7d6a_51c2_40f1_4b0e_9a3c_2f8e_6b1d_9c05);
+const INSTANCE_BYTES_MAX: usize = 255;
+const NO_INSTANCE: &str = "unknown";
+
+pub fn write(call: &Call<'_>) -> Response {
+    let Some(streams) = &call.agent.streaming else {
+        return Response::error(503, "This agent takes no samples.");
+    };
+    if call.request.content_type.as_deref().is_some_and(|kind| kind.contains("write.v2")) {
+        return Response::error(415, "Only remote write 1.0 is understood here.");
+    }
+    let Some(key) = key_of(call) else {
+        return Response::error(401, "An API key is needed: Authorization: Bearer KEY");
+    };
+    let peer = &call.request.peer.ip;
+    let conf = &streams.settings().conf;
+    // Of the machine nothing is known yet.
+    if let Err(reason) = conf.admit(&key, "", peer) {
+        add(&call.agent.usage.denied, 1);
+        log::error!(
+            "REMOTE WRITE from '{peer}': key '{}' may not write here ({reason:?})",
+            keys::masked(&key)
+        );
+        return Response::forbidden();
+    }
+    let length = snap::raw::decompress_len(&call.request.body).unwrap_or(usize::MAX);
+    if length > PLAIN_BYTES_MAX {
+        return Response::error(400, "The body is not compressed by snappy, or too large.");
+    }
+    let Ok(plain) = snap::raw::Decoder::new().decompress_vec(&call.request.body) else {
+        return Response::error(400, "The body is not compressed by snappy.");
+    };
+    match store(call, streams, &key, &plain) {
+        Ok(0) => Response::new(204, ContentType::Text, ""),
+        Ok(dropped) => {
+            log::error!(
+                "REMOTE WRITE from '{peer}': {dropped} samples were left out: too many series or hosts, or senseless"
+            );
+            Response::new(204, ContentType::Text, "")
+        }
+        Err(error) => Response::error(400, error.to_string()),
+    }
+}
+
+/// Gives how many samples were left out.
+fn store(
+    call: &Call<'_>,
+    streams: &Streams,
+    key: &str,
+    plain: &[u8],
+) -> Result<u64, remote_write::Malformed> {
+    // All of it is read before anything is stored: a request is taken whole or not at all.
+    let mut hosts: FxHashMap<String, Vec<Series<'_>>> = FxHashMap::default();
+    remote_write::read(plain, &mut |series| {
+        let instance = series.label("instance").filter(|name| !name.is_empty());
+        let mut instance = instance.unwrap_or(NO_INSTANCE);
+        if instance.len() > INSTANCE_BYTES_MAX {
+            instance = NO_INSTANCE;
+        }
+        hosts.entry(instance.to_owned()).or_default().push(series);
+    })?;
+    let mut dropped = 0;
+    let section = keys::hashed(key);
+    for (instance, series) in &hosts {
+        let name = format!("{section}/{instance}");
+        let guid = MachineGuid(Uuid::new_v5(&NAMESPACE, name.as_bytes()));
+        let options =
+            streams.settings().conf.receiver(key, &guid.to_string(), &streams.settings().defaults);
+        let make = || host_for(streams, guid, instance, &options);
+        match call.agent.writers.store(guid, make, series) {
+            Some(stored) => dropped += stored.dropped,
+            None => dropped += series.iter().map(|one| one.samples.len() as u64).sum::<u64>(),
+        }
+    }
+    Ok(dropped)
+}
+
+fn host_for(
+    streams: &Streams,
+    guid: MachineGuid,
+    instance: &str,
+    options: &ReceiverOptions,
+) -> Option<Arc<Host>> {
+    let mut shown = String::new();
+    push_string(&mut shown, instance);
+    let name = shown.trim_matches('"').to_owned();
+    let settings = streams.settings();
+    let (host, created) = streams.hosts().get_or_create(guid, || {
+        let mode = Mode::parse(&options.mode).unwrap_or(Mode::Save);
+        let engine = (settings.engine)(mode, options.history, guid);
+        let kept = HostSettings {
+            mode: engine.mode(),
+            history: options.history,
+            health_enabled: false,
+            gap_when_lost: settings.gap_when_lost,
+            ephemeral: options.ephemeral,
+        };
+        let info = HostInfo { program_name: "remote_write".to_owned(), ..HostInfo::named(&name) };
+        Host::new(guid, HostKind::Virtual, info, engine, kept)
+    })?;
+    if created {
+        log::info!(
+            "REMOTE WRITE: host '{name}' with guid '{guid}' initialized, memory mode {}",
+            host.settings().mode.name()
+        );
+    }
+    (host.kind() == HostKind::Virtual).then_some(host)
+}
+
+fn key_of(call: &Call<'_>) -> Option<String> {
+    let request = call.request;
+    let Some(authorization) = &request.authorization else { return request.auth_token.clone() };
+    let (scheme, rest) = authorization.split_once(' ')?;
+    match scheme.to_ascii_lowercase().as_str() {
+        "bearer" => Some(rest.trim().to_owned()),
+        "basic" => {
+            let plain = openssl::base64::decode_block(rest.trim()).ok()?;
+            let plain = String::from_utf8(plain).ok()?;
+            plain.split_once(':').map(|(_, password)| password.to_owned())
+        }
+        _ => None,
+    }
+}

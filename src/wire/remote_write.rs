@@ -1,0 +1,264 @@
+//! The few forms of protocol buffers that Prometheus remote write 1.0 is made of, written and read by hand.
+//!
+//! `WriteRequest { repeated TimeSeries timeseries = 1; }`, `TimeSeries { repeated Label labels = 1; repeated Sample
+//! samples = 2; }`, `Label { string name = 1; string value = 2; }`, `Sample { double value = 1; int64 timestamp = 2; }`.
+
+const LENGTH_DELIMITED: u8 = 2;
+const FIXED64: u8 = 1;
+const VARINT: u8 = 0;
+
+fn push_varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn varint_len(value: u64) -> usize {
+    (64 - (value | 1).leading_zeros() as usize).div_ceil(7)
+}
+
+fn push_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+    out.push(field << 3 | LENGTH_DELIMITED);
+    push_varint(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+fn bytes_len(bytes: &[u8]) -> usize {
+    1 + varint_len(bytes.len() as u64) + bytes.len()
+}
+
+/// Labels of a series as they stand in its message.
+#[derive(Default)]
+pub struct Labels(Vec<u8>);
+
+impl Labels {
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// To be called in the order of the names; a label without a value is left out, as that means the same.
+    pub fn push(&mut self, name: &str, value: &str) {
+        if value.is_empty() {
+            return;
+        }
+        let inner = bytes_len(name.as_bytes()) + bytes_len(value.as_bytes());
+        self.0.push(1 << 3 | LENGTH_DELIMITED);
+        push_varint(&mut self.0, inner as u64);
+        push_bytes(&mut self.0, 1, name.as_bytes());
+        push_bytes(&mut self.0, 2, value.as_bytes());
+    }
+}
+
+fn sample_len(at_ms: i64) -> usize {
+    // A zero value is written, too: some receivers take an empty sample for none.
+    9 + 1 + varint_len(at_ms.cast_unsigned())
+}
+
+/// Appends a series to a request.
+pub fn push_series(
+    out: &mut Vec<u8>,
+    labels: &Labels,
+    samples: impl Iterator<Item = (i64, f64)> + Clone,
+) {
+    let framed = |len: usize| 1 + varint_len(len as u64) + len;
+    let inner: usize =
+        labels.0.len() + samples.clone().map(|(at, _)| framed(sample_len(at))).sum::<usize>();
+    out.push(1 << 3 | LENGTH_DELIMITED);
+    push_varint(out, inner as u64);
+    out.extend_from_slice(&labels.0);
+    for (at_ms, value) in samples {
+        out.push(2 << 3 | LENGTH_DELIMITED);
+        push_varint(out, sample_len(at_ms) as u64);
+        out.push(1 << 3 | FIXED64);
+        out.extend_from_slice(&value.to_le_bytes());
+        out.push(2 << 3 | VARINT);
+        push_varint(out, at_ms.cast_unsigned());
+    }
+}
+
+/// Labels of one series; more make a request malformed.
+const LABELS_MAX: usize = 128;
+/// A label's name or value may be this long.
+const LABEL_BYTES_MAX: usize = 8192;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the body is no write request of remote write 1.0")]
+pub struct Malformed;
+
+/// A series as it came.
+#[derive(Debug, Default)]
+pub struct Series<'a> {
+    /// In the order of the request.
+    pub labels: Vec<(&'a str, &'a str)>,
+    /// Milliseconds since 1970, and values.
+    pub samples: Vec<(i64, f64)>,
+}
+
+impl<'a> Series<'a> {
+    pub fn label(&self, name: &str) -> Option<&'a str> {
+        self.labels.iter().find(|(own, _)| *own == name).map(|(_, value)| *value)
+    }
+}
+
+/// Calls `visit` for every series of an uncompressed request; what else is in it (metadata) is passed over.
+pub fn read<'a>(mut bytes: &'a [u8], visit: &mut dyn FnMut(Series<'a>)) -> Result<(), Malformed> {
+    while let Some((field, value)) = next_field(&mut bytes)? {
+        let (1, Field::Bytes(message)) = (field, value) else { continue };
+        visit(read_series(message)?);
+    }
+    Ok(())
+}
+
+fn read_series(mut bytes: &[u8]) -> Result<Series<'_>, Malformed> {
+    let mut series = Series::default();
+    while let Some((field, value)) = next_field(&mut bytes)? {
+        match (field, value) {
+            (1, Field::Bytes(label)) if series.labels.len() < LABELS_MAX => {
+                series.labels.push(read_label(label)?);
+            }
+            (1, _) => return Err(Malformed),
+            (2, Field::Bytes(sample)) => series.samples.push(read_sample(sample)?),
+            _ => {}
+        }
+    }
+    Ok(series)
+}
+
+fn read_label(mut bytes: &[u8]) -> Result<(&str, &str), Malformed> {
+    let (mut name, mut value) = ("", "");
+    while let Some((field, found)) = next_field(&mut bytes)? {
+        if let Field::Bytes(text) = found {
+            let text = std::str::from_utf8(text).map_err(|_| Malformed)?;
+            match field {
+                _ if text.len() > LABEL_BYTES_MAX => return Err(Malformed),
+                1 => name = text,
+                2 => value = text,
+                _ => {}
+            }
+        }
+    }
+    Ok((name, value))
+}
+
+fn read_sample(mut bytes: &[u8]) -> Result<(i64, f64), Malformed> {
+    let (mut at_ms, mut value) = (0, 0.0);
+    while let Some((field, found)) = next_field(&mut bytes)? {
+        match (field, found) {
+            (1, Field::Fixed(bits)) => value = f64::from_bits(bits),
+            (2, Field::Number(number)) => at_ms = number.cast_signed(),
+            _ => {}
+        }
+    }
+    Ok((at_ms, value))
+}
+
+enum Field<'a> {
+    Number(u64),
+    Fixed(u64),
+    Bytes(&'a [u8]),
+    Other,
+}
+
+fn next_field<'a>(bytes: &mut &'a [u8]) -> Result<Option<(u64, Field<'a>)>, Malformed> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let key = next_varint(bytes)?;
+    let field = match (key & 7) as u8 {
+        VARINT => Field::Number(next_varint(bytes)?),
+        FIXED64 => {
+            let (fixed, rest) = bytes.split_first_chunk::<8>().ok_or(Malformed)?;
+            *bytes = rest;
+            Field::Fixed(u64::from_le_bytes(*fixed))
+        }
+        LENGTH_DELIMITED => {
+            let length = usize::try_from(next_varint(bytes)?).map_err(|_| Malformed)?;
+            let (inside, rest) = bytes.split_at_checked(length).ok_or(Malformed)?;
+            *bytes = rest;
+            Field::Bytes(inside)
+        }
+        5 => {
+            *bytes = bytes.get(4..).ok_or(Malformed)?;
+            Field::Other
+        }
+        _ => return Err(Malformed),
+    };
+    Ok(Some((key >> 3, field)))
+}
+
+fn next_varint(bytes: &mut &[u8]) -> Result<u64, Malformed> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let (&byte, rest) = bytes.split_first().ok_or(Malformed)?;
+        *bytes = rest;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Ok(value);
+        }
+    }
+    Err(Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_request_is_these_bytes() {
+        let mut labels = Labels::default();
+        labels.push("__name__", "up");
+        labels.push("empty", "");
+        let mut out = Vec::new();
+        push_series(&mut out, &labels, [(300i64, 1.0)].into_iter());
+        let want: Vec<u8> = [
+            &[0x0a, 30][..],
+            &[0x0a, 14, 0x0a, 8],
+            b"__name__",
+            &[0x12, 2],
+            b"up",
+            &[0x12, 12, 0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0x10, 0xac, 0x02],
+        ]
+        .concat();
+        assert_eq!(out, want);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(
+            labels in prop::collection::vec(("[a-z]{1,9}", ".{1,30}"), 0..6),
+            samples in prop::collection::vec((any::<i64>(), -1e9f64..1e9), 0..6),
+        ) {
+            let mut bytes = Vec::new();
+            let mut message = Labels::default();
+            labels.iter().for_each(|(name, value)| message.push(name, value));
+            push_series(&mut bytes, &message, samples.iter().copied());
+            push_series(&mut bytes, &Labels::default(), [(1i64, 2.0)].into_iter());
+            let mut seen = Vec::new();
+            read(&bytes, &mut |series| {
+                let labels: Vec<_> =
+                    series.labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+                seen.push((labels, series.samples.clone()));
+            })
+            .unwrap();
+            prop_assert_eq!(seen, vec![(labels, samples), (Vec::new(), vec![(1, 2.0)])]);
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = read(&bytes, &mut |_| {});
+        }
+    }
+
+    #[test]
+    fn lengths_are_those_of_what_is_written() {
+        for value in [0, 1, 127, 128, 16_383, 16_384, u64::MAX / 2, u64::MAX] {
+            let mut out = Vec::new();
+            push_varint(&mut out, value);
+            assert_eq!(out.len(), varint_len(value), "{value}");
+        }
+    }
+}
