@@ -6,8 +6,8 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -73,6 +73,11 @@ pub struct Child {
     /// Our end, `ip:port`.
     pub local: String,
     pub tls: bool,
+    /// The API key it came with.
+    pub(super) key: String,
+    /// Its machine GUID as it spells it.
+    pub(super) machine: String,
+    pub(super) has_certificate: bool,
     pub agreed: Capabilities,
     /// Hops from the host, for [`fence`]; a session about the past alone is the farthest.
     distance: i64,
@@ -90,6 +95,8 @@ pub struct Child {
     updates: AtomicU64,
     /// Somebody else said to be this child, and was not let in: a clone, if this one goes on speaking.
     suspect: Mutex<Option<Suspect>>,
+    /// Why configuration lets it in no longer.
+    revoked: OnceLock<String>,
     over: Mutex<bool>,
     left: Condvar,
 }
@@ -148,6 +155,13 @@ impl Child {
     pub(super) fn close(&self) {
         self.closer.close();
         self.below.mailbox.wake();
+    }
+
+    /// Ends the connection, as it is no longer permitted.
+    pub(super) fn revoke(&self, why: &str) {
+        // Whoever was first has said it.
+        let _ = self.revoked.set(why.to_owned());
+        self.close();
     }
 
     /// Waits until the connection's thread is through; false when it takes longer than `time`.
@@ -228,7 +242,8 @@ fn consider(
             "STREAM [receive from {peer}]: request has parameter '{name}' = '{value}', which is not used."
         );
     }
-    let guid = match admit(&request, &peer.ip, &streams.settings().conf) {
+    let rules = streams.rules();
+    let guid = match admit(&request, &peer.ip, &rules.conf) {
         Ok(guid) => guid,
         Err(Forbidden { words, line }) => {
             count(&STATS.streams.forbidden);
@@ -237,8 +252,7 @@ fn consider(
             return refused(401, Refusal::NotPermitted);
         }
     };
-    let settings = streams.settings();
-    let options = settings.conf.receiver(&request.key, &request.machine_guid, &settings.defaults);
+    let options = rules.receiver(&request.key, &request.machine_guid);
     if options.client_certificate && !connection.has_client_certificate() {
         count(&STATS.streams.forbidden);
         log_access(peer, "DENIED - NO CLIENT CERTIFICATE", &request);
@@ -336,6 +350,9 @@ fn consider(
         peer: peer.clone(),
         local: connection.local().map(|a| a.to_string()).unwrap_or_default(),
         tls: connection.is_tls(),
+        key: request.key.clone(),
+        machine: request.machine_guid.clone(),
+        has_certificate: connection.has_client_certificate(),
         agreed,
         distance,
         since: clock.now_seconds().0,
@@ -352,6 +369,7 @@ fn consider(
         written: AtomicU64::new(0),
         updates: AtomicU64::new(0),
         suspect: Mutex::default(),
+        revoked: OnceLock::new(),
         over: Mutex::new(false),
         left: Condvar::new(),
     });
@@ -365,6 +383,13 @@ fn consider(
     }
     // Leaves the register however the session ends, also when it never begins.
     let place = Place { streams: Arc::clone(streams), child };
+    // Who looks through the register after a reload finds it from here on; whoever looked before did not.
+    if let Some(why) = place.child.is_denied(&streams.rules()) {
+        count(&STATS.streams.forbidden);
+        log_access(peer, "ACCESS DENIED", &request);
+        log::error!("{from}: the configuration has just changed: {why}. Forbidding access.");
+        return refused(401, Refusal::NotPermitted);
+    }
     Admission::Admitted(Box::new(move |connection, stop| {
         Session { place, request, from }.run(connection, stop);
     }))
@@ -470,8 +495,7 @@ impl Session {
         let task = sys::thread_id();
         log::info!("STREAM {hostname} {peer}: receive thread created (task id {task})");
         let settings = streams.settings();
-        let options =
-            settings.conf.receiver(&request.key, &request.machine_guid, &settings.defaults);
+        let options = streams.rules().receiver(&request.key, &request.machine_guid);
         let Some(host) = host_for(streams, child.guid, request, &options) else {
             log_access(peer, "FAILED - CANNOT ACQUIRE HOST", request);
             let text = Refusal::InternalError.text();
@@ -520,8 +544,7 @@ impl Session {
             ..Setup::new(Arc::clone(&host))
         });
         let asked = asked.as_deref();
-        let end =
-            self.receive(&mut connection, &mut executor, &calls, &host, &options, asked, stop);
+        let end = self.receive(&mut connection, &mut executor, &calls, &host, asked, stop);
         STATS.streams.children.fetch_sub(1, Ordering::Relaxed);
         calls.close();
         host.drop_dead_functions();
@@ -533,6 +556,10 @@ impl Session {
             state.upstream.relaying = false;
         }
         match &end {
+            _ if child.revoked.get().is_some() => {
+                let why = child.revoked.get().map_or("", String::as_str);
+                log::error!("{from}: no longer permitted: {why}.");
+            }
             End::Closed => {
                 log::error!("STREAM: read_stream(): EOF while reading data from socket!")
             }
@@ -600,14 +627,12 @@ impl Session {
     }
 
     /// Reads until the connection is over.
-    #[expect(clippy::too_many_arguments, reason = "what a connection consists of")]
     fn receive(
         &self,
         connection: &mut Connection,
         executor: &mut Executor,
         calls: &Calls,
         host: &Arc<Host>,
-        options: &ReceiverOptions,
         asked: Option<&Asked>,
         stop: &StopToken,
     ) -> End {
@@ -698,7 +723,7 @@ impl Session {
                 }
                 if !forwarded && executor.completed() > 0 {
                     forwarded = true;
-                    streams.forward(host, options);
+                    streams.forward(host, child);
                 }
                 // A full buffer means there is more.
                 if length < buffer.len() {
@@ -871,21 +896,13 @@ fn host_for(
         made = Some(health);
         Host::new(guid, HostKind::Child, info.clone(), engine, kept)
     })?;
-    let policy = match options.health {
-        _ if host.settings().mode == Mode::None => HealthPolicy::Off,
-        // Without health as a whole nobody watches anything.
-        _ if settings.defaults.health == OnDemand::No => HealthPolicy::Off,
-        OnDemand::No => HealthPolicy::Off,
-        OnDemand::Yes => HealthPolicy::On,
-        OnDemand::Auto => HealthPolicy::WhileConnected,
-    };
     if host.settings().mode == Mode::None && options.health != OnDemand::No && created {
         log::info!(
             "Host '{}' keeps no samples (memory mode none): its health is disabled.",
             host.hostname()
         );
     }
-    host.set_health(policy, i64::try_from(options.postpone_alarms.as_secs()).unwrap_or(0));
+    set_health(&host, options, streams.rules().defaults.health);
     if created {
         streams.log_new_host(&host, options, made.unwrap_or("disabled"));
     } else {
@@ -896,6 +913,18 @@ fn host_for(
         });
     }
     Some(host)
+}
+
+/// Whether the host is watched; without health as a whole nobody watches anything.
+pub(super) fn set_health(host: &Host, options: &ReceiverOptions, health: OnDemand) {
+    let policy = match options.health {
+        _ if host.settings().mode == Mode::None => HealthPolicy::Off,
+        _ if health == OnDemand::No => HealthPolicy::Off,
+        OnDemand::No => HealthPolicy::Off,
+        OnDemand::Yes => HealthPolicy::On,
+        OnDemand::Auto => HealthPolicy::WhileConnected,
+    };
+    host.set_health(policy, i64::try_from(options.postpone_alarms.as_secs()).unwrap_or(0));
 }
 
 /// Names what a host that is known already is called from now on, and how it is not kept as it should be.

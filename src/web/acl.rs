@@ -5,6 +5,7 @@
 //! it leads back to the address.
 
 use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bitflags::bitflags;
@@ -96,7 +97,7 @@ pub struct AllowLists {
     pub connections: AllowList,
     dashboard: AllowList,
     badges: AllowList,
-    streaming: AllowList,
+    pub streaming: AllowList,
     netdata_conf: AllowList,
     management: AllowList,
     registry: AllowList,
@@ -137,6 +138,41 @@ impl AllowLists {
             rights.set(right, port.contains(right) && list.allows(peer, names));
         }
         rights
+    }
+}
+
+/// What decides about a request beside its port, as configuration has it now; replaced as a whole.
+#[derive(Clone, Debug)]
+pub struct Access {
+    pub lists: AllowLists,
+}
+
+impl Access {
+    /// What is wrong with it is all there is in the error.
+    pub fn read(config: &Config) -> Result<Access, String> {
+        Ok(Access { lists: AllowLists::from_config(config) })
+    }
+
+    pub fn at_start(config: &Config) -> Access {
+        Access { lists: AllowLists::from_config(config) }
+    }
+}
+
+/// The access in force. Lock: for copying a pointer.
+pub struct Gate(Mutex<Arc<Access>>);
+
+impl Gate {
+    pub fn new(access: Access) -> Gate {
+        Gate(Mutex::new(Arc::new(access)))
+    }
+
+    pub fn now(&self) -> Arc<Access> {
+        Arc::clone(&self.0.lock())
+    }
+
+    /// For connections that come and for requests on those that stand.
+    pub fn replace(&self, access: Access) {
+        *self.0.lock() = Arc::new(access);
     }
 }
 

@@ -39,7 +39,8 @@ pub struct Agent {
     pub clock: Clock,
     pub config: Arc<Config>,
     pub options: Options,
-    pub names: acl::Names,
+    pub gate: Arc<acl::Gate>,
+    pub names: Arc<acl::Names>,
     pub usage: Arc<Usage>,
     /// What clients of TLS are shown.
     pub tls: Arc<ServerTls>,
@@ -48,8 +49,6 @@ pub struct Agent {
     pub streaming: Option<Arc<Streams>>,
     /// When this agent was.
     pub started: UnixSeconds,
-    /// This agent streams to a parent.
-    pub stream_enabled: bool,
     /// Where samples are kept; `None` where there are none to tell of.
     pub engines: Option<Arc<Engines>>,
     /// What `manage/health` asks for; `None` when it could not be made.
@@ -68,7 +67,8 @@ impl Agent {
         let options = Options::from_config(&config, "sample", "/nowhere");
         Agent {
             hosts,
-            names: acl::Names::new(clock.clone()),
+            gate: Arc::new(acl::Gate::new(acl::Access::at_start(&config))),
+            names: Arc::new(acl::Names::new(clock.clone())),
             clock,
             config,
             options,
@@ -77,7 +77,6 @@ impl Agent {
             streams: Arc::new(crate::net::accept::NoStreams),
             streaming: None,
             started: UnixSeconds(0),
-            stream_enabled: false,
             engines: None,
             api_key: None,
             health: None,

@@ -26,6 +26,8 @@ mod life;
 #[cfg(test)]
 mod many_children;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod same_guid;
 #[cfg(test)]
 mod transport;
