@@ -233,6 +233,8 @@ pub const NETDATA_CONF: &[Known] = &[
     ),
     // [web]
     now("web", "bind to", &[("global", "bind to"), ("global", "bind socket to IP")]),
+    // Our own: whoever reads over HTTP shows a token of this file.
+    now("web", "read token file", &[]),
     now("web", "default port", &[("global", "default port"), ("global", "port")]),
     now("web", "listen backlog", &[("global", "http port listen backlog")]),
     now(

@@ -243,7 +243,8 @@ fn consider(
         );
     }
     let rules = streams.rules();
-    let guid = match admit(&request, &peer.ip, &rules.conf) {
+    let is_machine = |guid| streams.hosts().by_guid(guid).is_some();
+    let guid = match admit(&request, &peer.ip, &rules.conf, is_machine) {
         Ok(guid) => guid,
         Err(Forbidden { words, line }) => {
             count(&STATS.streams.forbidden);

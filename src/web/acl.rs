@@ -18,6 +18,8 @@ use crate::base::time::{Clock, MICROS};
 use crate::config::Config;
 use crate::net::Peer;
 
+use super::readers::Readers;
+
 bitflags! {
     /// What a connection may ask for.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,16 +147,24 @@ impl AllowLists {
 #[derive(Clone, Debug)]
 pub struct Access {
     pub lists: AllowLists,
+    pub readers: Readers,
 }
 
 impl Access {
     /// What is wrong with it is all there is in the error.
     pub fn read(config: &Config) -> Result<Access, String> {
-        Ok(Access { lists: AllowLists::from_config(config) })
+        let readers = Readers::read(&config.string("web", "read token file", ""))?;
+        Ok(Access { lists: AllowLists::from_config(config), readers })
     }
 
+    /// The same where nothing was in force before: without its token file nobody reads.
     pub fn at_start(config: &Config) -> Access {
-        Access { lists: AllowLists::from_config(config) }
+        Access::read(config).unwrap_or_else(|fault| {
+            log::error!(
+                "WEB: {fault}. Nobody may read here until it is right (netdatacli reload-config)."
+            );
+            Access { lists: AllowLists::from_config(config), readers: Readers::none() }
+        })
     }
 }
 

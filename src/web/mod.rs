@@ -18,6 +18,7 @@ use crate::stream::Streams;
 
 pub mod http;
 pub mod acl;
+pub mod readers;
 pub mod options;
 pub mod server;
 mod session;

@@ -306,6 +306,7 @@ impl<'a> Session<'a> {
             target: String::from_utf8_lossy(head.target).into_owned(),
             peer: self.connection.peer().clone(),
             rights: self.rights(),
+            may_read: agent.gate.now().readers.lets_in(headers.authorization),
             host: host.map(str::to_owned),
             https: headers.forwarded_https || self.connection.is_tls(),
             auth_token: headers.auth_token.map(str::to_owned),
@@ -432,7 +433,8 @@ impl<'a> Session<'a> {
         let request = StreamRequest {
             parameters: head.target.to_vec(),
             user_agent: head.headers.user_agent.map(str::to_owned),
-            is_reader: self.rights().contains(Rights::DASHBOARD),
+            is_reader: self.rights().contains(Rights::DASHBOARD)
+                && self.shared.agent.gate.now().readers.lets_in(head.headers.authorization),
         };
         if self.clear && self.tls == TlsPolicy::Force {
             let host = handshake::Request::of(&request.parameters, None).hostname;

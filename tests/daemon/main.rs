@@ -4,6 +4,8 @@
 mod harness;
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod archive;
 #[cfg(test)]
 mod certificates;
