@@ -17,6 +17,8 @@ use rustc_hash::FxHashMap;
 pub mod admission;
 pub mod liveness;
 pub mod fence;
+pub mod pace;
+pub mod penalty;
 pub mod mailbox;
 mod outgoing;
 pub mod receiver;
@@ -38,7 +40,9 @@ pub mod reload;
 pub use self::receiver::{Acceptor, Child};
 pub use self::sender::{Sender, SenderState, SenderStatus};
 
+use self::pace::Pace;
 use self::path::{Entry, Paths};
+use self::penalty::Penalties;
 use self::sender::{Purpose, SenderPlan};
 use self::uplink::Uplink;
 use self::workers::Workers;
@@ -97,6 +101,9 @@ pub struct Streams {
     started_ms: i64,
     /// When a child was last let in, or the first was put off; for the rate limit.
     last_let_in: Mutex<Option<i64>>,
+    /// Who starts at a time.
+    pace: Arc<Pace>,
+    penalties: Mutex<Penalties>,
     children: Mutex<FxHashMap<MachineGuid, Arc<Child>>>,
     senders: Mutex<FxHashMap<MachineGuid, Running>>,
     workers: Arc<Workers>,
@@ -168,6 +175,8 @@ impl Streams {
             paths: Paths::new(),
             started_ms,
             last_let_in: Mutex::new(None),
+            pace: Pace::new(),
+            penalties: Mutex::default(),
             children: Mutex::default(),
             senders: Mutex::default(),
             workers,

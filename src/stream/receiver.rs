@@ -17,6 +17,7 @@ use super::fence;
 use super::link::{Below, OFFER_AFTER_US};
 use super::liveness::Rhythm;
 use super::mailbox::Mailbox;
+use super::pace::{self, Turn};
 use super::path;
 use super::puller::Puller;
 use super::replication::{Ask, Policy};
@@ -62,6 +63,8 @@ const CLONE_US: i64 = 2 * MICROS;
 const PROBE_STEP: Duration = Duration::from_millis(20);
 /// How long its successor waits for the thread of a dead connection.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
+/// Lines of one connection that may be too long: there are plugins that write such a line now and then.
+const LINES_CUT_MAX: u64 = 1_000;
 /// Unknown parameters of one request that are named in the log.
 const UNKNOWN_NAMED: usize = 20;
 
@@ -261,6 +264,15 @@ fn consider(
             "STREAM [receive from {peer}]: the key or machine requires a client certificate, and none was shown. Forbidding access."
         );
         return refused(401, Refusal::NotPermitted);
+    }
+    let penalty = streams.penalties.lock().left(guid, streams.clock().now_seconds().0);
+    if let Some(seconds) = penalty {
+        count(&STATS.streams.busy);
+        log::info!(
+            "STREAM {} [receive from {peer}]: it was cut off a moment ago. Will be allowed in {seconds} secs.",
+            request.hostname
+        );
+        return refused(503, Refusal::Busy);
     }
     if let Some(seconds) = streams.too_soon() {
         count(&STATS.streams.busy);
@@ -474,8 +486,14 @@ enum End {
     Closed,
     Broken(io::Error),
     Silent,
-    Violation(Violation),
+    /// `is_excess`: a limit was exceeded, by what it asked for or by its lines' length.
+    Violation {
+        what: Violation,
+        is_excess: bool,
+    },
     Undecodable(FrameError),
+    /// Too many lines were too long.
+    Endless,
     /// It does not read what it is sent.
     Deaf,
     Stop,
@@ -495,6 +513,14 @@ impl Session {
         threads::rename(&format!("STREAM_RECEIVER[{hostname},{peer}]"));
         let task = sys::thread_id();
         log::info!("STREAM {hostname} {peer}: receive thread created (task id {task})");
+        let Some(turn) = self.turn(stop) else {
+            count(&STATS.streams.busy);
+            log_access(peer, "BUSY - TOO MANY CHILDREN ARE STARTING", request);
+            // It is told or it is gone already; both end here.
+            let _ = connection.set_write_timeout(REPLY_TIMEOUT);
+            let _ = connection.write_all(Refusal::Busy.text().as_bytes());
+            return;
+        };
         let settings = streams.settings();
         let options = streams.rules().receiver(&request.key, &request.machine_guid);
         let Some(host) = host_for(streams, child.guid, request, &options) else {
@@ -545,7 +571,7 @@ impl Session {
             ..Setup::new(Arc::clone(&host))
         });
         let asked = asked.as_deref();
-        let end = self.receive(&mut connection, &mut executor, &calls, &host, asked, stop);
+        let end = self.receive(&mut connection, &mut executor, &calls, &host, asked, turn, stop);
         STATS.streams.children.fetch_sub(1, Ordering::Relaxed);
         calls.close();
         host.drop_dead_functions();
@@ -573,13 +599,29 @@ impl Session {
             End::Silent => {
                 log::error!("{from}: nothing received for {} seconds.", SILENCE.as_secs())
             }
-            End::Violation(violation) => violation.log(),
+            End::Violation { what, .. } => {
+                count(&STATS.streams.violation);
+                what.log();
+            }
             End::Undecodable(error) => {
                 count(&STATS.streams.undecodable);
                 log::error!("{from}: cannot decompress what is received: {error}.");
             }
+            End::Endless => log::error!(
+                "{from}: more than LINES_CUT_MAX = {LINES_CUT_MAX} lines exceed {LINE_LIMIT} bytes."
+            ),
             End::Deaf => log::error!("{from}: the child does not read what it is sent."),
             End::Stop => {}
+        }
+        let is_excess = match &end {
+            End::Violation { is_excess, .. } => *is_excess,
+            End::Endless => true,
+            _ => false,
+        };
+        if is_excess {
+            let now = streams.clock().now_seconds().0;
+            let seconds = streams.penalties.lock().add(child.guid, now);
+            log::error!("{from}: cut off; it is not let in for {seconds} seconds.");
         }
         log::error!("{from}: disconnected (completed {} updates).", executor.updates());
         log_access(peer, "DISCONNECTED", request);
@@ -627,7 +669,32 @@ impl Session {
         }
     }
 
+    /// Waits until it is this child's turn to start; `None` when that takes too long, or it has gone.
+    fn turn(&self, stop: &StopToken) -> Option<Turn> {
+        let Place { streams, child } = &self.place;
+        let began = streams.clock().monotonic_us();
+        loop {
+            let turn = streams.pace.turn(pace::LOOK_EVERY);
+            let waited = streams.clock().monotonic_us() - began;
+            if turn.is_some() {
+                if waited > MICROS {
+                    log::info!("{}: waited {} ms for its turn to start.", self.from, waited / 1000);
+                }
+                return turn;
+            }
+            if child.closer.health() == Health::Gone || stop.is_stopped() {
+                return None;
+            }
+            if waited > pace::PATIENCE.as_micros() as i64 {
+                let seconds = pace::PATIENCE.as_secs();
+                log::error!("{}: too many children are starting, for {seconds} s.", self.from);
+                return None;
+            }
+        }
+    }
+
     /// Reads until the connection is over.
+    #[expect(clippy::too_many_arguments, reason = "what a connection consists of")]
     fn receive(
         &self,
         connection: &mut Connection,
@@ -635,6 +702,7 @@ impl Session {
         calls: &Calls,
         host: &Arc<Host>,
         asked: Option<&Asked>,
+        turn: Turn,
         stop: &StopToken,
     ) -> End {
         let Place { streams, child } = &self.place;
@@ -647,6 +715,8 @@ impl Session {
         let silence_us = SILENCE.as_micros() as i64;
         let mut silent_from = clock.monotonic_us();
         let mut offer_us = asked.map(|_| silent_from + OFFER_AFTER_US);
+        let mut turn = Some(turn);
+        let turn_us = silent_from + pace::TURN_MAX.as_micros() as i64;
         let mut stands = Standing { state: State::Starting, look_us: silent_from + LOOK_EVERY_US };
         loop {
             if stop.is_stopped() || streams.stop_token().is_stopped() {
@@ -669,7 +739,12 @@ impl Session {
                 self.note_state(&mut stands.state);
             }
             let eager = child.below.puller.is_eager().then_some(now_us);
-            let until = [Some(silent_from + silence_us + 1), calls.deadline(), eager, offer_us];
+            let quiet = if child.received_bytes() == 0 { pace::FIRST_WORD } else { pace::QUIET };
+            let quiet_us = silent_from + quiet.as_micros() as i64;
+            turn = turn.filter(|_| now_us < quiet_us.min(turn_us));
+            let quiet_us = turn.as_ref().map(|_| quiet_us);
+            let end_us = Some(silent_from + silence_us + 1);
+            let until = [end_us, calls.deadline(), eager, offer_us, quiet_us];
             let until = until.into_iter().flatten();
             let wait = until.min().unwrap_or(now_us).saturating_sub(now_us).max(0);
             let wants = if letters.is_empty() { Interest::Read } else { Interest::ReadWrite };
@@ -703,7 +778,11 @@ impl Session {
                 STATS.streams.received_bytes.fetch_add(length as u64, Ordering::Relaxed);
                 let now = clock.now();
                 let mut feed = |text: &[u8]| {
-                    executor.feed_chunk(&mut lines, text, now).map_err(End::Violation)
+                    executor.feed_chunk(&mut lines, text, now).map_err(|what| {
+                        // What is left of a line that is too long is a line of its own, and mostly makes no sense.
+                        let is_excess = what.is_excess() || lines.cut() > cut;
+                        End::Violation { what, is_excess }
+                    })
                 };
                 let fed = match &mut decoder {
                     None => feed(&buffer[..length]),
@@ -718,6 +797,9 @@ impl Session {
                         "{}: received line exceeds {LINE_LIMIT} bytes. Truncating it.",
                         self.from
                     );
+                    if cut > LINES_CUT_MAX {
+                        return End::Endless;
+                    }
                 }
                 if let Err(end) = fed {
                     return end;

@@ -32,6 +32,8 @@ mod reload;
 #[cfg(test)]
 mod same_guid;
 #[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod transport;
 #[cfg(test)]
 mod web;
