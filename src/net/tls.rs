@@ -30,6 +30,11 @@ const RECORD_TYPE_MAX: u8 = 0x17;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// For TLS 1.2: forward secrecy and authenticated encryption. All of TLS 1.3 has both.
 const CIPHERS: &str = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20";
+/// Appended to what configuration names: no key that opens all earlier sessions, nobody unknown, nothing in the clear, and no
+/// cipher whose authentication comes after its encryption.
+const STRONG: &str = ":!kRSA:!kDH:!kECDH:!aNULL:!eNULL:!PSK:!SRP:!SHA1:!SHA256:!SHA384:!MD5";
+/// As the system has it, whatever a list of ciphers says.
+const SECURITY_LEVEL: u32 = 2;
 /// Certificates of authorities that are read from one file.
 const AUTHORITY_BYTES_MAX: u64 = 1 << 20;
 
@@ -160,7 +165,9 @@ impl ServerOptions {
                 builder.set_ciphersuites(&new.join(":")).map_err(setting("tls ciphers", None))?;
             }
             if !old.is_empty() {
-                builder.set_cipher_list(&old.join(":")).map_err(setting("tls ciphers", None))?;
+                let strong = old.join(":") + STRONG;
+                builder.set_cipher_list(&strong).map_err(setting("tls ciphers", None))?;
+                builder.set_security_level(SECURITY_LEVEL);
             }
         }
         builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);

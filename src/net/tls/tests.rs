@@ -269,5 +269,13 @@ fn versions_and_ciphers() {
     };
     assert_eq!(version(only.clone(), old, "ECDHE-ECDSA-AES128-GCM-SHA256"), None);
     assert_eq!(version(only, old, "ALL"), Some("TLSv1.2"));
+    // Neither does a list that asks for everything get what is weak.
+    let all = ServerOptions { ciphers: "ALL:COMPLEMENTOFALL:@SECLEVEL=0".to_owned(), ..of("1.0") };
+    assert_eq!(version(all.clone(), Some(SslVersion::TLS1_1), "ALL:@SECLEVEL=0"), None);
+    for weak in ["kRSA", "aNULL", "eNULL", "SHA1", "SHA256", "SHA384", "PSK"] {
+        let weak = format!("{weak}:@SECLEVEL=0");
+        assert_eq!(version(all.clone(), old, &weak), None, "{weak}");
+    }
+    assert_eq!(version(all, old, "ECDHE+AESGCM"), Some("TLSv1.2"));
     assert!(ServerOptions { ciphers: "nonsense".to_owned(), ..of("1.2") }.context().is_err());
 }
