@@ -149,14 +149,27 @@ impl Config {
         Ok(config)
     }
 
+    /// The options of a file that was read before, without another word about what is wrong with it.
+    pub fn load_again(path: &Path) -> Config {
+        let config = Config::new();
+        if let Ok(text) = read_file(path) {
+            config.put(&ini::read(&text).0, Present::Replace);
+        }
+        config
+    }
+
     /// As [`Config::load`], from text; `file` is the name for complaints.
     pub fn load_text(&self, text: &str, file: &str, present: Present) {
         let (document, bad) = ini::read(text);
         for line in bad {
             log::error!("{}", line.describe(file));
         }
+        self.put(&document, present);
+    }
+
+    fn put(&self, document: &ini::Document, present: Present) {
         let mut sections = self.sections.lock();
-        for (name, options) in &document {
+        for (name, options) in document {
             let Some(name) = name else { continue };
             let section = sections.get_or_add(name);
             for (name, value) in options.iter() {

@@ -6,6 +6,8 @@
 
 use ini::{Ini, Properties};
 
+pub(super) type Document = Ini;
+
 /// A line that says nothing usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BadLine {

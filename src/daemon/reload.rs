@@ -84,6 +84,8 @@ pub(super) struct Plan {
     access: Access,
     tls: Option<Fresh>,
     tiers: Vec<TierSettings>,
+    /// The store keeps less than before.
+    keeps_less: bool,
 }
 
 /// Whether a changed option has an effect now.
@@ -112,9 +114,7 @@ impl Sources {
         directories: &Directories,
     ) -> Sources {
         let netdata = file.as_ref().map(|file| {
-            let alone = Config::new();
-            // What is wrong with it was said when it was read first.
-            let _ = alone.load(file, crate::config::Present::Replace);
+            let alone = Config::load_again(file);
             alone.migrate(NETDATA_CONF);
             alone.snapshot()
         });
@@ -183,6 +183,13 @@ impl Sources {
         let Some(access) = access.filter(|_| faults.is_empty()) else { return Err(faults) };
         let now = parts.streams.rules();
         let changed_stream = changes::changes(&now.conf.snapshot(), &conf.snapshot());
+        let tiers = store_settings(&trial, &parts.directories.cache, parts.uses_store).tiers;
+        let is_less = |(old, new): (&TierSettings, &TierSettings)| {
+            let less = |old: u64, new: u64| new != 0 && (old == 0 || new < old);
+            less(old.bytes_max, new.bytes_max)
+                || less(old.seconds_max.unsigned_abs(), new.seconds_max.unsigned_abs())
+        };
+        let keeps_less = parts.engines.limits().iter().zip(&tiers).any(is_less);
         Ok(Plan {
             changed_stream,
             changed_netdata,
@@ -191,7 +198,8 @@ impl Sources {
             rules: stream_rules(&trial, &now.defaults, conf),
             access,
             tls,
-            tiers: store_settings(&trial, &parts.directories.cache, parts.uses_store).tiers,
+            tiers,
+            keeps_less,
         })
     }
 
@@ -199,7 +207,7 @@ impl Sources {
     pub(super) fn tell(&self, plan: &Plan, parts: &Parts<'_>) -> Vec<String> {
         let denies = doorkeeper(&plan.access, parts.names);
         let effects = parts.streams.effects(&plan.rules, &denies);
-        plan.lines(parts, &effects)
+        plan.lines(&effects)
     }
 
     /// Puts the plan in force; gives what that did.
@@ -212,17 +220,18 @@ impl Sources {
         // Asked for once more, so that what is set no longer is shown with its default.
         let _ = Access::read(parts.config);
         crate::web::options::tls_options(parts.config);
-        let tiers = store_settings(parts.config, &parts.directories.cache, parts.uses_store).tiers;
-        parts.engines.set_limits(&tiers);
+        store_settings(parts.config, &parts.directories.cache, parts.uses_store);
+        parts.engines.set_limits(&plan.tiers);
         let was_parent = parts.streams.rules().conf.is_parent();
         let becomes_parent = plan.rules.conf.is_parent() && !was_parent;
         // The doors first: nobody comes in between by what was in force before.
         parts.gate.replace(plan.access.clone());
         let denies = doorkeeper(&plan.access, parts.names);
         let effects = parts.streams.reload(plan.rules.clone(), &denies);
-        let mut lines = plan.lines(parts, &effects);
+        let mut lines = plan.lines(&effects);
         if becomes_parent {
-            lines.push("this agent takes children now; it remembers them over a restart only once it was restarted".to_owned());
+            let text = "this agent takes children now, and remembers them from its next start on";
+            lines.push(text.to_owned());
         }
         if let Some(fresh) = plan.tls {
             parts.tls.show(fresh);
@@ -235,15 +244,13 @@ impl Sources {
 }
 
 impl Plan {
-    fn lines(&self, parts: &Parts<'_>, effects: &[Effect]) -> Vec<String> {
+    fn lines(&self, effects: &[Effect]) -> Vec<String> {
         let mut lines: Vec<String> =
             self.changed_stream.iter().map(|change| format!("stream.conf: {change}")).collect();
         let netdata = self.changed_netdata.iter();
         lines.extend(netdata.map(|(change, reach)| format!("netdata.conf: {change}{reach}")));
-        let tiers = parts.engines.limits();
-        if tiers.iter().zip(&self.tiers).any(|(a, b)| a.bytes_max > b.bytes_max && b.bytes_max > 0)
-        {
-            lines.push("the store may have to delete its oldest samples".to_owned());
+        if self.keeps_less {
+            lines.push("the store keeps less, and deletes its oldest samples".to_owned());
         }
         lines.extend(effects.iter().map(Effect::to_string));
         lines

@@ -365,3 +365,34 @@ fn lists_of_the_web_server_hold_for_connections_that_stand() {
     let shown = parent.get("/netdata.conf").body;
     assert!(shown.contains("# allow streaming from = *"), "{shown}");
 }
+
+#[test]
+fn limits_of_the_store_and_of_replication_follow() {
+    let parent = Agent::new("parent").takes_children_with("dbengine", "").start();
+    parent.write_options(&[
+        ("db", "dbengine tier 0 retention size", "100MiB"),
+        ("db", "dbengine tier 1 retention time", "3d"),
+        ("db", "seconds to replicate", "77"),
+        ("db", "mode", "none"),
+    ]);
+    let (code, told) = parent.command("reload-config");
+    assert_eq!(code, 0);
+    for line in [
+        "[db] 'dbengine tier 0 retention size': not set -> '100MiB'",
+        "the store keeps less, and deletes its oldest samples",
+        "[db] 'mode': 'ram' -> 'none' (has an effect after a restart)",
+    ] {
+        assert!(told.contains(line), "'{line}' is missing in\n{told}");
+    }
+    let shown = parent.get("/netdata.conf").body;
+    assert!(shown.contains("\n\tdbengine tier 0 retention size = 100MiB\n"), "{shown}");
+    assert!(shown.contains("\n\tseconds to replicate = 77\n"), "{shown}");
+    assert!(shown.contains("\n\tmode = ram\n"), "what has no effect is not shown as if it had");
+    // Asked again, what waits for a restart is no news.
+    assert_eq!(parent.command("reload-config --dry-run").1, "Nothing has changed.");
+    parent.write_options(&[]);
+    let (code, told) = parent.command("reload-config");
+    assert!(code == 0 && told.contains("'100MiB' -> not set"), "{told}");
+    let shown = parent.get("/netdata.conf").body;
+    assert!(shown.contains("\n\t# dbengine tier 0 retention size = 1024\n"), "{shown}");
+}
