@@ -265,7 +265,8 @@ fn consider(
         );
         return refused(401, Refusal::NotPermitted);
     }
-    let penalty = streams.penalties.lock().left(guid, streams.clock().now_seconds().0);
+    let who = (guid, peer.ip.clone());
+    let penalty = streams.penalties.lock().left(&who, streams.clock().now_seconds().0);
     if let Some(seconds) = penalty {
         count(&STATS.streams.busy);
         log::info!(
@@ -620,7 +621,7 @@ impl Session {
         };
         if is_excess {
             let now = streams.clock().now_seconds().0;
-            let seconds = streams.penalties.lock().add(child.guid, now);
+            let seconds = streams.penalties.lock().add((child.guid, peer.ip.clone()), now);
             log::error!("{from}: cut off; it is not let in for {seconds} seconds.");
         }
         log::error!("{from}: disconnected (completed {} updates).", executor.updates());
