@@ -21,8 +21,10 @@ const DIMENSIONS: usize = 10;
 const REPEATS_OURS: usize = 5;
 const REPEATS_REAL: usize = 2;
 
-/// (name, what the key's section says, the bit that is agreed)
-const WAYS: [(&str, &str, Option<(Algorithm, u32)>); 4] = [
+/// Its name, what the key's section says, and the algorithm with its bit in what is agreed.
+type Way = (&'static str, &'static str, Option<(Algorithm, u32)>);
+
+const WAYS: [Way; 4] = [
     ("none", "enable compression = no", None),
     ("lz4", "compression algorithms order = lz4", Some((Algorithm::Lz4, 1 << 10))),
     ("zstd", "compression algorithms order = zstd", Some((Algorithm::Zstd, 1 << 19))),
