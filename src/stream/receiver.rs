@@ -19,6 +19,7 @@ use super::liveness::Rhythm;
 use super::mailbox::Mailbox;
 use super::pace::{self, Turn};
 use super::path;
+use super::penalty::Fault;
 use super::puller::Puller;
 use super::replication::{Ask, Policy};
 use super::sender::host_fact;
@@ -487,10 +488,10 @@ enum End {
     Closed,
     Broken(io::Error),
     Silent,
-    /// `is_excess`: a limit was exceeded, by what it asked for or by its lines' length.
+    /// `after_a_cut`: what is left of a line that is too long is a line of its own, and mostly makes no sense.
     Violation {
         what: Violation,
-        is_excess: bool,
+        after_a_cut: bool,
     },
     Undecodable(FrameError),
     /// Too many lines were too long.
@@ -614,15 +615,18 @@ impl Session {
             End::Deaf => log::error!("{from}: the child does not read what it is sent."),
             End::Stop => {}
         }
-        let is_excess = match &end {
-            End::Violation { is_excess, .. } => *is_excess,
-            End::Endless => true,
-            _ => false,
+        let fault = match &end {
+            End::Violation { what, .. } if what.is_excess() => Some(Fault::Excess),
+            End::Violation { after_a_cut: true, .. } => Some(Fault::Line),
+            End::Endless => Some(Fault::Excess),
+            _ => None,
         };
-        if is_excess {
-            let now = streams.clock().now_seconds().0;
-            let seconds = streams.penalties.lock().add((child.guid, peer.ip.clone()), now);
-            log::error!("{from}: cut off; it is not let in for {seconds} seconds.");
+        if let Some(fault) = fault {
+            let (who, now) = ((child.guid, peer.ip.clone()), streams.clock().now_seconds().0);
+            let seconds = streams.penalties.lock().add(who, fault, now);
+            if seconds > 0 {
+                log::error!("{from}: cut off; it is not let in for {seconds} seconds.");
+            }
         }
         log::error!("{from}: disconnected (completed {} updates).", executor.updates());
         log_access(peer, "DISCONNECTED", request);
@@ -780,9 +784,8 @@ impl Session {
                 let now = clock.now();
                 let mut feed = |text: &[u8]| {
                     executor.feed_chunk(&mut lines, text, now).map_err(|what| {
-                        // What is left of a line that is too long is a line of its own, and mostly makes no sense.
-                        let is_excess = what.is_excess() || lines.cut() > cut;
-                        End::Violation { what, is_excess }
+                        let after_a_cut = lines.cut() > cut;
+                        End::Violation { what, after_a_cut }
                     })
                 };
                 let fed = match &mut decoder {

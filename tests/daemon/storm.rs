@@ -221,7 +221,9 @@ fn a_child_that_asks_too_much_is_cut_off_by_name_and_troubles_nobody() {
             log.lines().find(is_it).map(str::to_owned)
         };
         wait_for("the line about its end", 5, cut_off);
-        assert_eq!(pest.in_.load(Ordering::Relaxed), 1, "'{name}' was let in again at once");
+        // A line that is too long is forgiven three times.
+        let most = if *name == "long" { 4 } else { 1 };
+        assert_eq!(pest.in_.load(Ordering::Relaxed), most, "'{name}' was let in again at once");
     }
 }
 
