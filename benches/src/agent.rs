@@ -83,10 +83,15 @@ impl Setup {
         self
     }
 
-    pub fn takes_children(mut self, mode: &str) -> Setup {
+    pub fn takes_children(self, mode: &str) -> Setup {
+        self.takes_children_with(mode, "enable compression = no")
+    }
+
+    /// The same with another word on compression.
+    pub fn takes_children_with(mut self, mode: &str, compression: &str) -> Setup {
         self.stream += &format!(
             "[{KEY}]\n enabled = yes\n default memory mode = {mode}\n default history = 600\n \
-             health enabled by default = no\n enable compression = no\n"
+             health enabled by default = no\n {compression}\n"
         );
         self
     }

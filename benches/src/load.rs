@@ -59,7 +59,7 @@ pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
 }
 
-fn base64(out: &mut Vec<u8>, number: u64) {
+pub fn base64(out: &mut Vec<u8>, number: u64) {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let digits = (64 - number.leading_zeros()).div_ceil(6).max(1);
     for n in (0..digits).rev() {
@@ -73,7 +73,7 @@ pub fn guid(n: u32) -> String {
 }
 
 /// Connects and is accepted; the parent's answer beside the connection.
-fn handshake(parent: SocketAddr, number: u32, caps: u32) -> io::Result<(TcpStream, String)> {
+pub fn handshake(parent: SocketAddr, number: u32, caps: u32) -> io::Result<(TcpStream, String)> {
     let mut socket = TcpStream::connect(parent)?;
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(Duration::from_secs(60)))?;
@@ -271,16 +271,21 @@ impl FakeChild {
     }
 
     /// Says that no more comes, and waits until the parent has read all of it and closes.
-    pub fn finish(mut self) -> io::Result<()> {
-        self.socket.shutdown(Shutdown::Write)?;
-        let mut rest = [0; 4096];
-        loop {
-            match self.socket.read(&mut rest) {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
-                Err(e) => return Err(e),
-            }
+    pub fn finish(self) -> io::Result<()> {
+        finish(self.socket)
+    }
+}
+
+/// The same for a bare connection.
+pub fn finish(mut socket: TcpStream) -> io::Result<()> {
+    socket.shutdown(Shutdown::Write)?;
+    let mut rest = [0; 4096];
+    loop {
+        match socket.read(&mut rest) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+            Err(e) => return Err(e),
         }
     }
 }

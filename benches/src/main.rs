@@ -6,6 +6,7 @@ mod load;
 mod series;
 mod sink;
 mod stored;
+mod wire;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -92,6 +93,7 @@ const ROWS: &[(&str, Row)] = &[
     ("flood-v1", flood_v1),
     ("paced", paced),
     ("proxy", proxy),
+    ("wire", wire::wire),
     ("dimension", dimension),
     ("scaling", scaling),
     ("query", query),

@@ -3,6 +3,7 @@
 //! Every getter names its default and the default is remembered, so [`Config::render`] can show the whole effective
 //! configuration, in the order in which the program asked. One lock, held for a look-up; nothing is called under it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -27,11 +28,25 @@ pub enum LoadError {
     TooLarge { path: PathBuf },
 }
 
+/// The options of a file that were set, by section and name.
+pub type Snapshot = BTreeMap<(String, String), String>;
+
 /// What a loaded value does to one that is already there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Present {
     Replace,
     Keep,
+}
+
+fn read_file(path: &Path) -> Result<String, LoadError> {
+    let read = |source| LoadError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(read)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(LoadError::TooLarge { path: path.to_owned() });
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The options of one configuration file. Shared by all threads.
@@ -113,15 +128,34 @@ impl Config {
 
     /// Reads `path` into the options. Bad lines are logged and skipped.
     pub fn load(&self, path: &Path, present: Present) -> Result<(), LoadError> {
-        let read = |source| LoadError::Read { path: path.to_owned(), source };
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(path).map_err(read)?;
-        file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(read)?;
-        if bytes.len() as u64 > MAX_FILE_BYTES {
-            return Err(LoadError::TooLarge { path: path.to_owned() });
-        }
-        self.load_text(&String::from_utf8_lossy(&bytes), &path.to_string_lossy(), present);
+        let text = read_file(path)?;
+        self.load_text(&text, &path.to_string_lossy(), present);
         Ok(())
+    }
+
+    /// A file of which every line has to make sense; else what is wrong with it.
+    pub fn load_whole(path: &Path) -> Result<Config, Vec<String>> {
+        let text = read_file(path).map_err(|error| match &error {
+            LoadError::Read { source, .. } => vec![format!("{error}: {source}")],
+            LoadError::TooLarge { .. } => vec![error.to_string()],
+        })?;
+        let file = path.to_string_lossy();
+        let (_, bad) = ini::read(&text);
+        if !bad.is_empty() {
+            return Err(bad.iter().map(|line| line.name(&file)).collect());
+        }
+        let config = Config::new();
+        config.load_text(&text, &file, Present::Replace);
+        Ok(config)
+    }
+
+    /// The options of a file that was read before, without another word about what is wrong with it.
+    pub fn load_again(path: &Path) -> Config {
+        let config = Config::new();
+        if let Ok(text) = read_file(path) {
+            config.put(&ini::read(&text).0, Present::Replace);
+        }
+        config
     }
 
     /// As [`Config::load`], from text; `file` is the name for complaints.
@@ -130,8 +164,12 @@ impl Config {
         for line in bad {
             log::error!("{}", line.describe(file));
         }
+        self.put(&document, present);
+    }
+
+    fn put(&self, document: &ini::Document, present: Present) {
         let mut sections = self.sections.lock();
-        for (name, options) in &document {
+        for (name, options) in document {
             let Some(name) = name else { continue };
             let section = sections.get_or_add(name);
             for (name, value) in options.iter() {
@@ -248,6 +286,35 @@ impl Config {
         let entry = sections.get_or_add(section).get_or_add(name, String::new);
         value.clone_into(&mut entry.value);
         entry.set = true;
+    }
+
+    /// Takes an option out of force: whoever asks for it next gets the default.
+    pub fn unset(&self, section: &str, name: &str) {
+        let mut sections = self.sections.lock();
+        if let Some(section) = sections.get_mut(section) {
+            section.take(name);
+        }
+    }
+
+    /// What is set now.
+    pub fn snapshot(&self) -> Snapshot {
+        let sections = self.sections.lock();
+        let of = |section: &Section| {
+            let name = section.name.to_string();
+            let set = section.list.iter().filter(|entry| entry.set);
+            set.map(|entry| ((name.clone(), entry.name.to_string()), entry.value.clone()))
+                .collect::<Vec<_>>()
+        };
+        sections.list.iter().flat_map(of).collect()
+    }
+
+    /// Options that have these values and nothing else.
+    pub fn from_snapshot(snapshot: &Snapshot) -> Config {
+        let config = Config::new();
+        for ((section, name), value) in snapshot {
+            config.set(section, name, value);
+        }
+        config
     }
 
     /// As [`Config::set`], but a text that already means `value` stays as the user typed it.

@@ -6,6 +6,8 @@
 
 use ini::{Ini, Properties};
 
+pub(super) type Document = Ini;
+
 /// A line that says nothing usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BadLine {
@@ -79,6 +81,16 @@ fn trim(text: &str) -> &str {
 }
 
 impl BadLine {
+    /// The line and its fault, without its text: that may be a secret.
+    pub(super) fn name(&self, file: &str) -> String {
+        let fault = match self.fault {
+            Fault::OutsideSections => "is outside all sections",
+            Fault::NoEquals => "has no =",
+            Fault::NoName => "has no name before its =",
+        };
+        format!("'{file}': line {} {fault}", self.number)
+    }
+
     /// The sentence that goes to the log.
     pub(super) fn describe(&self, file: &str) -> String {
         let (number, text) = (self.number, &self.text);

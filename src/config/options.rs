@@ -233,6 +233,8 @@ pub const NETDATA_CONF: &[Known] = &[
     ),
     // [web]
     now("web", "bind to", &[("global", "bind to"), ("global", "bind socket to IP")]),
+    // Our own: whoever reads over HTTP shows a token of this file.
+    now("web", "read token file", &[]),
     now("web", "default port", &[("global", "default port"), ("global", "port")]),
     now("web", "listen backlog", &[("global", "http port listen backlog")]),
     now(
@@ -309,6 +311,13 @@ pub(super) struct Names {
     pub also: &'static [&'static str],
 }
 
+impl Names {
+    /// It may be called so.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.key == name || self.machine == name || self.also.contains(&name)
+    }
+}
+
 /// stream.conf, `[API_KEY]` and `[MACHINE_GUID]`.
 pub(super) mod receiver {
     use super::Names;
@@ -352,6 +361,10 @@ pub(super) mod receiver {
         both("seconds to replicate", &["replication period"]);
     pub(in super::super) const REPLICATION_STEP: Names =
         both("seconds per replication step", &["replication_step", "replication step"]);
+
+    /// Those that are numbers.
+    pub(in super::super) const TIMES: &[&Names] =
+        &[&HISTORY, &POSTPONE, &REPLICATE, &REPLICATION_STEP];
 
     pub(in super::super) const ALL: &[&Names] = &[
         &HISTORY,

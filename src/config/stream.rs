@@ -6,10 +6,12 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::changes::Change;
+use super::document::{Config, LoadError, Present, Snapshot};
 use super::keys;
+use crate::base::ids::parse_uuid;
 use crate::base::pattern::SimplePattern;
 
-use super::document::{Config, LoadError, Present};
 use super::options::{Names, STREAM_SENDER, receiver};
 use super::values::{self, OnDemand, SizeUnit, TimeUnit};
 
@@ -149,6 +151,81 @@ impl StreamConf {
             }
         }
         StreamConf::new(options, from_file)
+    }
+
+    /// Reads the files again while their contents are in force: what cannot be meant so is an error, also that the user's
+    /// file is gone after it `was_users`. `is_mode` knows the database modes.
+    pub fn reread(
+        user: &Path,
+        stock: &Path,
+        was_users: bool,
+        is_mode: fn(&str) -> bool,
+    ) -> Result<StreamConf, Vec<String>> {
+        let path = if was_users || user.exists() { user } else { stock };
+        if path == stock && !stock.exists() {
+            return Ok(StreamConf::new(Config::new(), false));
+        }
+        let conf = StreamConf::new(Config::load_whole(path)?, true);
+        match conf.faults(is_mode) {
+            faults if faults.is_empty() => Ok(conf),
+            faults => {
+                let file = path.display();
+                Err(faults.into_iter().map(|fault| format!("'{file}': {fault}")).collect())
+            }
+        }
+    }
+
+    /// What is set in the file.
+    pub fn snapshot(&self) -> Snapshot {
+        self.options.snapshot()
+    }
+
+    /// What makes no sense although every line does.
+    fn faults(&self, is_mode: fn(&str) -> bool) -> Vec<String> {
+        let mut faults = Vec::new();
+        for ((section, name), value) in self.snapshot() {
+            let is_key_section = keys::section_name(&section).is_some();
+            let is_duration = receiver::TIMES.iter().any(|names| names.has(&name));
+            let wrong = match name.as_str() {
+                _ if value.is_empty() => None,
+                "api key" | "default proxy api key" | "proxy api key" => parse_uuid(&value)
+                    .is_err()
+                    .then_some("is no GUID (netdatacli key new makes one)"),
+                "timeout"
+                | "timeout seconds"
+                | "reconnect delay"
+                | "reconnect delay seconds"
+                | "buffer size"
+                | "buffer size bytes"
+                | "default port"
+                    if !values::is_quantity(&value) =>
+                {
+                    Some("is no number")
+                }
+                "type" if is_key_section && !["api", "machine"].contains(&value.as_str()) => {
+                    Some("is neither 'api' nor 'machine'")
+                }
+                name if is_key_section && receiver::MODE.has(name) && !is_mode(&value) => {
+                    Some("is no database mode")
+                }
+                _ if is_key_section && is_duration && !values::is_quantity(&value) => {
+                    Some("is no number")
+                }
+                _ => None,
+            };
+            if let Some(wrong) = wrong {
+                let at = Change { section, name, old: None, new: Some(value) };
+                faults.push(format!("{}: {wrong}", at.as_set()));
+            }
+        }
+        let sender = self.sender();
+        if sender.enabled && sender.destination.trim().is_empty() {
+            faults.push("[stream] is enabled and has no 'destination'".to_owned());
+        }
+        if sender.enabled && sender.api_key.is_empty() {
+            faults.push("[stream] is enabled and has no 'api key'".to_owned());
+        }
+        faults
     }
 
     /// From text, for tests and tools.
@@ -510,6 +587,36 @@ mod tests {
         ));
         assert_eq!(typed.admit(KEY, MACHINE, "x"), Err(Denied::KeyIsNotApiKey));
         assert_eq!(typed.admit(MACHINE, MACHINE, "x"), Err(Denied::MachineIsNotMachine));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_found_when_a_file_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (user, stock) = (dir.path().join("stream.conf"), dir.path().join("none"));
+        let is_mode = |word: &str| ["ram", "dbengine"].contains(&word);
+        let read = |text: &str| {
+            std::fs::write(&user, text).unwrap();
+            let read = StreamConf::reread(&user, &stock, true, is_mode);
+            read.map(|conf| conf.snapshot().len()).map_err(|faults| faults.join("; "))
+        };
+        let whole = format!("[stream]\nenabled = yes\ndestination = h\napi key = {KEY}\n");
+        assert_eq!(read(&format!("{whole}[{KEY}]\nenabled = yes\ndb = ram\n[API_KEY]\n")), Ok(5));
+        for (text, fault) in [
+            ("[stream]\nenabled\n".to_owned(), "line 2 has no ="),
+            ("enabled = yes\n".to_owned(), "line 1 is outside all sections"),
+            ("[stream]\nenabled = yes\n".to_owned(), "has no 'destination'"),
+            (whole.replace(KEY, "secret-word-that-is-long"), "'secret-w...': is no GUID"),
+            (format!("[{KEY}]\ndefault memory mode = rma\n"), "is no database mode"),
+            (format!("[{KEY}]\nseconds to replicate = soon\n"), "'soon': is no number"),
+            (format!("[{KEY}]\ntype = apy\n"), "neither 'api' nor 'machine'"),
+        ] {
+            let told = read(&text).unwrap_err();
+            assert!(told.contains(fault) && !told.contains("that-is-long"), "{text}: {told}");
+            assert!(!told.contains(KEY), "{told}");
+        }
+        std::fs::remove_file(&user).unwrap();
+        assert!(StreamConf::reread(&user, &stock, true, is_mode).is_err(), "revoked everything");
+        assert!(StreamConf::reread(&user, &stock, false, is_mode).is_ok());
     }
 
     #[test]

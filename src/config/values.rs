@@ -103,6 +103,13 @@ pub fn number(text: &str) -> i64 {
     if negative { -magnitude } else { magnitude }
 }
 
+/// Whether a text can be meant as a number, a time or a size.
+pub fn is_quantity(text: &str) -> bool {
+    let words = ["never", "off", "unlimited"];
+    text.trim_start_matches('+').starts_with(|c: char| c.is_ascii_digit() || c == '.')
+        || words.iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
 /// `90`, `1h30m`, `1.5d`, `never`: numbers with units, added up. Negative and senseless texts are zero.
 pub fn duration(text: &str, native: TimeUnit) -> Duration {
     let text = text.trim();

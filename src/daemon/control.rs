@@ -56,6 +56,7 @@ pub(super) enum Command {
     ReloadHealth,
     CheckHealth { files: Vec<PathBuf> },
     ReloadLabels,
+    ReloadConfig { dry_run: bool },
     SaveDatabase,
     ReopenLogs,
     ShutdownAgent,
@@ -88,6 +89,9 @@ reload-health
 check-health [FILE...]
     Tells which alarms the files (or the whole configuration) give, on which charts,
     and every mistake in them.
+reload-config [--dry-run]
+    Reads stream.conf and netdata.conf again: keys, allow lists, destinations, compression, retention, certificates.
+    With --dry-run only tells what is different and what that would do.
 reload-labels
     Reads the host labels again and prints them.
 save-database
@@ -136,6 +140,15 @@ impl Command {
         if let Some(arguments) = after("check-health") {
             let files = arguments.split_whitespace().map(PathBuf::from).collect();
             return Some(Command::CheckHealth { files });
+        }
+        if let Some(arguments) = after("reload-config") {
+            // A word that is not understood must not do what it may have been meant to prevent.
+            let dry_run = match arguments {
+                "" => false,
+                "--dry-run" => true,
+                _ => return None,
+            };
+            return Some(Command::ReloadConfig { dry_run });
         }
         if let Some(arguments) = after("aclk-state") {
             return Some(Command::AclkState { json: arguments.starts_with("json") });
@@ -302,6 +315,10 @@ mod tests {
         assert_eq!(Command::parse("pingxyz"), Some(Command::Ping));
         assert_eq!(Command::parse("aclk-state json"), Some(Command::AclkState { json: true }));
         assert_eq!(Command::parse("reload-labels\0"), Some(Command::ReloadLabels));
+        let reload = |dry_run| Some(Command::ReloadConfig { dry_run });
+        assert_eq!(Command::parse("reload-config"), reload(false));
+        assert_eq!(Command::parse("reload-config --dry-run\n"), reload(true));
+        assert_eq!(Command::parse("reload-config --dry-rum"), None);
         assert_eq!(
             Command::parse("write-config netdata|s|n|a|b"),
             Some(Command::WriteConfig {

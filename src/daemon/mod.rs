@@ -12,6 +12,7 @@ mod machine;
 mod process;
 mod signals;
 mod control;
+mod reload;
 mod start;
 mod run;
 pub mod cli;

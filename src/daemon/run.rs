@@ -1,5 +1,6 @@
 //! A living agent: waits for signals and commands, and ends everything in the reverse order of its start.
 
+use std::cell::RefCell;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use super::control::{Answer, Command, Control, HELP, Reply};
 use super::machine::{self, LabelInputs};
 use super::process::{Locks, PidFile, RunMark};
+use super::reload::{self, Sources};
+use super::settings::Directories;
 use super::signals::{Signal, Signals};
 use crate::base::log::{self as logs, Phase};
 use crate::base::sys::{self, Interest, Watched};
@@ -19,7 +22,10 @@ use crate::metrics::{Hosts, LabelSource, SystemInfo};
 use crate::net::tls::ServerTls;
 use crate::storage::engines::Engines;
 use crate::stream::Streams;
+use crate::web::acl::{Gate, Names};
 
+/// The answer when a configuration is the one in force.
+const NOTHING: &str = "Nothing has changed.";
 /// All parts together have this long to end.
 const STOP_TIME_US: i64 = 4_500_000;
 
@@ -51,11 +57,18 @@ pub(super) struct Agent {
     /// The configuration file in use, for reading labels again.
     pub(super) file: Option<PathBuf>,
     pub(super) facts: SystemInfo,
-    pub(super) label_inputs: LabelInputs,
+    pub(super) label_inputs: RefCell<LabelInputs>,
     /// `None` when health is off as a whole.
     pub(super) health: Option<Arc<Health>>,
     /// What the web server shows to clients of TLS.
     pub(super) tls: Arc<ServerTls>,
+    /// Who the web server lets do what.
+    pub(super) gate: Arc<Gate>,
+    pub(super) names: Arc<Names>,
+    pub(super) sources: Sources,
+    pub(super) directories: Directories,
+    /// The store had a user at the start.
+    pub(super) uses_store: bool,
     /// In the order of their start.
     pub(super) parts: Vec<Part>,
     pub(super) pid_file: Option<PidFile>,
@@ -108,10 +121,10 @@ impl Agent {
                 log::info!("SIGNAL: Received {name}. Cleaning up to exit...");
                 return Some(End { code: 0 });
             }
-            Signal::ReopenLogs => {
+            Signal::Reload => {
                 log::info!("SIGNAL: Received SIGHUP. Reopening all log files...");
                 logs::reopen();
-                self.reload_certificates();
+                self.reload_config();
             }
             Signal::SaveDatabases => {
                 log::info!("SIGNAL: Received SIGUSR1. Saving databases...");
@@ -146,6 +159,8 @@ impl Agent {
                 logs::reopen();
                 Answer::ok("")
             }
+            Command::ReloadConfig { dry_run: true } => self.try_config(),
+            Command::ReloadConfig { dry_run: false } => self.reload_config(),
             Command::ReloadClaimingState => Answer::failed("This agent cannot be claimed."),
             Command::AclkState { json: true } => Answer::ok("{\"aclk-available\":false}"),
             Command::AclkState { json: false } => Answer::ok("ACLK Available: No"),
@@ -190,13 +205,55 @@ impl Agent {
         }
     }
 
-    /// Connections that stand keep what they began with.
-    fn reload_certificates(&self) {
-        if self.tls.is_wanted() {
-            match self.tls.reload() {
-                Ok(()) => log::info!("TLS: read the certificate again."),
-                Err(error) => log::error!("TLS: {error}. The certificate in use stays."),
+    fn parts(&self) -> reload::Parts<'_> {
+        reload::Parts {
+            config: &self.config,
+            streams: &self.streams,
+            engines: &self.engines,
+            tls: &self.tls,
+            gate: &self.gate,
+            names: &self.names,
+            uses_store: self.uses_store,
+            directories: &self.directories,
+        }
+    }
+
+    /// Reads the configuration again and puts it in force, or leaves everything as it is.
+    fn reload_config(&self) -> Answer {
+        let plan = match self.sources.plan(&self.parts()) {
+            Ok(plan) => plan,
+            Err(faults) => {
+                for fault in &faults {
+                    log::error!("CONFIG: {fault}.");
+                }
+                log::error!(
+                    "CONFIG: the configuration was not read again: all of it stays as it is. The certificate in use stays."
+                );
+                return Answer::failed(faults.join("\n"));
             }
+        };
+        let lines = self.sources.commit(plan, &self.parts());
+        for line in &lines {
+            log::info!("CONFIG: {line}.");
+        }
+        log::info!("CONFIG: the configuration was read again: {} changes.", lines.len());
+        let sender = self.streams.rules().conf.sender();
+        let streams_to = sender.enabled.then_some(sender.destination);
+        if self.label_inputs.borrow().streams_to != streams_to {
+            self.label_inputs.borrow_mut().streams_to = streams_to;
+            self.reload_labels();
+        }
+        Answer::ok(if lines.is_empty() { NOTHING.to_owned() } else { lines.join("\n") })
+    }
+
+    /// What reading it again would do.
+    fn try_config(&self) -> Answer {
+        match self.sources.plan(&self.parts()) {
+            Ok(plan) => {
+                let lines = self.sources.tell(&plan, &self.parts());
+                Answer::ok(if lines.is_empty() { NOTHING.to_owned() } else { lines.join("\n") })
+            }
+            Err(faults) => Answer::failed(faults.join("\n")),
         }
     }
 
@@ -227,7 +284,7 @@ impl Agent {
         let inputs = LabelInputs {
             // Once a child came, this is a parent.
             is_parent: host.labels().get("_is_parent") == Some("true"),
-            ..self.label_inputs.clone()
+            ..self.label_inputs.borrow().clone()
         };
         host.set_labels(machine::host_labels(&config, &self.facts, &inputs));
         self.reload_health();

@@ -3,15 +3,17 @@
 //! Options of one part of the agent are read by that part from the same [`Config`].
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::log::{Options as LogOptions, Target};
 use crate::base::sys;
 use crate::base::time::UpdateEvery;
-use crate::config::{Config, SizeUnit, TimeUnit};
-use crate::metrics::lifecycle::Rules;
+use crate::config::{Config, ReceiverDefaults, SizeUnit, StreamConf, TimeUnit};
+use crate::metrics::lifecycle;
 use crate::storage::Mode;
 use crate::storage::dbengine as store;
+use crate::stream::Rules;
 
 /// Where a packaged agent finds its files; a build for another prefix sets these variables.
 pub(super) const USER_CONFIG_DIR: &str =
@@ -88,7 +90,7 @@ pub(super) struct DatabaseSettings {
     /// Entries, rounded as the mode needs it; the default for children too.
     pub(super) history: i64,
     pub(super) gap_when_lost: i64,
-    pub(super) lifecycle: Rules,
+    pub(super) lifecycle: lifecycle::Rules,
 }
 
 impl Settings {
@@ -193,7 +195,7 @@ impl DatabaseSettings {
             gap_when_lost = 1;
             config.set_number("db", "gap when lost iterations above", 1);
         }
-        let lifecycle = Rules {
+        let lifecycle = lifecycle::Rules {
             obsolete_charts_after: obsolete,
             orphan_hosts_after: config
                 .seconds("db", "cleanup orphan hosts after secs", 3600)
@@ -297,6 +299,25 @@ pub(super) fn store_settings(config: &Config, cache: &Path, uses: bool) -> store
     }
     let sync_every = config.seconds("db", "dbengine sync every", 5);
     store::Settings { cache: cache.to_owned(), tiers, sync_every }
+}
+
+/// What streaming goes by, as far as it can change in a running agent. Of `fixed` the rest stays.
+pub(super) fn stream_rules(
+    config: &Config,
+    fixed: &ReceiverDefaults,
+    conf: Arc<StreamConf>,
+) -> Rules {
+    let accept_every = config.seconds("web", "accept a streaming request every seconds", 0);
+    Rules {
+        conf,
+        defaults: ReceiverDefaults {
+            replication: config.boolean("db", "enable replication", true),
+            seconds_to_replicate: config.seconds("db", "seconds to replicate", 86_400),
+            seconds_per_replication_step: config.seconds("db", "seconds per replication step", 600),
+            ..fixed.clone()
+        },
+        accept_every: Duration::from_secs(u64::try_from(accept_every).unwrap_or(0)),
+    }
 }
 
 /// `[logs]`.

@@ -15,7 +15,8 @@ use signal_hook::iterator::exfiltrator::SignalOnly;
 pub(super) enum Signal {
     /// End cleanly; the name is for the log.
     End(&'static str),
-    ReopenLogs,
+    /// Reopen the logs and read the configuration again.
+    Reload,
     SaveDatabases,
     ReloadHealth,
 }
@@ -41,7 +42,7 @@ fn named(number: i32) -> Option<Signal> {
         SIGTERM => Signal::End("SIGTERM"),
         SIGINT => Signal::End("SIGINT"),
         SIGQUIT => Signal::End("SIGQUIT"),
-        SIGHUP => Signal::ReopenLogs,
+        SIGHUP => Signal::Reload,
         SIGUSR1 => Signal::SaveDatabases,
         SIGUSR2 => Signal::ReloadHealth,
         _ => return None,

@@ -14,8 +14,9 @@ use super::args::CommandLine;
 use super::control::Control;
 use super::machine::{self, LabelInputs, Probe, TimeZone};
 use super::process::{self, Locks, PidFile, RunMark};
+use super::reload::Sources;
 use super::run::{Agent, Part};
-use super::settings::{Directories, Settings, log_options, store_settings};
+use super::settings::{Directories, Settings, log_options, store_settings, stream_rules};
 use super::signals::Signals;
 use super::{environment, identity};
 use crate::base::log::{self as logs, Phase};
@@ -41,6 +42,7 @@ use crate::storage::engines::{Engines, Whose};
 use crate::storage::metadata::Database;
 use crate::stream::{self, Streams};
 use crate::web;
+use crate::web::acl::{Access, Gate, Names};
 
 /// How often a thread that is being waited for is looked at.
 const JOIN_STEP: Duration = Duration::from_millis(10);
@@ -56,6 +58,7 @@ struct Ground {
     pid_file: Option<PidFile>,
     /// The configuration file in use.
     file: Option<PathBuf>,
+    sources: Sources,
     run_dir: PathBuf,
 }
 
@@ -129,6 +132,8 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
     let exporters = (exporting.connectors().to_owned(), conf.prometheus());
     parts.push(exporting_part(exporting));
     let tls = ground.web.as_ref().map(|web| Arc::clone(&web.tls)).unwrap_or_default();
+    let gate = Arc::new(Gate::new(Access::at_start(&ground.config)));
+    let names = Arc::new(Names::new(ground.clock.clone()));
     if let Some(web) = ground.web.take() {
         parts.push(start_web(
             web,
@@ -138,8 +143,8 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
             &usage,
             &engines,
             health.as_ref(),
-            sender.enabled,
             exporters,
+            (&gate, &names),
             &stop,
         )?);
     }
@@ -158,12 +163,17 @@ pub(super) fn start(line: CommandLine) -> anyhow::Result<Agent> {
         hosts,
         streams,
         engines,
+        sources: ground.sources,
+        directories: settings.directories.clone(),
+        uses_store,
         config: ground.config,
         file: ground.file,
         facts,
-        label_inputs,
+        label_inputs: label_inputs.into(),
         health,
         tls,
+        gate,
+        names,
         parts,
         pid_file: ground.pid_file,
         mark,
@@ -185,6 +195,8 @@ fn prepare(line: CommandLine) -> anyhow::Result<Ground> {
     for alias in moved {
         log::info!("CONFIG: {alias}.");
     }
+    // Before anything is corrected: what differs from the file was given on the command line.
+    let sources = Sources::new(&config, line.file.clone(), &directories);
     let settings = Settings::read(&config);
     sys::tune_malloc(i32::try_from(settings.process.malloc_arenas.clamp(1, 1024)).unwrap_or(1));
 
@@ -203,7 +215,18 @@ fn prepare(line: CommandLine) -> anyhow::Result<Ground> {
 
     let run_dir = run_dir(pid_path, &settings.directories);
     let file = line.file;
-    Ok(Ground { config, settings, signals, clock, web, _locks: locks, pid_file, file, run_dir })
+    Ok(Ground {
+        config,
+        settings,
+        signals,
+        clock,
+        web,
+        _locks: locks,
+        pid_file,
+        file,
+        sources,
+        run_dir,
+    })
 }
 
 /// Where the control socket goes: beside the pid file, else where services keep such things, else to our own files.
@@ -488,7 +511,7 @@ fn start_plugins(
             if watches && mode != Mode::None {
                 node.set_health(HealthPolicy::On, 0);
             }
-            announce(node, &streams.settings().conf.sender());
+            announce(node, &streams.rules().conf.sender());
             streams.send_own(node);
         }),
     };
@@ -552,19 +575,16 @@ fn start_streams(
     let (config, database) = (&ground.config, &ground.settings.database);
     let directories = &ground.settings.directories;
     let health = config.string("health", "enabled", "yes");
-    let defaults = ReceiverDefaults {
+    let fixed = ReceiverDefaults {
         mode: database.mode.name().to_owned(),
         history: database.history,
         health: if crate::config::boolean(&health) { OnDemand::Yes } else { OnDemand::No },
-        replication: config.boolean("db", "enable replication", true),
-        seconds_to_replicate: config.seconds("db", "seconds to replicate", 86_400),
-        seconds_per_replication_step: config.seconds("db", "seconds per replication step", 600),
+        replication: true,
+        seconds_to_replicate: 0,
+        seconds_per_replication_step: 0,
     };
-    let accept_every = config.seconds("web", "accept a streaming request every seconds", 0);
+    let rules = stream_rules(config, &fixed, conf);
     let settings = stream::Settings {
-        conf,
-        defaults,
-        accept_every: Duration::from_secs(u64::try_from(accept_every).unwrap_or(0)),
         update_every: database.update_every,
         gap_when_lost: database.gap_when_lost,
         replication_threads: usize::try_from(config.number("db", "replication threads", 1))
@@ -575,7 +595,8 @@ fn start_streams(
         cache_dir: directories.cache.clone(),
         lib_dir: directories.lib.clone(),
     };
-    let streams = Streams::new(settings, Arc::clone(hosts), ground.clock.clone(), stop.child());
+    let (clock, hosts) = (ground.clock.clone(), Arc::clone(hosts));
+    let streams = Streams::new(settings, rules, hosts, clock, stop.child());
     streams.start();
     streams
 }
@@ -596,8 +617,8 @@ fn start_web(
     usage: &Arc<Usage>,
     engines: &Arc<Engines>,
     health: Option<&Arc<Health>>,
-    stream_enabled: bool,
     (exporters, prometheus): (String, PrometheusOptions),
+    (gate, names): (&Arc<Gate>, &Arc<Names>),
     stop: &StopToken,
 ) -> anyhow::Result<Part> {
     let WebParts { options, ports, tls } = web;
@@ -611,7 +632,8 @@ fn start_web(
         clock: ground.clock.clone(),
         config: Arc::clone(&ground.config),
         options,
-        names: web::acl::Names::new(ground.clock.clone()),
+        gate: Arc::clone(gate),
+        names: Arc::clone(names),
         usage: Arc::clone(usage),
         tls,
         writers: Default::default(),
@@ -619,7 +641,6 @@ fn start_web(
         streams: Arc::new(stream::Acceptor(Arc::clone(streams))),
         streaming: Some(Arc::clone(streams)),
         started: ground.clock.now_seconds(),
-        stream_enabled,
         exporters,
         prometheus,
         engines: Some(Arc::clone(engines)),

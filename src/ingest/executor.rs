@@ -39,6 +39,7 @@ mod bodies;
 mod nodes;
 mod replay;
 mod spans;
+mod limits;
 mod violation;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,8 @@ mod tests;
 pub use self::violation::{Verdict, Violation};
 
 use self::bodies::Body;
+use self::commands::TIME_MAX;
+use self::limits::Limits;
 use self::nodes::Definition;
 use self::session::{NONE, Session};
 
@@ -187,6 +190,8 @@ impl Setup {
 pub struct Executor {
     // The hot part first.
     session: Session,
+    /// The latest end of a slot that is believed; with each chunk, by our clock.
+    latest: i64,
     /// Index of the chart in scope, or NONE.
     chart: u32,
     /// The dimension expected next, and the one before it.
@@ -214,6 +219,9 @@ pub struct Executor {
     skips_block: bool,
 
     origin: Origin,
+    /// Of a child.
+    limits: Option<Limits>,
+    now: UnixMicros,
     rules: Rules,
     update_every: UpdateEvery,
     plugin: String,
@@ -241,6 +249,7 @@ impl Executor {
         };
         Executor {
             session: Session::new(setup.host),
+            latest: TIME_MAX,
             chart: NONE,
             dim: NONE,
             dim_before: NONE,
@@ -260,6 +269,8 @@ impl Executor {
             replay_slots: 0,
             skips_block: false,
             origin: setup.origin,
+            limits: matches!(setup.origin, Origin::Stream(_)).then(Limits::new),
+            now: UnixMicros(0),
             rules,
             update_every: setup.update_every,
             plugin: setup.plugin,
@@ -276,6 +287,7 @@ impl Executor {
 
     /// Executes one line, given without its line end, at wall-clock time `now`.
     pub fn feed(&mut self, line: &[u8], now: UnixMicros) -> Result<(), Violation> {
+        self.tick(now);
         if self.body.is_none() && self.fast(line, now).is_some() {
             return Ok(());
         }
@@ -290,6 +302,7 @@ impl Executor {
         chunk: &[u8],
         now: UnixMicros,
     ) -> Result<(), Violation> {
+        self.tick(now);
         let mut text = chunk;
         if lines.pending() > 0 {
             let end = memchr(b'\n', text).map_or(text.len(), |end| end + 1);
@@ -315,6 +328,16 @@ impl Executor {
             whole = rest.get(1..).unwrap_or_default();
         }
         lines.feed(rest, |line| self.feed(line, now))
+    }
+
+    #[inline]
+    fn tick(&mut self, now: UnixMicros) {
+        if self.now != now {
+            self.now = now;
+            if self.limits.is_some() {
+                self.latest = limits::latest(now, TIME_MAX);
+            }
+        }
     }
 
     /// Wakes whoever sends the hosts that were fed to a parent. Call it after each batch of lines.

@@ -53,13 +53,12 @@ impl Hosts {
         if name == "localhost" {
             return Some(Arc::clone(&self.local));
         }
-        let index = self.index.read();
-        index
-            .in_order
-            .iter()
-            .find(|host| host.hostname() == name)
-            .or_else(|| index.in_order.iter().find(|host| host.guid().to_string() == name))
-            .cloned()
+        // By its GUID first: nobody takes another's place by calling himself so.
+        let by_guid = name.parse().ok().and_then(|guid| self.by_guid(guid));
+        by_guid.or_else(|| {
+            let index = self.index.read();
+            index.in_order.iter().find(|host| host.hostname() == name).cloned()
+        })
     }
 
     /// All hosts, the local one first.

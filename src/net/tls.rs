@@ -30,6 +30,11 @@ const RECORD_TYPE_MAX: u8 = 0x17;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// For TLS 1.2: forward secrecy and authenticated encryption. All of TLS 1.3 has both.
 const CIPHERS: &str = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20";
+/// Appended to what configuration names: no key that opens all earlier sessions, nobody unknown, nothing in the clear, and no
+/// cipher whose authentication comes after its encryption.
+const STRONG: &str = ":!kRSA:!kDH:!kECDH:!aNULL:!eNULL:!PSK:!SRP:!SHA1:!SHA256:!SHA384:!MD5";
+/// As the system has it, whatever a list of ciphers says.
+const SECURITY_LEVEL: u32 = 2;
 /// Certificates of authorities that are read from one file.
 const AUTHORITY_BYTES_MAX: u64 = 1 << 20;
 
@@ -79,45 +84,67 @@ pub struct ServerOptions {
 /// The server's side: off as long as its key and certificate cannot be used.
 #[derive(Debug, Default)]
 pub struct ServerTls {
-    options: ServerOptions,
-    context: Mutex<Option<SslContext>>,
+    context: Mutex<Shown>,
 }
+
+#[derive(Debug, Default)]
+struct Shown {
+    options: ServerOptions,
+    context: Option<SslContext>,
+}
+
+/// A certificate that was read and can be shown.
+pub struct Fresh(Shown);
 
 impl ServerTls {
     /// Reads the certificate; what is wrong with it is logged. No files at all mean that nobody asked for TLS.
     pub fn new(options: ServerOptions) -> ServerTls {
-        let tls = ServerTls { options, context: Mutex::default() };
-        if tls.options.key.exists() || tls.options.certificate.exists() {
-            match tls.reload() {
-                Ok(()) => log::info!("TLS: using '{}'.", tls.options.certificate.display()),
+        let shown = Shown { context: None, options };
+        let tls = ServerTls { context: Mutex::new(shown) };
+        let options = tls.options();
+        if options.is_wanted() {
+            match ServerTls::read(options) {
+                Ok(fresh) => {
+                    log::info!("TLS: using '{}'.", fresh.0.options.certificate.display());
+                    tls.show(fresh);
+                }
                 Err(error) => log::error!("TLS: {error}. Serving in the clear."),
             }
         }
         tls
     }
 
-    /// Reads key and certificate again. What fails leaves those in use.
-    pub fn reload(&self) -> Result<(), TlsError> {
-        let fresh = self.options.context()?;
-        *self.context.lock() = Some(fresh);
-        Ok(())
+    /// Reads key and certificate, without showing them yet.
+    pub fn read(options: ServerOptions) -> Result<Fresh, TlsError> {
+        let context = Some(options.context()?);
+        Ok(Fresh(Shown { options, context }))
     }
 
-    /// There is something to read again.
-    pub fn is_wanted(&self) -> bool {
-        self.is_on() || self.options.certificate.exists()
+    /// Shows another certificate, to clients that connect from now on.
+    pub fn show(&self, fresh: Fresh) {
+        *self.context.lock() = fresh.0;
+    }
+
+    /// What the certificate in use was made of.
+    pub fn options(&self) -> ServerOptions {
+        self.context.lock().options.clone()
     }
 
     pub fn is_on(&self) -> bool {
-        self.context.lock().is_some()
+        self.context.lock().context.is_some()
     }
 
     pub(super) fn context(&self) -> Option<SslContext> {
-        self.context.lock().clone()
+        self.context.lock().context.clone()
     }
 }
 
 impl ServerOptions {
+    /// There is something to read.
+    pub fn is_wanted(&self) -> bool {
+        self.key.exists() || self.certificate.exists()
+    }
+
     fn context(&self) -> Result<SslContext, TlsError> {
         let mut builder =
             SslContextBuilder::new(SslMethod::tls_server()).map_err(setting("TLS", None))?;
@@ -138,7 +165,9 @@ impl ServerOptions {
                 builder.set_ciphersuites(&new.join(":")).map_err(setting("tls ciphers", None))?;
             }
             if !old.is_empty() {
-                builder.set_cipher_list(&old.join(":")).map_err(setting("tls ciphers", None))?;
+                let strong = old.join(":") + STRONG;
+                builder.set_cipher_list(&strong).map_err(setting("tls ciphers", None))?;
+                builder.set_security_level(SECURITY_LEVEL);
             }
         }
         builder.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);

@@ -18,14 +18,13 @@ use crate::base::time::Clock;
 
 pub struct Engines {
     cache: PathBuf,
-    settings: dbengine::Settings,
     clock: Clock,
     stop: StopToken,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
+    settings: dbengine::Settings,
     store: Option<Arc<Store>>,
     threads: Vec<JoinHandle<()>>,
     /// Told once that the store cannot be opened.
@@ -44,7 +43,8 @@ pub enum Whose {
 impl Engines {
     pub fn new(settings: dbengine::Settings, clock: Clock) -> Engines {
         let cache = settings.cache.clone();
-        Engines { cache, settings, clock, stop: StopToken::new(), state: Mutex::default() }
+        let state = State { settings, store: None, threads: Vec::new(), complained: false };
+        Engines { cache, clock, stop: StopToken::new(), state: Mutex::new(state) }
     }
 
     /// An engine of `mode` for rings of `history` entries. A store that cannot be opened is replaced by memory, with an
@@ -71,7 +71,7 @@ impl Engines {
     pub fn store(&self) -> Option<Arc<Store>> {
         let mut state = self.state.lock();
         if state.store.is_none() {
-            let opened = Store::open(&self.settings, self.clock.clone());
+            let opened = Store::open(&state.settings, self.clock.clone());
             match opened.map_err(|error| error.to_string()).and_then(|store| {
                 let threads = store.start(&self.stop).map_err(|error| error.to_string())?;
                 Ok((store, threads))
@@ -87,6 +87,22 @@ impl Engines {
             }
         }
         state.store.clone()
+    }
+
+    /// How much the store keeps, tier by tier.
+    pub fn limits(&self) -> Vec<dbengine::TierSettings> {
+        self.state.lock().settings.tiers.clone()
+    }
+
+    /// How much the store keeps from now on.
+    pub fn set_limits(&self, tiers: &[dbengine::TierSettings]) {
+        let mut state = self.state.lock();
+        for (now, new) in state.settings.tiers.iter_mut().zip(tiers) {
+            *now = dbengine::TierSettings { iterations: now.iterations, ..*new };
+        }
+        if let Some(store) = &state.store {
+            store.set_limits(tiers);
+        }
     }
 
     /// The store if some host uses it.

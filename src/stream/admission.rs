@@ -15,7 +15,12 @@ pub struct Forbidden {
 }
 
 /// Runs the checks in the order every parent has them.
-pub fn admit(request: &Request, ip: &str, conf: &StreamConf) -> Result<MachineGuid, Forbidden> {
+pub fn admit(
+    request: &Request,
+    ip: &str,
+    conf: &StreamConf,
+    is_machine: impl Fn(MachineGuid) -> bool,
+) -> Result<MachineGuid, Forbidden> {
     let forbid =
         |words, line: String| Err(Forbidden { words, line: line + ". Forbidding access." });
     let without = |what: &str| format!("request without {what}");
@@ -38,6 +43,14 @@ pub fn admit(request: &Request, ip: &str, conf: &StreamConf) -> Result<MachineGu
         let line = format!("machine GUID '{machine}' is not GUID");
         return forbid("ACCESS DENIED - INVALID MACHINE GUID", line);
     };
+    // A section without a type may be meant for a machine, and GUIDs of machines are no secrets.
+    let names_a_machine = key.parse().is_ok_and(|key| key == guid || is_machine(key));
+    if names_a_machine && conf.type_of(key) != "api" && conf.admit(key, machine, ip).is_ok() {
+        return forbid(
+            "ACCESS DENIED - API KEY GIVEN IS NOT API KEY",
+            format!("API key '{key}' is a machine GUID"),
+        );
+    }
     let Err(denied) = conf.admit(key, machine, ip) else { return Ok(guid) };
     match denied {
         Denied::KeyIsNotApiKey => {
@@ -83,7 +96,7 @@ mod tests {
     fn check(query: &str, words: &str, line: &str) {
         let conf = StreamConf::from_text(&format!("[{KEY}]\nenabled=yes\nallow from=10.*\n"));
         let request = Request::of(query.as_bytes(), None);
-        let forbidden = admit(&request, "localhost", &conf).unwrap_err();
+        let forbidden = admit(&request, "localhost", &conf, |_| false).unwrap_err();
         assert_eq!(forbidden.words, format!("ACCESS DENIED - {words}"));
         assert_eq!(forbidden.line, format!("{line}. Forbidding access."));
     }
@@ -119,7 +132,24 @@ mod tests {
     fn whoever_passes_is_known_by_its_guid() {
         let conf = StreamConf::from_text(&format!("[{KEY}]\nenabled=yes\n"));
         let query = format!("key={KEY}&hostname=h&machine_guid={}", MACHINE.to_uppercase());
-        let guid = admit(&Request::of(query.as_bytes(), None), "localhost", &conf);
+        let guid = admit(&Request::of(query.as_bytes(), None), "localhost", &conf, |_| false);
         assert_eq!(guid, Ok(MACHINE.parse().unwrap()));
+    }
+
+    #[test]
+    fn the_guid_of_a_machine_is_no_key_unless_its_section_says_so() {
+        let other = "cccccccc-2222-3333-4444-bbbbbbbbbbbb";
+        let admits = |key: &str, section: &str| {
+            let conf = StreamConf::from_text(section);
+            let query = format!("key={key}&hostname=h&machine_guid={MACHINE}");
+            let known = |guid: MachineGuid| guid == other.parse().unwrap();
+            admit(&Request::of(query.as_bytes(), None), "localhost", &conf, known).is_ok()
+        };
+        for guid in [MACHINE, other] {
+            assert!(!admits(guid, &format!("[{guid}]\nenabled=yes\n")), "{guid}");
+            assert!(!admits(&guid.to_uppercase(), &format!("[{guid}]\nenabled=yes\n")), "{guid}");
+        }
+        assert!(admits(other, &format!("[{other}]\ntype=api\nenabled=yes\n")));
+        assert!(admits(KEY, &format!("[{KEY}]\nenabled=yes\n")));
     }
 }

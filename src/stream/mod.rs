@@ -17,6 +17,8 @@ use rustc_hash::FxHashMap;
 pub mod admission;
 pub mod liveness;
 pub mod fence;
+pub mod pace;
+pub mod penalty;
 pub mod mailbox;
 mod outgoing;
 pub mod receiver;
@@ -33,20 +35,22 @@ pub mod link;
 pub mod status;
 pub mod sender;
 pub mod path;
+pub mod reload;
 
 pub use self::receiver::{Acceptor, Child};
 pub use self::sender::{Sender, SenderState, SenderStatus};
 
+use self::pace::Pace;
 use self::path::{Entry, Paths};
+use self::penalty::Penalties;
 use self::sender::{Purpose, SenderPlan};
-use self::uplink::{Uplink, UplinkOptions};
+use self::uplink::Uplink;
 use self::workers::Workers;
 use crate::base::ids::MachineGuid;
 use crate::base::log::Errno;
-use crate::base::pattern::SimplePattern;
 use crate::base::threads::{self, StopToken};
 use crate::base::time::{Clock, MICROS, UpdateEvery};
-use crate::config::{OnDemand, ReceiverDefaults, ReceiverOptions, StreamConf, keys};
+use crate::config::{OnDemand, ReceiverDefaults, ReceiverOptions, SenderOptions, StreamConf, keys};
 use crate::metrics::{Chart, HealthPolicy, Host, HostKind, Hosts, LabelSource, Tap};
 use crate::net::parse_destinations;
 use crate::net::tls::ClientOptions;
@@ -57,12 +61,24 @@ use crate::wire::compression::Levels;
 /// Makes the engine of a host by its mode, its number of entries and its identity.
 pub type EngineMaker = Box<dyn Fn(Mode, i64, MachineGuid) -> Arc<dyn StorageEngine> + Send + Sync>;
 
-/// What streaming needs to know of the agent.
-pub struct Settings {
+/// What configuration says, as far as it may be read again: a copy holds for one decision.
+#[derive(Clone)]
+pub struct Rules {
     pub conf: Arc<StreamConf>,
     pub defaults: ReceiverDefaults,
     /// `[web] accept a streaming request every seconds`; zero = no limit.
     pub accept_every: Duration,
+}
+
+impl Rules {
+    /// What is in force for a host that streams to us under this key.
+    pub fn receiver(&self, api_key: &str, machine: &str) -> ReceiverOptions {
+        self.conf.receiver(api_key, machine, &self.defaults)
+    }
+}
+
+/// What streaming needs to know of the agent.
+pub struct Settings {
     /// `[db] update every`
     pub update_every: UpdateEvery,
     /// `[db] gap when lost iterations above`
@@ -77,6 +93,7 @@ pub struct Settings {
 /// Every stream of this agent.
 pub struct Streams {
     settings: Settings,
+    rules: Mutex<Arc<Rules>>,
     hosts: Arc<Hosts>,
     clock: Clock,
     stop: StopToken,
@@ -84,6 +101,9 @@ pub struct Streams {
     started_ms: i64,
     /// When a child was last let in, or the first was put off; for the rate limit.
     last_let_in: Mutex<Option<i64>>,
+    /// Who starts at a time.
+    pace: Arc<Pace>,
+    penalties: Mutex<Penalties>,
     children: Mutex<FxHashMap<MachineGuid, Arc<Child>>>,
     senders: Mutex<FxHashMap<MachineGuid, Running>>,
     workers: Arc<Workers>,
@@ -113,15 +133,33 @@ struct Running {
 }
 
 /// Where a host is to be sent, before it is checked.
-struct Wanted<'a> {
-    destination: &'a str,
-    api_key: &'a str,
-    charts: &'a str,
+struct Wanted {
+    destination: String,
+    api_key: String,
+    charts: String,
+}
+
+impl Wanted {
+    /// What `[stream]` says of hosts that are born here.
+    fn of_own(sender: SenderOptions) -> Option<Wanted> {
+        let SenderOptions { destination, api_key, send_charts_matching: charts, .. } = sender;
+        sender.enabled.then_some(Wanted { destination, api_key, charts })
+    }
+
+    /// What the sections of a child say.
+    fn of_child(options: ReceiverOptions) -> Option<Wanted> {
+        options.proxy_enabled.then_some(Wanted {
+            destination: options.proxy_destination,
+            api_key: options.proxy_api_key,
+            charts: options.proxy_send_charts_matching,
+        })
+    }
 }
 
 impl Streams {
     pub fn new(
         settings: Settings,
+        rules: Rules,
         hosts: Arc<Hosts>,
         clock: Clock,
         stop: StopToken,
@@ -130,12 +168,15 @@ impl Streams {
         let workers = Workers::new(settings.replication_threads, stop.child());
         let streams = Arc::new(Streams {
             settings,
+            rules: Mutex::new(Arc::new(rules)),
             hosts,
             clock,
             stop: stop.clone(),
             paths: Paths::new(),
             started_ms,
             last_let_in: Mutex::new(None),
+            pace: Pace::new(),
+            penalties: Mutex::default(),
             children: Mutex::default(),
             senders: Mutex::default(),
             workers,
@@ -161,13 +202,7 @@ impl Streams {
 
     /// Sends a host that is born here (this agent's own, or a virtual node of it) where `[stream]` says, if it does.
     pub fn send_own(self: &Arc<Self>, host: &Arc<Host>) {
-        let sender = self.settings.conf.sender();
-        if sender.enabled {
-            let wanted = Wanted {
-                destination: &sender.destination,
-                api_key: &sender.api_key,
-                charts: &sender.send_charts_matching,
-            };
+        if let Some(wanted) = Wanted::of_own(self.rules().conf.sender()) {
             self.send(host, &wanted);
         }
     }
@@ -197,6 +232,11 @@ impl Streams {
 
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// What configuration says now.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.rules.lock())
     }
 
     pub fn hosts(&self) -> &Arc<Hosts> {
@@ -370,7 +410,7 @@ impl Streams {
     /// Seconds until the next child may be let in; `None` lets it in now. The first of all is put off too: the time
     /// starts with it.
     fn too_soon(&self) -> Option<i64> {
-        let every = i64::try_from(self.settings.accept_every.as_secs()).unwrap_or(0);
+        let every = i64::try_from(self.rules().accept_every.as_secs()).unwrap_or(0);
         if every <= 0 {
             return None;
         }
@@ -455,13 +495,9 @@ impl Streams {
     }
 
     /// A child delivers data: from now on its host is sent on, if configuration says so.
-    fn forward(self: &Arc<Self>, host: &Arc<Host>, options: &ReceiverOptions) {
-        if options.proxy_enabled {
-            let wanted = Wanted {
-                destination: &options.proxy_destination,
-                api_key: &options.proxy_api_key,
-                charts: &options.proxy_send_charts_matching,
-            };
+    fn forward(self: &Arc<Self>, host: &Arc<Host>, child: &Child) {
+        let options = self.rules().receiver(&child.key, &child.machine);
+        if let Some(wanted) = Wanted::of_child(options) {
             self.send(host, &wanted);
         }
     }
@@ -500,16 +536,15 @@ impl Streams {
     // --- senders ---------------------------------------------------------------------------------------
 
     /// Starts a host's sender, unless it has one.
-    fn send(self: &Arc<Self>, host: &Arc<Host>, wanted: &Wanted<'_>) {
+    fn send(self: &Arc<Self>, host: &Arc<Host>, wanted: &Wanted) {
         self.send_as(host, wanted, Purpose::Live);
     }
 
-    fn send_as(self: &Arc<Self>, host: &Arc<Host>, wanted: &Wanted<'_>, purpose: Purpose) {
+    fn send_as(self: &Arc<Self>, host: &Arc<Host>, wanted: &Wanted, purpose: Purpose) {
         if wanted.destination.trim().is_empty() || wanted.api_key.is_empty() {
             log::error!("STREAM [send]: cannot enable sending thread - information is missing.");
             return;
         }
-        let options = self.settings.conf.sender();
         let mut senders = self.senders.lock();
         if self.stop.is_stopped() {
             return;
@@ -521,16 +556,39 @@ impl Streams {
             // The host is here again: its past goes along with its present.
             running.sender.stop();
         }
-        let uplink = UplinkOptions {
-            charts: SimplePattern::new(wanted.charts),
+        let plan = self.plan(&self.rules(), wanted);
+        let started =
+            Uplink::new(Arc::clone(host), plan.uplink(), self.clock.clone()).and_then(|uplink| {
+                let stop = self.stop.child();
+                let sender = Sender::new(Arc::clone(&uplink), plan, purpose, stop);
+                let (runs, streams) = (Arc::clone(&sender), Arc::clone(self));
+                let name = format!("STREAM_SENDER[{}]", host.hostname());
+                let thread = threads::spawn(name, move || runs.run(&streams))?;
+                host.set_tap(Some(uplink as Arc<dyn Tap>));
+                Ok(Running { sender, thread })
+            });
+        match started {
+            Ok(running) => {
+                senders.insert(host.guid(), running);
+            }
+            Err(error) => log::error!(
+                "STREAM {} [send]: failed to create new thread for client.{}",
+                host.hostname(),
+                Errno(&error)
+            ),
+        }
+    }
+
+    /// How a host is sent there, by what `[stream]` says of all of them.
+    fn plan(&self, rules: &Rules, wanted: &Wanted) -> SenderPlan {
+        let options = rules.conf.sender();
+        SenderPlan {
+            destinations: parse_destinations(&wanted.destination, options.default_port),
+            default_port: options.default_port,
+            api_key: wanted.api_key.clone(),
+            charts: wanted.charts.clone(),
             buffer_bytes: usize::try_from(options.buffer_bytes).unwrap_or(usize::MAX),
             resync_iterations: options.initial_clock_resync_iterations,
-        };
-        let plan = SenderPlan {
-            destinations: parse_destinations(wanted.destination, options.default_port),
-            default_port: options.default_port,
-            api_key: wanted.api_key.to_owned(),
-            purpose,
             timeout: options.timeout,
             reconnect_delay: options.reconnect_delay,
             update_every: self.settings.update_every.seconds(),
@@ -553,25 +611,6 @@ impl Streams {
                     .zip(options.ssl_certificate)
                     .map(|(key, certificate)| (key.into(), certificate.into())),
             },
-        };
-        let started =
-            Uplink::new(Arc::clone(host), uplink, self.clock.clone()).and_then(|uplink| {
-                let sender = Sender::new(Arc::clone(&uplink), plan, self.stop.child());
-                let (runs, streams) = (Arc::clone(&sender), Arc::clone(self));
-                let name = format!("STREAM_SENDER[{}]", host.hostname());
-                let thread = threads::spawn(name, move || runs.run(&streams))?;
-                host.set_tap(Some(uplink as Arc<dyn Tap>));
-                Ok(Running { sender, thread })
-            });
-        match started {
-            Ok(running) => {
-                senders.insert(host.guid(), running);
-            }
-            Err(error) => log::error!(
-                "STREAM {} [send]: failed to create new thread for client.{}",
-                host.hostname(),
-                Errno(&error)
-            ),
         }
     }
 
@@ -583,20 +622,14 @@ impl Streams {
         }
         for host in self.hosts.all() {
             if host.kind() == HostKind::Virtual && self.sender(host.guid()).is_none() {
-                let sender = self.settings.conf.sender();
-                let wanted = Wanted {
-                    destination: &sender.destination,
-                    api_key: &sender.api_key,
-                    charts: &sender.send_charts_matching,
-                };
-                self.send(&host, &wanted);
+                self.send_own(&host);
             }
         }
     }
 
     /// How far back this agent asks its own parents.
     fn own_policy(&self) -> replication::Policy {
-        let defaults = &self.settings.defaults;
+        let defaults = &self.rules().defaults;
         replication::Policy {
             enabled: defaults.replication,
             period: defaults.seconds_to_replicate,
@@ -645,9 +678,9 @@ impl Streams {
             self.compared.lock().insert(host.guid(), mark);
             running += 1;
             let Some(host) = self.revived(&host) else { continue };
-            let sender = self.settings.conf.sender();
-            let wanted =
-                Wanted { destination: &destination, api_key: &sender.api_key, charts: "*" };
+            let api_key = self.rules().conf.sender().api_key;
+            let (destination, charts) = (destination.clone(), "*".to_owned());
+            let wanted = Wanted { destination, api_key, charts };
             self.send_as(&host, &wanted, Purpose::Past);
         }
     }

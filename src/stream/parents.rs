@@ -121,6 +121,12 @@ pub struct Parent {
     pub postponed_until: i64,
 }
 
+impl Parent {
+    fn new(destination: Destination) -> Parent {
+        Parent { destination, attempts: 0, last_failure: None, last_attempt: 0, postponed_until: 0 }
+    }
+}
+
 /// The list, in the order in which it is tried.
 #[derive(Clone, Debug, Default)]
 pub struct Parents {
@@ -151,14 +157,29 @@ impl fmt::Display for Skipped {
 
 impl Parents {
     pub fn new(destinations: Vec<Destination>, default_port: u16) -> Parents {
-        let parent = |destination| Parent {
-            destination,
-            attempts: 0,
-            last_failure: None,
-            last_attempt: 0,
-            postponed_until: 0,
-        };
-        Parents { list: destinations.into_iter().map(parent).collect(), default_port }
+        Parents { list: destinations.into_iter().map(Parent::new).collect(), default_port }
+    }
+
+    /// Another list: who stands in both keeps its past, and unless it `forgives`, its failures. The order is that of the new
+    /// one where that differs in more than the order.
+    pub fn replace(&mut self, destinations: Vec<Destination>, default_port: u16, forgives: bool) {
+        self.default_port = default_port;
+        let is_known = |one: &Destination| self.list.iter().any(|p| p.destination == *one);
+        let same = destinations.len() == self.list.len() && destinations.iter().all(is_known);
+        if !same {
+            let mut old = std::mem::take(&mut self.list);
+            let mut kept = |destination: Destination| {
+                let at = old.iter().position(|parent| parent.destination == destination);
+                at.map_or_else(|| Parent::new(destination), |at| old.remove(at))
+            };
+            self.list = destinations.into_iter().map(&mut kept).collect();
+        }
+        if forgives {
+            for parent in &mut self.list {
+                parent.last_failure = None;
+                parent.postponed_until = 0;
+            }
+        }
     }
 
     pub fn list(&self) -> &[Parent] {
@@ -258,6 +279,22 @@ mod tests {
         let a = parents.list()[0].destination.clone();
         parents.reached(&a);
         assert_eq!(tries(&parents, 0), ["c", "b", "a"]);
+    }
+
+    #[test]
+    fn another_list_keeps_what_is_known_of_those_in_both() {
+        let mut known = parents("a b");
+        let list = |text: &str| parse_destinations(text, 19999);
+        let b = known.list()[1].destination.clone();
+        known.failed(&b, Failure::Denied, 1000);
+        known.replace(list("c b"), 19999, false);
+        assert_eq!(tries(&known, 1001), ["c"]);
+        known.replace(list("c b"), 19999, true);
+        assert_eq!(tries(&known, 1001), ["c", "b"]);
+        let c = known.list()[0].destination.clone();
+        known.reached(&c);
+        known.replace(list("c b"), 19999, false);
+        assert_eq!(tries(&known, 1001), ["b", "c"], "the same list keeps its order");
     }
 
     #[test]

@@ -6,8 +6,8 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -17,7 +17,9 @@ use super::fence;
 use super::link::{Below, OFFER_AFTER_US};
 use super::liveness::Rhythm;
 use super::mailbox::Mailbox;
+use super::pace::{self, Turn};
 use super::path;
+use super::penalty::Fault;
 use super::puller::Puller;
 use super::replication::{Ask, Policy};
 use super::sender::host_fact;
@@ -62,6 +64,8 @@ const CLONE_US: i64 = 2 * MICROS;
 const PROBE_STEP: Duration = Duration::from_millis(20);
 /// How long its successor waits for the thread of a dead connection.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
+/// Lines of one connection that may be too long: there are plugins that write such a line now and then.
+const LINES_CUT_MAX: u64 = 1_000;
 /// Unknown parameters of one request that are named in the log.
 const UNKNOWN_NAMED: usize = 20;
 
@@ -73,6 +77,11 @@ pub struct Child {
     /// Our end, `ip:port`.
     pub local: String,
     pub tls: bool,
+    /// The API key it came with.
+    pub(super) key: String,
+    /// Its machine GUID as it spells it.
+    pub(super) machine: String,
+    pub(super) has_certificate: bool,
     pub agreed: Capabilities,
     /// Hops from the host, for [`fence`]; a session about the past alone is the farthest.
     distance: i64,
@@ -90,6 +99,8 @@ pub struct Child {
     updates: AtomicU64,
     /// Somebody else said to be this child, and was not let in: a clone, if this one goes on speaking.
     suspect: Mutex<Option<Suspect>>,
+    /// Why configuration lets it in no longer.
+    revoked: OnceLock<String>,
     over: Mutex<bool>,
     left: Condvar,
 }
@@ -148,6 +159,13 @@ impl Child {
     pub(super) fn close(&self) {
         self.closer.close();
         self.below.mailbox.wake();
+    }
+
+    /// Ends the connection, as it is no longer permitted.
+    pub(super) fn revoke(&self, why: &str) {
+        // Whoever was first has said it.
+        let _ = self.revoked.set(why.to_owned());
+        self.close();
     }
 
     /// Waits until the connection's thread is through; false when it takes longer than `time`.
@@ -228,7 +246,9 @@ fn consider(
             "STREAM [receive from {peer}]: request has parameter '{name}' = '{value}', which is not used."
         );
     }
-    let guid = match admit(&request, &peer.ip, &streams.settings().conf) {
+    let rules = streams.rules();
+    let is_machine = |guid| streams.hosts().by_guid(guid).is_some();
+    let guid = match admit(&request, &peer.ip, &rules.conf, is_machine) {
         Ok(guid) => guid,
         Err(Forbidden { words, line }) => {
             count(&STATS.streams.forbidden);
@@ -237,8 +257,7 @@ fn consider(
             return refused(401, Refusal::NotPermitted);
         }
     };
-    let settings = streams.settings();
-    let options = settings.conf.receiver(&request.key, &request.machine_guid, &settings.defaults);
+    let options = rules.receiver(&request.key, &request.machine_guid);
     if options.client_certificate && !connection.has_client_certificate() {
         count(&STATS.streams.forbidden);
         log_access(peer, "DENIED - NO CLIENT CERTIFICATE", &request);
@@ -246,6 +265,16 @@ fn consider(
             "STREAM [receive from {peer}]: the key or machine requires a client certificate, and none was shown. Forbidding access."
         );
         return refused(401, Refusal::NotPermitted);
+    }
+    let who = (guid, peer.ip.clone());
+    let penalty = streams.penalties.lock().left(&who, streams.clock().now_seconds().0);
+    if let Some(seconds) = penalty {
+        count(&STATS.streams.busy);
+        log::info!(
+            "STREAM {} [receive from {peer}]: it was cut off a moment ago. Will be allowed in {seconds} secs.",
+            request.hostname
+        );
+        return refused(503, Refusal::Busy);
     }
     if let Some(seconds) = streams.too_soon() {
         count(&STATS.streams.busy);
@@ -336,6 +365,9 @@ fn consider(
         peer: peer.clone(),
         local: connection.local().map(|a| a.to_string()).unwrap_or_default(),
         tls: connection.is_tls(),
+        key: request.key.clone(),
+        machine: request.machine_guid.clone(),
+        has_certificate: connection.has_client_certificate(),
         agreed,
         distance,
         since: clock.now_seconds().0,
@@ -352,6 +384,7 @@ fn consider(
         written: AtomicU64::new(0),
         updates: AtomicU64::new(0),
         suspect: Mutex::default(),
+        revoked: OnceLock::new(),
         over: Mutex::new(false),
         left: Condvar::new(),
     });
@@ -365,6 +398,13 @@ fn consider(
     }
     // Leaves the register however the session ends, also when it never begins.
     let place = Place { streams: Arc::clone(streams), child };
+    // Who looks through the register after a reload finds it from here on; whoever looked before did not.
+    if let Some(why) = place.child.is_denied(&streams.rules()) {
+        count(&STATS.streams.forbidden);
+        log_access(peer, "ACCESS DENIED", &request);
+        log::error!("{from}: the configuration has just changed: {why}. Forbidding access.");
+        return refused(401, Refusal::NotPermitted);
+    }
     Admission::Admitted(Box::new(move |connection, stop| {
         Session { place, request, from }.run(connection, stop);
     }))
@@ -448,8 +488,14 @@ enum End {
     Closed,
     Broken(io::Error),
     Silent,
-    Violation(Violation),
+    /// `after_a_cut`: what is left of a line that is too long is a line of its own, and mostly makes no sense.
+    Violation {
+        what: Violation,
+        after_a_cut: bool,
+    },
     Undecodable(FrameError),
+    /// Too many lines were too long.
+    Endless,
     /// It does not read what it is sent.
     Deaf,
     Stop,
@@ -469,9 +515,16 @@ impl Session {
         threads::rename(&format!("STREAM_RECEIVER[{hostname},{peer}]"));
         let task = sys::thread_id();
         log::info!("STREAM {hostname} {peer}: receive thread created (task id {task})");
+        let Some(turn) = self.turn(stop) else {
+            count(&STATS.streams.busy);
+            log_access(peer, "BUSY - TOO MANY CHILDREN ARE STARTING", request);
+            // It is told or it is gone already; both end here.
+            let _ = connection.set_write_timeout(REPLY_TIMEOUT);
+            let _ = connection.write_all(Refusal::Busy.text().as_bytes());
+            return;
+        };
         let settings = streams.settings();
-        let options =
-            settings.conf.receiver(&request.key, &request.machine_guid, &settings.defaults);
+        let options = streams.rules().receiver(&request.key, &request.machine_guid);
         let Some(host) = host_for(streams, child.guid, request, &options) else {
             log_access(peer, "FAILED - CANNOT ACQUIRE HOST", request);
             let text = Refusal::InternalError.text();
@@ -520,8 +573,7 @@ impl Session {
             ..Setup::new(Arc::clone(&host))
         });
         let asked = asked.as_deref();
-        let end =
-            self.receive(&mut connection, &mut executor, &calls, &host, &options, asked, stop);
+        let end = self.receive(&mut connection, &mut executor, &calls, &host, asked, turn, stop);
         STATS.streams.children.fetch_sub(1, Ordering::Relaxed);
         calls.close();
         host.drop_dead_functions();
@@ -533,6 +585,10 @@ impl Session {
             state.upstream.relaying = false;
         }
         match &end {
+            _ if child.revoked.get().is_some() => {
+                let why = child.revoked.get().map_or("", String::as_str);
+                log::error!("{from}: no longer permitted: {why}.");
+            }
             End::Closed => {
                 log::error!("STREAM: read_stream(): EOF while reading data from socket!")
             }
@@ -545,13 +601,32 @@ impl Session {
             End::Silent => {
                 log::error!("{from}: nothing received for {} seconds.", SILENCE.as_secs())
             }
-            End::Violation(violation) => violation.log(),
+            End::Violation { what, .. } => {
+                count(&STATS.streams.violation);
+                what.log();
+            }
             End::Undecodable(error) => {
                 count(&STATS.streams.undecodable);
                 log::error!("{from}: cannot decompress what is received: {error}.");
             }
+            End::Endless => log::error!(
+                "{from}: more than LINES_CUT_MAX = {LINES_CUT_MAX} lines exceed {LINE_LIMIT} bytes."
+            ),
             End::Deaf => log::error!("{from}: the child does not read what it is sent."),
             End::Stop => {}
+        }
+        let fault = match &end {
+            End::Violation { what, .. } if what.is_excess() => Some(Fault::Excess),
+            End::Violation { after_a_cut: true, .. } => Some(Fault::Line),
+            End::Endless => Some(Fault::Excess),
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            let (who, now) = ((child.guid, peer.ip.clone()), streams.clock().now_seconds().0);
+            let seconds = streams.penalties.lock().add(who, fault, now);
+            if seconds > 0 {
+                log::error!("{from}: cut off; it is not let in for {seconds} seconds.");
+            }
         }
         log::error!("{from}: disconnected (completed {} updates).", executor.updates());
         log_access(peer, "DISCONNECTED", request);
@@ -599,6 +674,30 @@ impl Session {
         }
     }
 
+    /// Waits until it is this child's turn to start; `None` when that takes too long, or it has gone.
+    fn turn(&self, stop: &StopToken) -> Option<Turn> {
+        let Place { streams, child } = &self.place;
+        let began = streams.clock().monotonic_us();
+        loop {
+            let turn = streams.pace.turn(pace::LOOK_EVERY);
+            let waited = streams.clock().monotonic_us() - began;
+            if turn.is_some() {
+                if waited > MICROS {
+                    log::info!("{}: waited {} ms for its turn to start.", self.from, waited / 1000);
+                }
+                return turn;
+            }
+            if child.closer.health() == Health::Gone || stop.is_stopped() {
+                return None;
+            }
+            if waited > pace::PATIENCE.as_micros() as i64 {
+                let seconds = pace::PATIENCE.as_secs();
+                log::error!("{}: too many children are starting, for {seconds} s.", self.from);
+                return None;
+            }
+        }
+    }
+
     /// Reads until the connection is over.
     #[expect(clippy::too_many_arguments, reason = "what a connection consists of")]
     fn receive(
@@ -607,8 +706,8 @@ impl Session {
         executor: &mut Executor,
         calls: &Calls,
         host: &Arc<Host>,
-        options: &ReceiverOptions,
         asked: Option<&Asked>,
+        turn: Turn,
         stop: &StopToken,
     ) -> End {
         let Place { streams, child } = &self.place;
@@ -621,6 +720,8 @@ impl Session {
         let silence_us = SILENCE.as_micros() as i64;
         let mut silent_from = clock.monotonic_us();
         let mut offer_us = asked.map(|_| silent_from + OFFER_AFTER_US);
+        let mut turn = Some(turn);
+        let turn_us = silent_from + pace::TURN_MAX.as_micros() as i64;
         let mut stands = Standing { state: State::Starting, look_us: silent_from + LOOK_EVERY_US };
         loop {
             if stop.is_stopped() || streams.stop_token().is_stopped() {
@@ -643,7 +744,12 @@ impl Session {
                 self.note_state(&mut stands.state);
             }
             let eager = child.below.puller.is_eager().then_some(now_us);
-            let until = [Some(silent_from + silence_us + 1), calls.deadline(), eager, offer_us];
+            let quiet = if child.received_bytes() == 0 { pace::FIRST_WORD } else { pace::QUIET };
+            let quiet_us = silent_from + quiet.as_micros() as i64;
+            turn = turn.filter(|_| now_us < quiet_us.min(turn_us));
+            let quiet_us = turn.as_ref().map(|_| quiet_us);
+            let end_us = Some(silent_from + silence_us + 1);
+            let until = [end_us, calls.deadline(), eager, offer_us, quiet_us];
             let until = until.into_iter().flatten();
             let wait = until.min().unwrap_or(now_us).saturating_sub(now_us).max(0);
             let wants = if letters.is_empty() { Interest::Read } else { Interest::ReadWrite };
@@ -677,7 +783,10 @@ impl Session {
                 STATS.streams.received_bytes.fetch_add(length as u64, Ordering::Relaxed);
                 let now = clock.now();
                 let mut feed = |text: &[u8]| {
-                    executor.feed_chunk(&mut lines, text, now).map_err(End::Violation)
+                    executor.feed_chunk(&mut lines, text, now).map_err(|what| {
+                        let after_a_cut = lines.cut() > cut;
+                        End::Violation { what, after_a_cut }
+                    })
                 };
                 let fed = match &mut decoder {
                     None => feed(&buffer[..length]),
@@ -692,13 +801,16 @@ impl Session {
                         "{}: received line exceeds {LINE_LIMIT} bytes. Truncating it.",
                         self.from
                     );
+                    if cut > LINES_CUT_MAX {
+                        return End::Endless;
+                    }
                 }
                 if let Err(end) = fed {
                     return end;
                 }
                 if !forwarded && executor.completed() > 0 {
                     forwarded = true;
-                    streams.forward(host, options);
+                    streams.forward(host, child);
                 }
                 // A full buffer means there is more.
                 if length < buffer.len() {
@@ -871,21 +983,13 @@ fn host_for(
         made = Some(health);
         Host::new(guid, HostKind::Child, info.clone(), engine, kept)
     })?;
-    let policy = match options.health {
-        _ if host.settings().mode == Mode::None => HealthPolicy::Off,
-        // Without health as a whole nobody watches anything.
-        _ if settings.defaults.health == OnDemand::No => HealthPolicy::Off,
-        OnDemand::No => HealthPolicy::Off,
-        OnDemand::Yes => HealthPolicy::On,
-        OnDemand::Auto => HealthPolicy::WhileConnected,
-    };
     if host.settings().mode == Mode::None && options.health != OnDemand::No && created {
         log::info!(
             "Host '{}' keeps no samples (memory mode none): its health is disabled.",
             host.hostname()
         );
     }
-    host.set_health(policy, i64::try_from(options.postpone_alarms.as_secs()).unwrap_or(0));
+    set_health(&host, options, streams.rules().defaults.health);
     if created {
         streams.log_new_host(&host, options, made.unwrap_or("disabled"));
     } else {
@@ -896,6 +1000,18 @@ fn host_for(
         });
     }
     Some(host)
+}
+
+/// Whether the host is watched; without health as a whole nobody watches anything.
+pub(super) fn set_health(host: &Host, options: &ReceiverOptions, health: OnDemand) {
+    let policy = match options.health {
+        _ if host.settings().mode == Mode::None => HealthPolicy::Off,
+        _ if health == OnDemand::No => HealthPolicy::Off,
+        OnDemand::No => HealthPolicy::Off,
+        OnDemand::Yes => HealthPolicy::On,
+        OnDemand::Auto => HealthPolicy::WhileConnected,
+    };
+    host.set_health(policy, i64::try_from(options.postpone_alarms.as_secs()).unwrap_or(0));
 }
 
 /// Names what a host that is known already is called from now on, and how it is not kept as it should be.

@@ -22,10 +22,11 @@ use super::puller::Puller;
 use super::receiver::Child;
 use super::replication::read_ask;
 use super::status::{Connection as Status, Direction, Filling, State};
-use super::uplink::{Taken, Uplink, announce};
+use super::uplink::{Taken, Uplink, UplinkOptions, announce};
 use super::workers::{Asked, Outlet};
 use crate::access_log;
 use crate::base::log::Errno;
+use crate::base::pattern::SimplePattern;
 use crate::base::stats::{STATS, count};
 use crate::base::sys::{self, Interest, Watched};
 use crate::base::threads::StopToken;
@@ -82,12 +83,15 @@ pub enum Purpose {
 }
 
 /// How a host is sent, as configuration has it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SenderPlan {
     pub destinations: Vec<Destination>,
     pub default_port: u16,
     pub api_key: String,
-    pub purpose: Purpose,
+    /// `send charts matching`
+    pub charts: String,
+    pub buffer_bytes: usize,
+    pub resync_iterations: i64,
     pub timeout: Duration,
     pub reconnect_delay: Duration,
     /// Our own, also for hosts we only pass on.
@@ -96,6 +100,32 @@ pub struct SenderPlan {
     pub levels: Levels,
     /// For destinations that ask for TLS.
     pub tls: ClientOptions,
+}
+
+impl SenderPlan {
+    pub(super) fn uplink(&self) -> UplinkOptions {
+        UplinkOptions {
+            charts: SimplePattern::new(&self.charts),
+            buffer_bytes: self.buffer_bytes,
+            resync_iterations: self.resync_iterations,
+        }
+    }
+
+    /// A connection that was made by this plan is one that `other` would make: it goes on when the plan changes. Times
+    /// and the list's order are of no matter to it, as long as its parent stands in the list.
+    pub(super) fn keeps(&self, other: &SenderPlan, parent: &str) -> bool {
+        let to =
+            |plan: &SenderPlan| plan.destinations.iter().find(|one| one.text == parent).cloned();
+        let what_matters = |plan: &SenderPlan| SenderPlan {
+            destinations: Vec::new(),
+            default_port: 0,
+            timeout: Duration::ZERO,
+            reconnect_delay: Duration::ZERO,
+            ..plan.clone()
+        };
+        let same_parent = to(self).zip(to(other)).is_some_and(|(a, b)| a == b);
+        same_parent && what_matters(self) == what_matters(other)
+    }
 }
 
 /// Where a sender stands.
@@ -130,7 +160,10 @@ pub struct SenderStatus {
 /// A host's sender as the rest of the agent sees it.
 pub struct Sender {
     uplink: Arc<Uplink>,
-    plan: SenderPlan,
+    purpose: Purpose,
+    /// As configuration has it now; the thread takes it over when `is_replanned`.
+    plan: Mutex<Arc<SenderPlan>>,
+    is_replanned: AtomicBool,
     stop: StopToken,
     status: Mutex<SenderStatus>,
     sent: AtomicU64,
@@ -145,11 +178,18 @@ pub struct Sender {
 }
 
 impl Sender {
-    pub(super) fn new(uplink: Arc<Uplink>, plan: SenderPlan, stop: StopToken) -> Arc<Sender> {
+    pub(super) fn new(
+        uplink: Arc<Uplink>,
+        plan: SenderPlan,
+        purpose: Purpose,
+        stop: StopToken,
+    ) -> Arc<Sender> {
         let status = Mutex::default();
         Arc::new(Sender {
             uplink,
-            plan,
+            purpose,
+            plan: Mutex::new(Arc::new(plan)),
+            is_replanned: AtomicBool::new(false),
             stop,
             status,
             sent: AtomicU64::new(0),
@@ -170,7 +210,19 @@ impl Sender {
     }
 
     pub fn purpose(&self) -> Purpose {
-        self.plan.purpose
+        self.purpose
+    }
+
+    /// How the host is sent, as configuration has it.
+    pub(super) fn plan(&self) -> Arc<SenderPlan> {
+        Arc::clone(&self.plan.lock())
+    }
+
+    /// Sends otherwise from now on: over the connection that stands, if the new plan keeps it.
+    pub(super) fn replan(&self, plan: Arc<SenderPlan>) {
+        *self.plan.lock() = plan;
+        self.is_replanned.store(true, Ordering::Release);
+        self.uplink.wake();
     }
 
     pub fn status(&self) -> SenderStatus {
@@ -233,26 +285,25 @@ impl Sender {
         let host = self.host().hostname();
         log::info!("STREAM {host} [send]: thread created (task id {})", sys::thread_id());
         log::error!("STREAM {host} [send]: not ready - collected metrics are not sent to parent.");
+        let plan = self.plan();
         let mut thread = Thread {
             sender: self,
             streams,
             clock: streams.clock().clone(),
-            parents: Parents::new(self.plan.destinations.clone(), self.plan.default_port),
+            parents: Parents::new(plan.destinations.clone(), plan.default_port),
             told: Told::default(),
-            offered: self.plan.offered,
+            offered: plan.offered,
+            plan,
         };
-        for (destination, number) in self.plan.destinations.iter().zip(1..) {
-            log::info!(
-                "STREAM: added streaming destination No {number}: '{destination}' to host '{host}'"
-            );
-        }
+        thread.name_destinations();
         while !self.stop.is_stopped() {
+            thread.adopt();
             let pause = match thread.connect() {
                 Some(link) => thread.stream(link),
-                None => self.plan.reconnect_delay,
+                None => thread.plan.reconnect_delay,
             };
             // A comparison that failed is made again with our next connection.
-            if self.plan.purpose == Purpose::Past || (!pause.is_zero() && self.stop.wait(pause)) {
+            if self.purpose == Purpose::Past || (!pause.is_zero() && self.stop.wait(pause)) {
                 break;
             }
         }
@@ -274,6 +325,8 @@ struct Thread<'a> {
     clock: Clock,
     parents: Parents,
     told: Told,
+    /// What it works by.
+    plan: Arc<SenderPlan>,
     /// Without the compressions that failed.
     offered: Capabilities,
 }
@@ -313,13 +366,15 @@ enum End {
     Overflow { allocated: usize, sent: u64 },
     #[error("cannot compress what is to be sent.")]
     Compression { source: io::Error },
+    #[error("the configuration has changed - connecting anew.")]
+    Replanned,
 }
 
 impl End {
     /// The word of `/api/v2/node_instances`.
     fn reason(&self) -> &'static str {
         match self {
-            End::Stop | End::Compared => "DISCONNECTED SHUTDOWN REQUESTED",
+            End::Stop | End::Compared | End::Replanned => "DISCONNECTED SHUTDOWN REQUESTED",
             End::Closed => "DISCONNECTED SOCKET CLOSED BY REMOTE END",
             End::Receive(_) => "DISCONNECTED SOCKET READ FAILED",
             End::Send { .. } => "DISCONNECTED SOCKET WRITE FAILED",
@@ -339,6 +394,36 @@ impl Thread<'_> {
         let mut status = self.sender.status.lock();
         change(&mut status, self.clock.now_seconds().0);
         status.parents = self.parents.list().to_vec();
+    }
+
+    // --- the plan --------------------------------------------------------------------------------------
+
+    fn name_destinations(&self) {
+        let host = self.host().hostname();
+        for (destination, number) in self.plan.destinations.iter().zip(1..) {
+            log::info!(
+                "STREAM: added streaming destination No {number}: '{destination}' to host '{host}'"
+            );
+        }
+    }
+
+    /// Works by the plan that is in force now. A connection must not stand, or be kept by it.
+    fn adopt(&mut self) {
+        if !self.sender.is_replanned.swap(false, Ordering::AcqRel) {
+            return;
+        }
+        let (plan, old) = (self.sender.plan(), Arc::clone(&self.plan));
+        self.plan = Arc::clone(&plan);
+        if plan.destinations != old.destinations {
+            self.name_destinations();
+        }
+        // Who refused us before may take us now.
+        let forgives = (&plan.api_key, &plan.tls) != (&old.api_key, &old.tls);
+        self.parents.replace(plan.destinations.clone(), plan.default_port, forgives);
+        if plan.offered != old.offered {
+            self.offered = plan.offered;
+        }
+        self.sender.uplink.set_options(plan.uplink());
     }
 
     // --- finding a parent ----------------------------------------------------------------------------
@@ -363,7 +448,7 @@ impl Thread<'_> {
             count(&STATS.streams.attempts);
             self.parents.trying(&destination, self.clock.now_seconds().0);
             self.publish(|status, _| status.destination.clone_from(&destination.text));
-            let (timeout, stop) = (self.sender.plan.timeout, &self.sender.stop);
+            let (timeout, stop) = (self.plan.timeout, &self.sender.stop);
             let dialled = dial(&destination.place, timeout, stop, |error| {
                 log::error!("{error}{}", Errno(error.reason()));
             });
@@ -430,7 +515,7 @@ impl Thread<'_> {
             Place::Net { host, .. } => host,
             Place::Unix(_) => "",
         };
-        let Sender { plan, stop, .. } = self.sender;
+        let (plan, stop) = (&self.plan, &self.sender.stop);
         match connection.connect_tls(&plan.tls, host, plan.timeout, stop) {
             Ok(()) => Ok(connection),
             Err(error @ TlsError::Certificate(_)) => {
@@ -451,7 +536,7 @@ impl Thread<'_> {
         mut connection: Connection,
         to: &str,
     ) -> Result<(Connection, Capabilities), Failure> {
-        let timeout = self.sender.plan.timeout;
+        let timeout = self.plan.timeout;
         let mut offered = self.offered;
         let host = self.host();
         if host.settings().mode == Mode::None
@@ -511,11 +596,11 @@ impl Thread<'_> {
     fn request(&self, offered: Capabilities) -> Request {
         let info = self.host().info();
         Request {
-            key: self.sender.plan.api_key.clone(),
+            key: self.plan.api_key.clone(),
             machine_guid: self.host().guid().to_string(),
-            update_every: Some(self.sender.plan.update_every),
+            update_every: Some(self.plan.update_every),
             version: Some(i64::from(offered.bits())),
-            past: self.sender.plan.purpose == Purpose::Past,
+            past: self.sender.purpose == Purpose::Past,
             ..request_about(&info)
         }
     }
@@ -556,7 +641,7 @@ impl Thread<'_> {
         let end = self.pump(&mut link, number, &to);
         STATS.streams.parents.fetch_sub(1, Ordering::Relaxed);
         match &end {
-            End::Stop | End::Compared => {}
+            End::Stop | End::Compared | End::Replanned => {}
             End::Overflow { .. } => {
                 self.sender.drops.fetch_add(1, Ordering::Relaxed);
                 count(&STATS.streams.overflow);
@@ -565,7 +650,7 @@ impl Thread<'_> {
         }
         match &end {
             End::Stop => {}
-            End::Compared => log::info!("{to}: {end}"),
+            End::Compared | End::Replanned => log::info!("{to}: {end}"),
             End::Send { source, .. } => log::error!("{to}: {end}{}", Errno(source)),
             End::Receive(source) => log::error!("{to}: {end}{}", Errno(source)),
             End::Compression { source } => {
@@ -594,12 +679,12 @@ impl Thread<'_> {
         });
         self.streams.parent_left(&host);
         let lived = Duration::from_micros((self.clock.monotonic_us() - began).unsigned_abs());
-        if lived < FLAP { FLAP.min(self.sender.plan.reconnect_delay) } else { Duration::ZERO }
+        if lived < FLAP { FLAP.min(self.plan.reconnect_delay) } else { Duration::ZERO }
     }
 
     fn pump(&mut self, link: &mut Link, number: u32, to: &str) -> End {
         let uplink = Arc::clone(&self.sender.uplink);
-        let mut outgoing = match Outgoing::new(link.agreed, self.sender.plan.levels) {
+        let mut outgoing = match Outgoing::new(link.agreed, self.plan.levels) {
             Ok(outgoing) => outgoing,
             Err(source) => return End::Compression { source },
         };
@@ -617,7 +702,7 @@ impl Thread<'_> {
         let mut offer_us = is_ours.then_some(progress_us + OFFER_AFTER_US);
         let mut introduced = self.charts_that_flow(link.agreed);
         let mut read = vec![0; COMMANDS_READ];
-        let timeout_us = i64::try_from(self.sender.plan.timeout.as_micros()).unwrap_or(i64::MAX);
+        let timeout_us = i64::try_from(self.plan.timeout.as_micros()).unwrap_or(i64::MAX);
         loop {
             while uplink.has_room(number)
                 && let Some(chart) = introduced.pop_front()
@@ -660,6 +745,12 @@ impl Thread<'_> {
             if self.sender.stop.is_stopped() {
                 return End::Stop;
             }
+            if self.sender.is_replanned.load(Ordering::Acquire) {
+                if !self.plan.keeps(&self.sender.plan(), &link.destination.text) {
+                    return End::Replanned;
+                }
+                self.adopt();
+            }
             let now_us = self.clock.monotonic_us();
             if now_us >= look_us || self.sender.changed.swap(false, Ordering::AcqRel) {
                 look_us = now_us + LOOK_EVERY_US;
@@ -673,7 +764,7 @@ impl Thread<'_> {
                     self.streams.compare_the_past(self.host(), u64::from(number));
                 }
             }
-            if self.sender.plan.purpose == Purpose::Past
+            if self.sender.purpose == Purpose::Past
                 && (!is_ours || (now_us - heard_us > QUIET_US && above.is_settled() && is_done))
                 && commands.asked.waiting() == 0
             {
@@ -682,7 +773,7 @@ impl Thread<'_> {
             if is_done {
                 progress_us = now_us;
             } else if now_us - progress_us > timeout_us {
-                let seconds = self.sender.plan.timeout.as_secs();
+                let seconds = self.plan.timeout.as_secs();
                 return End::Stalled { seconds, sent, attempts };
             }
             if offer_us.is_some_and(|at| now_us >= at) {

@@ -44,7 +44,7 @@ const RELAY_BYTES_MAX: usize = 64 << 20;
 static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
 
 /// How a host is sent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct UplinkOptions {
     /// `send charts matching`.
     pub charts: SimplePattern,
@@ -54,10 +54,21 @@ pub struct UplinkOptions {
     pub resync_iterations: i64,
 }
 
+impl UplinkOptions {
+    /// `send charts matching`: by id or by name; by context where these leave it open.
+    fn wants(&self, chart: &Chart, state: &ChartState) -> bool {
+        let charts = &self.charts;
+        match (charts.decide(chart.id()), charts.decide(&state.meta.name)) {
+            (Some(true), _) | (_, Some(true)) => true,
+            (None, None) => charts.matches(&state.meta.context),
+            _ => false,
+        }
+    }
+}
+
 /// The link of a host to its parent. The sender thread opens and closes it; collectors fill it.
 pub struct Uplink {
     host: Arc<Host>,
-    options: UplinkOptions,
     clock: Clock,
     wake: EventFd,
     /// A connection takes data. Looked at before any lock is taken.
@@ -67,6 +78,7 @@ pub struct Uplink {
 
 #[derive(Default)]
 struct Outbox {
+    options: Arc<UplinkOptions>,
     connection: u32,
     agreed: Capabilities,
     dialect: Option<Dialect>,
@@ -123,11 +135,10 @@ impl Uplink {
     ) -> std::io::Result<Arc<Uplink>> {
         Ok(Arc::new(Uplink {
             host,
-            options,
             clock,
             wake: EventFd::new()?,
             live: AtomicBool::new(false),
-            outbox: Mutex::default(),
+            outbox: Mutex::new(Outbox { options: Arc::new(options), ..Outbox::default() }),
         }))
     }
 
@@ -151,12 +162,14 @@ impl Uplink {
         let mut bytes = std::mem::take(&mut outbox.bytes);
         bytes.clear();
         first(&mut bytes);
+        let options = Arc::clone(&outbox.options);
         *outbox = Outbox {
+            limit: options.buffer_bytes,
+            options,
             connection: number,
             agreed,
             dialect: Some(Dialect::of(agreed)),
             bytes,
-            limit: self.options.buffer_bytes,
             next_slot: 1,
             ..Outbox::default()
         };
@@ -168,7 +181,14 @@ impl Uplink {
     /// The connection is over: what was not sent is dropped, and nothing more is taken.
     pub fn close(&self) {
         self.live.store(false, Ordering::Release);
-        *self.outbox.lock() = Outbox::default();
+        let mut outbox = self.outbox.lock();
+        let options = Arc::clone(&outbox.options);
+        *outbox = Outbox { options, ..Outbox::default() };
+    }
+
+    /// Options for the next connection; between two of them only.
+    pub fn set_options(&self, options: UplinkOptions) {
+        self.outbox.lock().options = Arc::new(options);
     }
 
     /// Swaps what has gathered for `spare`, which must be empty. `unsent` is what the caller still has to send; as
@@ -350,7 +370,7 @@ impl Uplink {
         }
         let fresh = state.upstream.connection != outbox.connection;
         if fresh {
-            let resync = self.options.resync_iterations * state.meta.update_every.seconds();
+            let resync = outbox.options.resync_iterations * state.meta.update_every.seconds();
             state.upstream = Upstream {
                 connection: outbox.connection,
                 resync_until: self.clock.now_seconds().0.saturating_add(resync),
@@ -358,7 +378,7 @@ impl Uplink {
             };
         }
         state.upstream.version = state.version;
-        let wanted = self.wants(chart, state);
+        let wanted = outbox.options.wants(chart, state);
         state.upstream.wanted = Some(wanted);
         // What the parent never heard of need not be taken from it.
         if !wanted || (fresh && state.is_obsolete()) {
@@ -435,16 +455,6 @@ impl Uplink {
             outbox.free_slots.push(std::mem::take(&mut state.upstream.slot));
         }
         true
-    }
-
-    /// `send charts matching`: by id or by name; by context where these leave it open.
-    fn wants(&self, chart: &Chart, state: &ChartState) -> bool {
-        let charts = &self.options.charts;
-        match (charts.decide(chart.id()), charts.decide(&state.meta.name)) {
-            (Some(true), _) | (_, Some(true)) => true,
-            (None, None) => charts.matches(&state.meta.context),
-            _ => false,
-        }
     }
 
     /// Keeps the outbox within its limit after a message was appended at `start`.

@@ -5,6 +5,7 @@
 //! it leads back to the address.
 
 use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bitflags::bitflags;
@@ -16,6 +17,8 @@ use crate::base::sys;
 use crate::base::time::{Clock, MICROS};
 use crate::config::Config;
 use crate::net::Peer;
+
+use super::readers::Readers;
 
 bitflags! {
     /// What a connection may ask for.
@@ -96,7 +99,7 @@ pub struct AllowLists {
     pub connections: AllowList,
     dashboard: AllowList,
     badges: AllowList,
-    streaming: AllowList,
+    pub streaming: AllowList,
     netdata_conf: AllowList,
     management: AllowList,
     registry: AllowList,
@@ -137,6 +140,49 @@ impl AllowLists {
             rights.set(right, port.contains(right) && list.allows(peer, names));
         }
         rights
+    }
+}
+
+/// What decides about a request beside its port, as configuration has it now; replaced as a whole.
+#[derive(Clone, Debug)]
+pub struct Access {
+    pub lists: AllowLists,
+    pub readers: Readers,
+}
+
+impl Access {
+    /// What is wrong with it is all there is in the error.
+    pub fn read(config: &Config) -> Result<Access, String> {
+        let readers = Readers::read(&config.string("web", "read token file", ""))?;
+        Ok(Access { lists: AllowLists::from_config(config), readers })
+    }
+
+    /// The same where nothing was in force before: without its token file nobody reads.
+    pub fn at_start(config: &Config) -> Access {
+        Access::read(config).unwrap_or_else(|fault| {
+            log::error!(
+                "WEB: {fault}. Nobody may read here until it is right (netdatacli reload-config)."
+            );
+            Access { lists: AllowLists::from_config(config), readers: Readers::none() }
+        })
+    }
+}
+
+/// The access in force. Lock: for copying a pointer.
+pub struct Gate(Mutex<Arc<Access>>);
+
+impl Gate {
+    pub fn new(access: Access) -> Gate {
+        Gate(Mutex::new(Arc::new(access)))
+    }
+
+    pub fn now(&self) -> Arc<Access> {
+        Arc::clone(&self.0.lock())
+    }
+
+    /// For connections that come and for requests on those that stand.
+    pub fn replace(&self, access: Access) {
+        *self.0.lock() = Arc::new(access);
     }
 }
 

@@ -22,6 +22,8 @@ pub struct Request {
     pub peer: Peer,
     /// What this client may do on this port.
     pub rights: super::acl::Rights,
+    /// It has shown a token, or needs none.
+    pub may_read: bool,
     /// `X-Forwarded-Host`, else `Host`.
     pub host: Option<String>,
     /// The client's side is https, here or at a proxy in front of us.
@@ -182,6 +184,13 @@ impl Response {
     /// An error that repeats what the caller wrote: `message` and then `echo`, escaped.
     pub fn error_about(status: u16, message: &str, echo: &str) -> Self {
         Response::error(status, format!("{message}{}", escape_html(echo)))
+    }
+
+    /// Whoever reads here has to show a token. A browser asks its user for one.
+    pub fn token_wanted() -> Self {
+        let text = "Reading here needs a token: Authorization: Bearer TOKEN, or any user with the token as password.";
+        Response::error(401, text)
+            .header("WWW-Authenticate", "Basic realm=\"netdata\", charset=\"UTF-8\"")
     }
 
     pub fn forbidden() -> Self {

@@ -19,6 +19,7 @@ use crate::stream::Streams;
 
 pub mod http;
 pub mod acl;
+pub mod readers;
 pub mod options;
 pub mod server;
 mod session;
@@ -40,7 +41,8 @@ pub struct Agent {
     pub clock: Clock,
     pub config: Arc<Config>,
     pub options: Options,
-    pub names: acl::Names,
+    pub gate: Arc<acl::Gate>,
+    pub names: Arc<acl::Names>,
     pub usage: Arc<Usage>,
     /// What clients of TLS are shown.
     pub tls: Arc<ServerTls>,
@@ -49,8 +51,6 @@ pub struct Agent {
     pub streaming: Option<Arc<Streams>>,
     /// When this agent was.
     pub started: UnixSeconds,
-    /// This agent streams to a parent.
-    pub stream_enabled: bool,
     /// The kinds of databases that get our samples, as `info` names them; empty for none.
     pub exporters: String,
     /// What scrapers get who ask for nothing special.
@@ -75,7 +75,8 @@ impl Agent {
         let options = Options::from_config(&config, "sample", "/nowhere");
         Agent {
             hosts,
-            names: acl::Names::new(clock.clone()),
+            gate: Arc::new(acl::Gate::new(acl::Access::at_start(&config))),
+            names: Arc::new(acl::Names::new(clock.clone())),
             clock,
             config,
             options,
@@ -84,7 +85,6 @@ impl Agent {
             streams: Arc::new(crate::net::accept::NoStreams),
             streaming: None,
             started: UnixSeconds(0),
-            stream_enabled: false,
             exporters: String::new(),
             prometheus: Default::default(),
             engines: None,

@@ -10,8 +10,6 @@ use crate::config::Config;
 use crate::net::listen::{BindItem, parse_bind};
 use crate::net::tls::ServerOptions;
 
-use super::acl::AllowLists;
-
 const PORT: u16 = 19999;
 const BACKLOG: i64 = 4096;
 /// Files that stay free for everything else that is not a connection.
@@ -32,7 +30,6 @@ pub struct Options {
     pub frame_options: String,
     /// The level, when answers may be compressed.
     pub gzip: Option<u32>,
-    pub allow: AllowLists,
     /// `[directories] web`
     pub directory: PathBuf,
     pub custom_dashboard_info: String,
@@ -68,17 +65,6 @@ impl Options {
         let sockets = i64::try_from(sys::open_files_limit() / 4).unwrap_or(i64::MAX);
         let level = web("gzip compression level", 3).clamp(1, 9);
         let gzip = config.boolean("web", "enable gzip compression", true);
-        let config_dir = PathBuf::from(config.peek("directories", "config").unwrap_or_default());
-        let client_authorities = config.string("web", "ssl client CA", "");
-        let tls = ServerOptions {
-            key: config.path("web", "ssl key", config_dir.join("ssl/key.pem")),
-            certificate: config.path("web", "ssl certificate", config_dir.join("ssl/cert.pem")),
-            version: config.string("web", "tls version", "1.3"),
-            ciphers: config.string("web", "tls ciphers", "none"),
-            client_authorities: Some(client_authorities)
-                .filter(|path| !path.is_empty())
-                .map(PathBuf::from),
-        };
         let processors = std::thread::available_parallelism().map_or(1, usize::from).min(6);
         // Accepted, and of no effect: every connection has its thread.
         web("web server threads", i64::try_from(processors).unwrap_or(1));
@@ -90,13 +76,12 @@ impl Options {
             sockets_max: usize::try_from(web("web server max sockets", sockets))
                 .unwrap_or(SOCKETS_MIN)
                 .max(SOCKETS_MIN),
-            tls,
+            tls: tls_options(config),
             first_request: seconds("timeout for first request", 60),
             idle: seconds("disconnect idle clients after seconds", 60),
             do_not_track: config.boolean("web", "respect do not track policy", false),
             frame_options: config.string("web", "x-frame-options response header", ""),
             gzip: gzip.then(|| u32::try_from(level).unwrap_or(3)),
-            allow: AllowLists::from_config(config),
             directory: config.path("directories", "web", "/usr/share/netdata/web"),
             custom_dashboard_info: config.string("web", "custom dashboard_info.js", ""),
             release_channel: release_channel(config),
@@ -112,6 +97,21 @@ impl Options {
                 format!("{lib}/netdata.api.key"),
             ),
         }
+    }
+}
+
+/// What clients of TLS are shown.
+pub fn tls_options(config: &Config) -> ServerOptions {
+    let config_dir = PathBuf::from(config.peek("directories", "config").unwrap_or_default());
+    let client_authorities = config.string("web", "ssl client CA", "");
+    ServerOptions {
+        key: config.path("web", "ssl key", config_dir.join("ssl/key.pem")),
+        certificate: config.path("web", "ssl certificate", config_dir.join("ssl/cert.pem")),
+        version: config.string("web", "tls version", "1.3"),
+        ciphers: config.string("web", "tls ciphers", "none"),
+        client_authorities: Some(client_authorities)
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from),
     }
 }
 

@@ -24,6 +24,8 @@ const WEB: Rights = Rights::DASHBOARD
 /// A child asks this before it connects, also on a port that only streams.
 const STREAM_INFO: &str = "/api/v3/stream_info";
 
+const MANAGE: &str = "/api/v1/manage/health";
+
 pub fn answer(agent: &Agent, request: &Request) -> Response {
     let child_asks = request.rights.contains(Rights::STREAMING)
         && matches!(request.path.as_str(), STREAM_INFO | v1::write::PATH);
@@ -34,6 +36,10 @@ pub fn answer(agent: &Agent, request: &Request) -> Response {
         let mut response = Response::text("OK");
         response.kind = Kind::Options;
         return response;
+    }
+    // What manages has a token of its own.
+    if !request.may_read && !child_asks && request.path != MANAGE {
+        return Response::token_wanted();
     }
     if request.do_not_track && request.path.ends_with("/api/v1/registry") {
         return Response::error(

@@ -233,7 +233,7 @@ impl Shared {
 
     fn welcome(self: &Arc<Self>, connection: Connection, port: &Port, refusals: &mut Refusals) {
         let agent = &self.agent;
-        if agent.options.allow.connections.by_address(connection.peer()) == Verdict::No {
+        if agent.gate.now().lists.connections.by_address(connection.peer()) == Verdict::No {
             self.deny(&connection);
             return;
         }

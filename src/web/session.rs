@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::log::access;
@@ -21,7 +22,7 @@ use crate::wire::http::{
     BadRequest, Coding, HEAD_BYTES_MAX, Head, HeadScanner, Headers, HttpVersion, Method, Target,
 };
 
-use super::acl::Rights;
+use super::acl::{Access, Rights};
 use super::answer::{self, Envelope, Paced, Sent};
 use super::api::v1::write;
 use super::http::{ContentType, Kind, Request, Response};
@@ -46,7 +47,8 @@ pub(super) struct Session<'a> {
     tls: TlsPolicy,
     /// The client came in the clear, where it may be asked for TLS.
     clear: bool,
-    rights: Option<Rights>,
+    /// What it may do, and by which access.
+    rights: Option<(Arc<Access>, Rights)>,
     number: u64,
     thread: i32,
     /// Read but not yet used: at most one head and one body.
@@ -85,7 +87,7 @@ impl<'a> Session<'a> {
 
     pub(super) fn run(mut self) {
         let agent = &self.shared.agent;
-        if !agent.options.allow.connections.allows(self.connection.peer(), &agent.names) {
+        if !agent.gate.now().lists.connections.allows(self.connection.peer(), &agent.names) {
             self.shared.deny(&self.connection);
             return;
         }
@@ -295,9 +297,20 @@ impl<'a> Session<'a> {
 
     fn rights(&mut self) -> Rights {
         let agent = &self.shared.agent;
-        *self.rights.get_or_insert_with(|| {
-            agent.options.allow.rights(self.connection.peer(), self.port, &agent.names)
-        })
+        let access = agent.gate.now();
+        if let Some((by, rights)) = &self.rights
+            && Arc::ptr_eq(by, &access)
+        {
+            return *rights;
+        }
+        let peer = self.connection.peer();
+        // Who is let in no longer may still have a connection that stands.
+        let rights = match access.lists.connections.allows(peer, &agent.names) {
+            true => access.lists.rights(peer, self.port, &agent.names),
+            false => Rights::empty(),
+        };
+        self.rights = Some((access, rights));
+        rights
     }
 
     fn answer(&mut self, head: &Head<'_>, body: Vec<u8>) -> Next {
@@ -329,6 +342,7 @@ impl<'a> Session<'a> {
             target: String::from_utf8_lossy(head.target).into_owned(),
             peer: self.connection.peer().clone(),
             rights: self.rights(),
+            may_read: agent.gate.now().readers.lets_in(headers.authorization),
             host: host.map(str::to_owned),
             https: headers.forwarded_https || self.connection.is_tls(),
             auth_token: headers.auth_token.map(str::to_owned),
@@ -459,7 +473,8 @@ impl<'a> Session<'a> {
         let request = StreamRequest {
             parameters: head.target.to_vec(),
             user_agent: head.headers.user_agent.map(str::to_owned),
-            is_reader: self.rights().contains(Rights::DASHBOARD),
+            is_reader: self.rights().contains(Rights::DASHBOARD)
+                && self.shared.agent.gate.now().readers.lets_in(head.headers.authorization),
         };
         if self.clear && self.tls == TlsPolicy::Force {
             let host = handshake::Request::of(&request.parameters, None).hostname;
@@ -484,6 +499,12 @@ impl<'a> Session<'a> {
             Admission::Refused { status, text } => {
                 self.refuse_stream(status, &text, request, began);
                 self.linger();
+                self.log_access(format_args!("'DISCONNECTED'"));
+            }
+            // A reload came in between, and did not find it among the children.
+            Admission::Admitted(_) if !self.rights().contains(Rights::STREAMING) => {
+                let text = "You are not allowed to access this resource.";
+                self.refuse_stream(403, text, request, began);
                 self.log_access(format_args!("'DISCONNECTED'"));
             }
             Admission::Admitted(session) => {

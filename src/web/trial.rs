@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::acl::{Access, Gate};
 use super::server::open_ports;
 use super::{Agent, Options, Server};
 use crate::base::ids::MachineGuid;
@@ -72,6 +73,7 @@ fn trial(configuration: &str) -> Trial {
     );
     let streams = Arc::new(Streams::default());
     let mut agent = Agent::sample(Hosts::new(local), Clock::system());
+    agent.gate = Arc::new(Gate::new(Access::at_start(&config)));
     agent.config = config;
     agent.options = options;
     agent.streams = Arc::clone(&streams) as Arc<dyn StreamAcceptor>;

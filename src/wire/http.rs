@@ -73,13 +73,14 @@ pub struct Headers<'a> {
     pub host: Option<&'a str>,
     pub user_agent: Option<&'a str>,
     pub auth_token: Option<&'a str>,
+    /// `Authorization`; nothing when there are several.
+    pub authorization: Option<&'a str>,
     pub forwarded_host: Option<&'a str>,
     /// `X-Forwarded-Proto` names https.
     pub forwarded_https: bool,
     /// `Connection` asks to keep it.
     pub keep_alive: bool,
     pub accept: Option<&'a str>,
-    pub authorization: Option<&'a str>,
     pub content_type: Option<&'a str>,
     /// `Accept-Encoding` names gzip.
     pub accepts_gzip: bool,
@@ -93,8 +94,12 @@ pub struct Headers<'a> {
     pub do_not_track: bool,
     /// The registry's cookie `netdata_registry_id`.
     pub person: Option<&'a str>,
-    /// Bytes of body that follow the head.
+    /// Bytes of body that follow the head; the largest number there is where that is not certain, so that nobody in front of
+    /// us can take for a body what we take for a request.
     pub content_length: usize,
+    is_unclear: bool,
+    lengths: u8,
+    authorizations: u8,
 }
 
 /// How much of a head has arrived. Keeps its place between pieces, so a head that comes byte by byte costs no more than one
@@ -152,13 +157,39 @@ impl<'a> Head<'a> {
         for line in lines {
             headers.read(line);
         }
+        if headers.is_unclear {
+            headers.content_length = usize::MAX;
+        }
         Ok(Head { method: *method, target: &rest[..end], version, headers })
     }
 }
 
 impl<'a> Headers<'a> {
     fn read(&mut self, line: &'a [u8]) {
+        // A lone CR or LF ends a line for some, and not for us.
+        if memchr::memchr3(b'\r', b'\n', 0, line).is_some() {
+            self.is_unclear = true;
+            return;
+        }
         let Some(colon) = memchr::memchr(b':', line) else { return };
+        let is_called = |wanted: &[u8]| line[..colon].trim_ascii().eq_ignore_ascii_case(wanted);
+        if is_called(b"Transfer-Encoding") {
+            self.is_unclear = true;
+            return;
+        }
+        if is_called(b"Content-Length") {
+            let digits = line[colon + 1..].trim_ascii();
+            let number = match std::str::from_utf8(digits) {
+                Ok(text) if digits.iter().all(u8::is_ascii_digit) => text.parse().ok(),
+                _ => None,
+            };
+            let is_clean = line[..colon].trim_ascii().len() == colon;
+            let agrees = self.lengths == 0 || number == Some(self.content_length);
+            self.lengths = self.lengths.saturating_add(1);
+            self.is_unclear |= !(is_clean && agrees && number.is_some());
+            self.content_length = number.unwrap_or(usize::MAX);
+            return;
+        }
         let Ok(value) = std::str::from_utf8(&line[colon + 1..]) else { return };
         let value = value.trim_matches([' ', '\t']);
         if value.is_empty() || value.contains(|c: char| c.is_control() && c != '\t') {
@@ -174,8 +205,6 @@ impl<'a> Headers<'a> {
             self.host = Some(value);
         } else if is("Accept") {
             self.accept = Some(value);
-        } else if is("Authorization") {
-            self.authorization = Some(value);
         } else if is("Content-Type") {
             self.content_type = Some(value);
         } else if is("Accept-Encoding") {
@@ -195,8 +224,9 @@ impl<'a> Headers<'a> {
             self.forwarded_https = contains_word(value, "https");
         } else if is("DNT") {
             self.do_not_track = value.starts_with('1');
-        } else if is("Content-Length") {
-            self.content_length = value.parse().unwrap_or(usize::MAX);
+        } else if is("Authorization") {
+            self.authorizations = self.authorizations.saturating_add(1);
+            self.authorization = (self.authorizations == 1).then_some(value);
         } else if is("Cookie") {
             let cookie = value.split_once("netdata_registry_id=").map(|(_, rest)| rest);
             self.person = cookie.map(|rest| rest.split([';', ' ']).next().unwrap_or(""));
@@ -377,6 +407,7 @@ pub fn reason(status: u16) -> &'static str {
         301 => "Moved Permanently",
         304 => "Not Modified",
         307 => "Temporary Redirect",
+        401 => "Unauthorized",
         403 => "Forbidden",
         404 => "Not Found",
         412 => "Preconditions Failed",
@@ -474,7 +505,7 @@ impl ResponseHead<'_> {
         match self.cache {
             CacheControl::Preflight => out.push_str(
                 "Access-Control-Allow-Methods: GET, OPTIONS\r\n\
-                 Access-Control-Allow-Headers: accept, x-requested-with, origin, content-type, cookie, pragma, cache-control, x-auth-token\r\n\
+                 Access-Control-Allow-Headers: accept, x-requested-with, origin, content-type, cookie, pragma, cache-control, x-auth-token, authorization\r\n\
                  Access-Control-Max-Age: 1209600\r\n",
             ),
             CacheControl::Forbidden { expires } => {
@@ -746,6 +777,46 @@ mod tests {
         push_chunk(&mut out, &[b'x'; 26]);
         push_chunk(&mut out, b"");
         assert_eq!(out, [&b"1A\r\n"[..], &[b'x'; 26], b"\r\n"].concat());
+    }
+
+    #[test]
+    fn a_body_whose_length_is_not_certain_has_none_that_is_accepted() {
+        let length = |headers: &str| {
+            let head = format!("GET / HTTP/1.1\r\n{headers}\r\n\r\n");
+            Head::parse(head.as_bytes()).unwrap().headers.content_length
+        };
+        assert_eq!(length("Content-Length: 5"), 5);
+        assert_eq!(length("content-length:5\r\nContent-Length: 5 "), 5);
+        for unclear in [
+            "Content-Length: 5\r\nContent-Length: 6",
+            "Content-Length: 6\r\nContent-Length: 5\r\nContent-Length: 5",
+            "Content-Length: +5",
+            "Content-Length: 5,5",
+            "Content-Length: 0x5",
+            "Content-Length:",
+            "Content-Length : 5",
+            " Content-Length: 5",
+            "Content-Length: 5\u{b}x",
+            "Transfer-Encoding: chunked",
+            "Transfer-Encoding : chunked\r\nContent-Length: 5",
+            "Content-Length: 5\r\nTransfer-Encoding: identity",
+            "X: a\nContent-Length: 5",
+            "X: a\rb\r\nContent-Length: 5",
+            "X: a\0b",
+        ] {
+            assert_eq!(length(unclear), usize::MAX, "{unclear:?}");
+        }
+    }
+
+    #[test]
+    fn two_authorizations_are_none() {
+        let of = |headers: &str| {
+            let head = format!("GET / HTTP/1.1\r\n{headers}\r\n");
+            Head::parse(head.as_bytes()).unwrap().headers.authorization.map(str::to_owned)
+        };
+        assert_eq!(of("authorization: Bearer a\r\n").as_deref(), Some("Bearer a"));
+        assert_eq!(of("Authorization: Bearer a\r\nAuthorization: Bearer b\r\n"), None);
+        assert_eq!(of("Authorization : Bearer a\r\n"), None);
     }
 
     proptest! {

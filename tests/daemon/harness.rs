@@ -14,6 +14,7 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -222,6 +223,40 @@ impl Agent {
             .unwrap();
         let text = [output.stdout, output.stderr].concat();
         String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Puts another text into stream.conf, in one step; it is read when the agent is told so.
+    pub fn write_stream(&self, text: &str) {
+        self.write_etc("stream.conf", text);
+    }
+
+    /// The same with netdata.conf: options on top of those it was started with.
+    pub fn write_options(&self, options: &[(&str, &str, &str)]) {
+        let mut text = self.configuration();
+        for (section, name, value) in options {
+            text.push_str(&format!("[{section}]\n    {name} = {value}\n"));
+        }
+        self.write_etc("netdata.conf", &text);
+    }
+
+    fn write_etc(&self, name: &str, text: &str) {
+        let fresh = self.dir().join("etc/fresh");
+        fs::write(&fresh, text).unwrap();
+        fs::rename(&fresh, self.dir().join("etc").join(name)).unwrap();
+    }
+
+    /// What its control socket answers, without a process for each question: the code and the text.
+    #[track_caller]
+    pub fn command(&self, command: &str) -> (u8, String) {
+        let mut socket = UnixStream::connect(self.dir().join("run/netdata.pipe")).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.write_all(command.as_bytes()).unwrap();
+        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (code, text) = answer.split_once('\0').unwrap_or((&answer, ""));
+        (code[1..].parse().unwrap(), text.get(1..).unwrap_or("").to_owned())
     }
 
     /// Loses its database, as by a new disk.
@@ -764,10 +799,20 @@ pub fn stream_request(hostname: &str, guid: &str, caps: u32) -> String {
 impl FakeChild {
     /// Connects and asks to stream; the parent's answer instead, when it refuses.
     pub fn connect(port: u16, hostname: &str, guid: &str, caps: u32) -> Result<FakeChild, String> {
+        FakeChild::ask(port, &stream_request(hostname, guid, caps), guid)
+    }
+
+    /// The same with another key.
+    pub fn connect_with(port: u16, hostname: &str, key: &str) -> Result<FakeChild, String> {
+        let guid = uuid::Uuid::new_v4().to_string();
+        let request = stream_request(hostname, &guid, OLD_LIVE).replace(KEY, key);
+        FakeChild::ask(port, &request, &guid)
+    }
+
+    /// The same with a request of the test's own.
+    pub fn ask(port: u16, request: &str, guid: &str) -> Result<FakeChild, String> {
         let mut socket = dial(port, Duration::from_secs(10)).map_err(|e| e.to_string())?;
-        socket
-            .write_all(stream_request(hostname, guid, caps).as_bytes())
-            .map_err(|e| e.to_string())?;
+        socket.write_all(request.as_bytes()).map_err(|e| e.to_string())?;
         // the answer has no end mark: a child takes what one look brings
         let mut buffer = [0; 8192];
         let got = loop {

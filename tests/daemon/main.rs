@@ -4,6 +4,8 @@
 mod harness;
 
 #[cfg(test)]
+mod access;
+#[cfg(test)]
 mod archive;
 #[cfg(test)]
 mod certificates;
@@ -30,7 +32,11 @@ mod life;
 #[cfg(test)]
 mod many_children;
 #[cfg(test)]
+mod reload;
+#[cfg(test)]
 mod same_guid;
+#[cfg(test)]
+mod storm;
 #[cfg(test)]
 mod transport;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netdata_rs::base::threads;
-use openssl::ssl::{Ssl, SslContext, SslMethod, SslStream, SslVerifyMode};
+use openssl::ssl::{Ssl, SslContext, SslMethod, SslStream, SslVerifyMode, SslVersion};
 use parking_lot::Mutex;
 
 use crate::certificates::Files;
@@ -14,10 +14,11 @@ use crate::harness::*;
 
 const LZ4: u32 = 1 << 10;
 
-/// Passes one connection on and keeps what the child said.
+/// Passes connections on and keeps what either side said.
 struct Relay {
     port: u16,
     said: Arc<Mutex<Vec<u8>>>,
+    heard: Arc<Mutex<Vec<u8>>>,
 }
 
 /// Enough to see the handshake and the first definitions.
@@ -26,17 +27,20 @@ const KEPT: usize = 256 * 1024;
 impl Relay {
     fn to(port: u16) -> Relay {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let relay = Relay { port: listener.local_addr().unwrap().port(), said: Arc::default() };
-        let said = Arc::clone(&relay.said);
+        let port_here = listener.local_addr().unwrap().port();
+        let relay = Relay { port: port_here, said: Arc::default(), heard: Arc::default() };
+        let (said, heard) = (Arc::clone(&relay.said), Arc::clone(&relay.heard));
         let accepting = move || {
             while let Ok((child, _)) = listener.accept() {
                 let parent = dial(port, Duration::from_secs(10)).unwrap();
                 parent.set_read_timeout(None).unwrap();
                 let (child2, parent2) = (child.try_clone().unwrap(), parent.try_clone().unwrap());
-                let said = Arc::clone(&said);
+                let (said, heard) = (Arc::clone(&said), Arc::clone(&heard));
                 let up = move || copy(child, parent, |bytes| said.lock().extend_from_slice(bytes));
+                let down =
+                    move || copy(parent2, child2, |bytes| heard.lock().extend_from_slice(bytes));
                 threads::spawn("relay", up).unwrap();
-                threads::spawn("relay", move || copy(parent2, child2, |_| {})).unwrap();
+                threads::spawn("relay", down).unwrap();
             }
         };
         threads::spawn("relay", accepting).unwrap();
@@ -47,6 +51,20 @@ impl Relay {
     fn said(&self) -> Vec<u8> {
         self.said.lock().clone()
     }
+}
+
+/// The types of TLS records that these bytes consist of; they must be nothing else, but for the last, which may be cut off.
+#[track_caller]
+fn records(mut bytes: &[u8]) -> Vec<u8> {
+    let mut types = Vec::new();
+    while let [kind, major, minor, high, low, rest @ ..] = bytes {
+        let length = usize::from(*high) << 8 | usize::from(*low);
+        let is_record = (20..=23).contains(kind) && *major == 3 && (1..=3).contains(minor);
+        assert!(is_record && length <= (1 << 14) + 256, "no TLS record: {:?}", &bytes[..5]);
+        types.push(*kind);
+        bytes = rest.get(length..).unwrap_or_default();
+    }
+    types
 }
 
 fn copy(mut from: TcpStream, mut to: TcpStream, mut keep: impl FnMut(&[u8])) {
@@ -115,6 +133,136 @@ fn every_sample_arrives_however_it_is_carried() {
         assert_eq!(holds(&said, "STREAM key="), !tls, "{}", child.name);
         let readable = holds(&said, "own.load") && holds(&said, "SET2");
         assert_eq!(readable, agreed.is_empty() && !tls, "{}", child.name);
+    }
+}
+
+/// What somebody sees who records a child's connection, and one that reads the API.
+fn recorded(version: &str, tls: bool) -> [Vec<u8>; 2] {
+    let files = Files::new();
+    let parent = secure("secretparent", &files).option("web", "tls version", version);
+    let parent = parent.takes_children_with("ram", "    enable compression = no\n").start();
+    let relay = Relay::to(parent.port);
+    let to = format!("localhost:{}{}", relay.port, if tls { ":SSL" } else { "" });
+    let child = Agent::new("secretchild").plugin("counting", COUNTING);
+    let child = child.streams_to_with(&to, &files.trusted()).start();
+    parent.wait_live("secretchild", "own.load", 60);
+    let from = now();
+    wait_for("three seconds more", 20, || (now() > from + 3).then_some(()));
+    differences(&child, &parent, (from, from + 2), Compare::Exact).none(6);
+    // What is of the child alone: the relay serves whoever comes.
+    let seen = [relay.said(), relay.heard.lock().clone()];
+    if tls {
+        for (bytes, what) in seen.iter().zip(["said", "heard"]) {
+            let types = records(bytes);
+            assert!(types.contains(&23), "{what}: {types:?}");
+            let application = types.iter().position(|kind| *kind == 23).unwrap();
+            // After the handshake there is data, and perhaps a word about the connection itself.
+            assert!(types[application..].iter().all(|kind| [20, 21, 22, 23].contains(kind)));
+        }
+    }
+    seen
+}
+
+#[test]
+fn nothing_can_be_read_on_the_way_when_tls_is_on() {
+    let secrets = [
+        KEY,
+        "STREAM ",
+        "key=",
+        "hostname",
+        "secretchild",
+        "secretparent",
+        "own.load",
+        "Own load",
+        "CHART",
+        "DIMENSION",
+        "BEGIN",
+        "SET",
+        "END",
+        "LABEL",
+        "Hit me baby",
+        "REPLAY",
+        "netdata",
+        "system.",
+        "machine_guid",
+        "NETDATA_",
+    ];
+    let readable = |seen: &[Vec<u8>; 2]| -> Vec<&str> {
+        let lower = |bytes: &Vec<u8>| bytes.to_ascii_lowercase();
+        let all = seen.iter().map(lower).collect::<Vec<_>>();
+        let is_there =
+            |secret: &&&str| all.iter().any(|bytes| holds(bytes, &secret.to_ascii_lowercase()));
+        secrets.iter().filter(is_there).copied().collect()
+    };
+    // Whoever listens in the clear reads most of it: so the look finds what there is.
+    let clear = recorded("1.3", false);
+    let found = readable(&clear);
+    for secret in [KEY, "STREAM ", "secretchild", "own.load", "CHART", "Hit me baby"] {
+        assert!(found.contains(&secret), "'{secret}' is not found in the clear: {found:?}");
+    }
+    for version in ["1.3", "1.2"] {
+        let seen = recorded(version, true);
+        assert!(
+            seen[0].len() > 2_000 && seen[1].len() > 500,
+            "{} {}",
+            seen[0].len(),
+            seen[1].len()
+        );
+        let words: Vec<_> = readable(&seen);
+        // Three letters come about by chance once in some tens of kilobytes.
+        let words: Vec<_> = words.into_iter().filter(|word| word.len() > 4).collect();
+        assert!(words.is_empty(), "TLS {version}: {words:?} can be read");
+        // Nor is there text of any other kind: what is readable in a row are the names in the handshake.
+        let runs = |bytes: &[u8]| {
+            let text = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
+            let runs = bytes.split(move |byte| !text(byte)).filter(|run| run.len() >= 24);
+            runs.map(|run| String::from_utf8_lossy(run).into_owned()).collect::<Vec<_>>()
+        };
+        for run in seen.iter().flat_map(|bytes| runs(bytes)) {
+            assert!(
+                run.contains("authority") || run.contains("localhost"),
+                "TLS {version}: '{run}'"
+            );
+        }
+    }
+}
+
+/// A client that offers nothing newer than this, or nothing but these ciphers.
+fn meets(port: u16, newest: Option<SslVersion>, ciphers: &str) -> Option<&'static str> {
+    let mut builder = SslContext::builder(SslMethod::tls_client()).unwrap();
+    builder.set_verify(SslVerifyMode::NONE);
+    builder.set_max_proto_version(newest).unwrap();
+    builder.set_security_level(0);
+    builder.set_cipher_list(ciphers).unwrap();
+    let socket = dial(port, Duration::from_secs(10)).unwrap();
+    let mut stream = SslStream::new(Ssl::new(&builder.build()).unwrap(), socket).unwrap();
+    stream.connect().ok()?;
+    Some(stream.ssl().version_str())
+}
+
+#[test]
+fn old_versions_and_weak_ciphers_are_not_spoken_whatever_is_configured() {
+    let files = Files::new();
+    let strict = secure("strict", &files).start();
+    let wide = secure("wide", &files)
+        .option("web", "tls version", "1.0")
+        .option("web", "tls ciphers", "ALL:COMPLEMENTOFALL:@SECLEVEL=0")
+        .start();
+    let (old, ancient) = (Some(SslVersion::TLS1_2), Some(SslVersion::TLS1_1));
+    let everything = "ALL:COMPLEMENTOFALL:@SECLEVEL=0";
+    assert_eq!(meets(strict.port, None, everything), Some("TLSv1.3"));
+    assert_eq!(meets(strict.port, old, everything), None, "1.3 is the default");
+    assert_eq!(meets(wide.port, None, everything), Some("TLSv1.3"));
+    assert_eq!(meets(wide.port, old, everything), Some("TLSv1.2"));
+    for port in [strict.port, wide.port] {
+        for version in [SslVersion::SSL3, SslVersion::TLS1, SslVersion::TLS1_1] {
+            assert_eq!(meets(port, Some(version), everything), None, "{version:?}");
+        }
+        for weak in ["kRSA", "aNULL", "eNULL", "SHA1", "SHA256", "SHA384", "PSK"] {
+            let weak = format!("{weak}:@SECLEVEL=0");
+            assert_eq!(meets(port, old, &weak), None, "{weak}");
+            assert_eq!(meets(port, ancient, &weak), None, "{weak}");
+        }
     }
 }
 

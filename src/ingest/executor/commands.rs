@@ -7,12 +7,15 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::limits::{self, Exceeded, Limits};
 use super::session::SLOT_MAX;
 use super::{Executor, Origin, Violation};
 use crate::base::ids::{MachineGuid, parse_uuid};
 use crate::base::number::SampleFlags;
 use crate::base::time::{UnixMicros, UpdateEvery};
 use crate::ingest::functions::TIMEOUT_DEFAULT;
+use crate::metrics::chart::DimensionError;
+use crate::metrics::host::ChartError;
 use crate::metrics::{
     Algorithm, Chart, ChartOptions, ChartSpec, ChartType, DimensionOptions, DimensionSpec,
     Function, FunctionProvider, LabelSource, Labels, PointValue, Staged,
@@ -117,6 +120,24 @@ impl Executor {
 
     pub(super) fn malformed(&self, command: &'static str, problem: &'static str) -> Violation {
         Violation::Malformed { host: self.hostname(), command, problem }
+    }
+
+    pub(super) fn exceeded(&self, what: &'static str, by: Exceeded) -> Violation {
+        let Exceeded { limit, allowed } = by;
+        Violation::Limit { host: self.hostname(), what, limit, allowed }
+    }
+
+    /// A definition costs a child some of what it may ask for.
+    fn charge(
+        &mut self,
+        what: &'static str,
+        cost: fn(&mut Limits, UnixMicros) -> Result<(), Exceeded>,
+    ) -> Result<(), Violation> {
+        let now = self.now;
+        match self.limits.as_mut().map_or(Ok(()), |limits| cost(limits, now)) {
+            Ok(()) => Ok(()),
+            Err(by) => Err(self.exceeded(what, by)),
+        }
     }
 
     /// The chart in scope, or the violation of `command`, which needs one made by `needs`.
@@ -263,6 +284,9 @@ impl Executor {
         if !(1..=TIME_MAX).contains(&end) {
             return Err(self.malformed("BEGIN2", "without a time"));
         }
+        if end > self.latest {
+            return Err(self.exceeded("sent a sample of the future", limits::FUTURE));
+        }
         self.begin_point(chart, numbers::integer(every).unwrap_or(0), end);
         Ok(())
     }
@@ -300,6 +324,10 @@ impl Executor {
         if !id.split_once('.').is_some_and(|(kind, id)| !kind.is_empty() && !id.is_empty()) {
             return Err(Violation::NoTypeDotId { host: self.hostname() });
         }
+        self.charge("defines without an end", Limits::definition)?;
+        if self.limits.is_some() && self.session.host.chart(&id).is_none() {
+            self.charge("has ever more charts", Limits::new_chart)?;
+        }
         let [name, title, units, family, context, kind, priority, every, options, plugin, module] =
             words.take_words::<11>();
         let every = match every.map_or(0, numbers::plain_integer) {
@@ -324,10 +352,13 @@ impl Executor {
             module: &text(module),
         };
         let obsolete = spec.options.is_some_and(|o| o.contains(ChartOptions::OBSOLETE));
-        let chart = self.session.host.define_chart(&spec).map_err(|error| Violation::Refused {
-            host: self.hostname(),
-            command: "CHART",
-            problem: format!("that cannot be: {error}"),
+        let chart = self.session.host.define_chart(&spec).map_err(|error| match error {
+            ChartError::TooMany => self.exceeded("has ever more charts", limits::CHARTS_OF_HOST),
+            error => Violation::Refused {
+                host: self.hostname(),
+                command: "CHART",
+                problem: format!("that cannot be: {error}"),
+            },
         })?;
         let Some(index) = self.session.adopt(chart) else {
             return Err(self.malformed("CHART", "too many"));
@@ -350,6 +381,7 @@ impl Executor {
             let (host, chart) = (self.hostname(), chart.id().to_string());
             return Err(Violation::NoDimension { host, chart, command: "DIMENSION" });
         }
+        self.charge("defines without an end", Limits::definition)?;
         let [name, algorithm, multiplier, divisor, options] = words.take_words();
         let spec = DimensionSpec {
             id: &id,
@@ -359,10 +391,15 @@ impl Executor {
             divisor: divisor.and_then(numbers::c_integer).unwrap_or(1),
             options: DimensionOptions::parse(&text(options)),
         };
-        let index = chart.define_dimension(&spec).map_err(|error| Violation::Refused {
-            host: self.hostname(),
-            command: "DIMENSION",
-            problem: format!("that cannot be: {error}"),
+        let index = chart.define_dimension(&spec).map_err(|error| match error {
+            DimensionError::TooMany { .. } => {
+                self.exceeded("has a chart of ever more dimensions", limits::DIMENSIONS_OF_CHART)
+            }
+            error => Violation::Refused {
+                host: self.hostname(),
+                command: "DIMENSION",
+                problem: format!("that cannot be: {error}"),
+            },
         })?;
         if let Some(known) = self.session.chart_mut(self.chart) {
             known.bind(index, u32::try_from(slot).unwrap_or(0));

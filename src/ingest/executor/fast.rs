@@ -4,7 +4,7 @@
 //! [`super::commands`] reads the line by the general rules. A property test holds both to the same results.
 
 use super::Executor;
-use super::commands::{TIME_MAX, believable};
+use super::commands::believable;
 use crate::base::number::SampleFlags;
 use crate::base::time::UnixMicros;
 use crate::metrics::{PointValue, Staged};
@@ -74,7 +74,7 @@ impl Executor {
         let (chart, rest) = self.session.expect(text)?;
         let (every, rest) = integer_and_blank(rest)?;
         let (end, rest) = integer_and_blank(rest)?;
-        if !(1..=TIME_MAX).contains(&end) {
+        if !(1..=self.latest).contains(&end) {
             return None;
         }
         let wall = match rest {

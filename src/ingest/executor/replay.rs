@@ -5,7 +5,7 @@
 //! the session's [`Hooks`](super::Hooks).
 
 use super::commands::{TIME_MAX, number_flags};
-use super::{Executor, Offer, Replayed, Violation};
+use super::{Executor, Offer, Replayed, Violation, limits};
 use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
 use crate::metrics::{DimensionReplay, Point, PointValue};
 use crate::wire::caps::Capabilities;
@@ -83,6 +83,9 @@ impl Executor {
         } else {
             now.seconds().0 + every + AHEAD_OF_US
         };
+        if (1..=TIME_MAX).contains(&end) && end > self.latest {
+            return Err(self.exceeded("sent a sample of the future", limits::FUTURE));
+        }
         let impossible = start <= 0 || end <= start || end > TIME_MAX || end >= latest;
         if impossible {
             let chart = self

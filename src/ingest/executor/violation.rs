@@ -39,9 +39,17 @@ pub enum Violation {
     /// As above, where a restart may help.
     #[error("'host:{host}' got a {command} {problem}. Stopping it.")]
     Refused { host: String, command: &'static str, problem: String },
+    /// A child asked for more than any machine does.
+    #[error("'host:{host}' {what}: beyond the limit {limit} = {allowed}.")]
+    Limit { host: String, what: &'static str, limit: &'static str, allowed: u64 },
 }
 
 impl Violation {
+    /// Whoever did that would do it again at once.
+    pub fn is_excess(&self) -> bool {
+        matches!(self, Violation::Limit { .. })
+    }
+
     pub fn verdict(&self) -> Verdict {
         match self {
             Violation::Quit(_) | Violation::Unknown { .. } | Violation::Refused { .. } => {

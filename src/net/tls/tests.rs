@@ -179,12 +179,14 @@ fn what_is_no_handshake_is_an_error() {
 fn a_certificate_that_does_not_load_leaves_the_one_in_use() {
     let files = Files::new();
     let server = ServerTls::new(files.server("later"));
-    assert!(!server.is_on() && !server.is_wanted());
+    assert!(!server.is_on() && !server.options().is_wanted());
     let (mut here, _there) = sockets();
     assert!(!here.accept_tls(&server, PATIENCE, &StopToken::new()).unwrap());
 
     files.sign("later", "localhost", 5);
-    server.reload().unwrap();
+    let reload =
+        |server: &ServerTls| ServerTls::read(server.options()).map(|fresh| server.show(fresh));
+    reload(&server).unwrap();
     let server = Arc::new(server);
     let name = |server: &Arc<ServerTls>| {
         let any = ClientOptions { skip_verification: true, ..ClientOptions::default() };
@@ -194,13 +196,13 @@ fn a_certificate_that_does_not_load_leaves_the_one_in_use() {
     };
     assert_eq!(name(&server), "localhost");
     std::fs::write(files.path("later.key"), "no key").unwrap();
-    assert!(matches!(server.reload(), Err(TlsError::Setting { .. })));
+    assert!(matches!(reload(&server), Err(TlsError::Setting { .. })));
     assert_eq!(name(&server), "localhost");
     let any = ClientOptions { skip_verification: true, ..ClientOptions::default() };
     let (here, there) = meet(&server, &any, "localhost");
     let (mut here, mut there) = (here.unwrap(), there.unwrap());
     files.sign("later", "renewed", 5);
-    server.reload().unwrap();
+    reload(&server).unwrap();
     assert_eq!(name(&server), "renewed");
     // Who was connected before does not notice.
     there.write_all(b"still").unwrap();
@@ -267,5 +269,13 @@ fn versions_and_ciphers() {
     };
     assert_eq!(version(only.clone(), old, "ECDHE-ECDSA-AES128-GCM-SHA256"), None);
     assert_eq!(version(only, old, "ALL"), Some("TLSv1.2"));
+    // Neither does a list that asks for everything get what is weak.
+    let all = ServerOptions { ciphers: "ALL:COMPLEMENTOFALL:@SECLEVEL=0".to_owned(), ..of("1.0") };
+    assert_eq!(version(all.clone(), Some(SslVersion::TLS1_1), "ALL:@SECLEVEL=0"), None);
+    for weak in ["kRSA", "aNULL", "eNULL", "SHA1", "SHA256", "SHA384", "PSK"] {
+        let weak = format!("{weak}:@SECLEVEL=0");
+        assert_eq!(version(all.clone(), old, &weak), None, "{weak}");
+    }
+    assert_eq!(version(all, old, "ECDHE+AESGCM"), Some("TLSv1.2"));
     assert!(ServerOptions { ciphers: "nonsense".to_owned(), ..of("1.2") }.context().is_err());
 }

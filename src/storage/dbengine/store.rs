@@ -152,11 +152,39 @@ impl Chore {
 
 struct Tier {
     directory: PathBuf,
-    settings: TierSettings,
+    iterations: u32,
+    limits: Limits,
     /// Slots of tier 0 in one point of this one.
     grouping: u32,
     /// Sorted by interval, window, sequence. Replaced as a whole, so that readers copy one pointer.
     segments: RwLock<Arc<Vec<Arc<Segment>>>>,
+}
+
+/// How much is kept; may change while it is.
+struct Limits {
+    bytes_max: AtomicU64,
+    seconds_max: AtomicI64,
+    late_kept_s: AtomicI64,
+}
+
+impl Limits {
+    fn new(settings: &TierSettings) -> Limits {
+        Limits {
+            bytes_max: AtomicU64::new(settings.bytes_max),
+            seconds_max: AtomicI64::new(settings.seconds_max),
+            late_kept_s: AtomicI64::new(settings.late_kept_s),
+        }
+    }
+
+    fn set(&self, settings: &TierSettings) {
+        self.bytes_max.store(settings.bytes_max, Ordering::Relaxed);
+        self.seconds_max.store(settings.seconds_max, Ordering::Relaxed);
+        self.late_kept_s.store(settings.late_kept_s, Ordering::Relaxed);
+    }
+
+    fn bytes_max(&self) -> u64 {
+        self.bytes_max.load(Ordering::Relaxed)
+    }
 }
 
 impl Tier {
@@ -222,7 +250,8 @@ impl Store {
             highest = highest.max(last);
             tiers.push(Tier {
                 directory,
-                settings: *tier,
+                iterations: tier.iterations,
+                limits: Limits::new(tier),
                 grouping,
                 segments: RwLock::new(Arc::new(segments)),
             });
@@ -295,7 +324,7 @@ impl Store {
                 files: segments.len(),
                 metrics,
                 bytes: segments.iter().map(|segment| segment.bytes()).sum(),
-                bytes_max: tier.settings.bytes_max,
+                bytes_max: tier.limits.bytes_max(),
                 span: first.zip(last.map(|last| last.min(now))),
             }
         };
@@ -483,10 +512,9 @@ impl Store {
         let until = (first_ordinal + i64::from(ROWS) - 1) * i64::from(every);
         // Points that lie within the blocks are made of what is at hand. The others are rare: tiers whose points do not
         // divide a block, metrics that have several columns or changed their interval, a flush that failed half-way.
-        let at_hand =
-            self.tiers.get(1).is_some_and(|tier| ROWS.is_multiple_of(tier.settings.iterations))
-                && !blocks.iter().any(|block| block.flushed.load(Ordering::Acquire))
-                && !self.has_other_intervals(every, (after, until));
+        let at_hand = self.tiers.get(1).is_some_and(|tier| ROWS.is_multiple_of(tier.iterations))
+            && !blocks.iter().any(|block| block.flushed.load(Ordering::Acquire))
+            && !self.has_other_intervals(every, (after, until));
         let mut derived = at_hand.then(|| Derived::new(self, every));
         let metrics = self.write_blocks(every, first_ordinal, blocks, &mut derived)?;
         match derived {
@@ -702,7 +730,7 @@ impl Store {
 
     /// Points of the tier below in one of this tier.
     pub(super) fn iterations(&self, tier: usize) -> u32 {
-        self.tiers.get(tier).map_or(1, |tier| tier.settings.iterations.max(1))
+        self.tiers.get(tier).map_or(1, |tier| tier.iterations.max(1))
     }
 
     /// Seconds between points of a tier, for samples every `every` seconds.
@@ -787,7 +815,7 @@ impl Store {
         let name = here.first()?.name;
         let bytes = |segments: &[Arc<Segment>]| segments.iter().map(|s| s.bytes()).sum::<u64>();
         // What is deleted to keep within a limit is deleted whole, so it must be a small part of what may be held.
-        let bytes_max = match self.tiers[tier].settings.bytes_max {
+        let bytes_max = match self.tiers[tier].limits.bytes_max() {
             0 => MERGE_BYTES_MAX,
             limit => MERGE_BYTES_MAX.min(limit / LIMIT_SHARE),
         };
@@ -909,28 +937,34 @@ impl Store {
 
     // --- retention -------------------------------------------------------------------------------
 
+    /// Keeps so much from now on. How tiers group samples stays as it was.
+    pub fn set_limits(&self, tiers: &[TierSettings]) {
+        for (tier, settings) in self.tiers.iter().zip(tiers) {
+            tier.limits.set(settings);
+        }
+    }
+
     /// Deletes the oldest segments of tiers that hold too much, a few at a time, and hides what is too old in the others.
     fn delete_old(&self) {
         let now = self.clock.now_seconds().0;
         for tier in &self.tiers {
-            let TierSettings { seconds_max, late_kept_s, .. } = tier.settings;
-            if seconds_max > 0 {
-                let all = tier.segments();
-                let due = all.iter().filter(|segment| now - segment.flushed_s() > late_kept_s);
-                due.for_each(|segment| segment.keep_from(now - seconds_max));
+            let seconds_max = tier.limits.seconds_max.load(Ordering::Relaxed);
+            let late_kept_s = tier.limits.late_kept_s.load(Ordering::Relaxed);
+            for segment in tier.segments().iter() {
+                let is_due = seconds_max > 0 && now - segment.flushed_s() > late_kept_s;
+                segment.keep_from(if is_due { now - seconds_max } else { 0 });
             }
             for _ in 0..DELETE_PER_ROUND {
                 let oldest = {
                     let segments = tier.segments();
                     let bytes: u64 = segments.iter().map(|segment| segment.bytes()).sum();
-                    let too_large = tier.settings.bytes_max > 0
-                        && bytes > tier.settings.bytes_max
+                    let too_large = tier.limits.bytes_max() > 0
+                        && bytes > tier.limits.bytes_max()
                         && segments.len() > 1;
                     let due = segments.iter().filter(|segment| {
-                        let seconds_max = tier.settings.seconds_max;
                         let too_old = seconds_max > 0
                             && now - window_end(&segment.name) > seconds_max
-                            && now - segment.flushed_s() > tier.settings.late_kept_s;
+                            && now - segment.flushed_s() > late_kept_s;
                         too_large || too_old
                     });
                     due.min_by_key(|segment| window_end(&segment.name)).cloned()
@@ -1996,7 +2030,16 @@ mod tests {
             store.chores(&StopToken::new());
         }
         assert!(store.disk_bytes()[0] <= 40_000);
-        assert!(metric.reader.retention().unwrap().0 > first_before);
+        let first = metric.reader.retention().unwrap().0;
+        assert!(first > first_before);
+        // The limit may change while the store is in use.
+        small.tiers[0].bytes_max = 20_000;
+        store.set_limits(&small.tiers);
+        for _ in 0..20 {
+            store.chores(&StopToken::new());
+        }
+        assert!(store.disk_bytes()[0] <= 20_000);
+        assert!(metric.reader.retention().unwrap().0 > first);
     }
 
     #[test]

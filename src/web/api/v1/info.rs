@@ -159,7 +159,9 @@ fn write_agent(j: &mut JsonWriter, call: &Call<'_>, hosts: usize) {
     j.key("memory-mode").string(local.settings().mode.name());
     j.key("multidb-disk-quota").integer(megabytes("dbengine multihost disk space MB", 256));
     j.key("page-cache-size").integer(megabytes("dbengine page cache size MB", 32));
-    j.key("stream-enabled").bool(agent.stream_enabled);
+    let streams = agent.streaming.as_ref();
+    let streams_on = streams.is_some_and(|streams| streams.rules().conf.sender().enabled);
+    j.key("stream-enabled").bool(streams_on);
     match call.host.tap() {
         Some(tap) => j.key("stream-compression").bool(tap.is_compressed()),
         None => j.key("stream-compression").null(),

@@ -104,6 +104,7 @@ pub(crate) mod samples {
             target: "/api/v1/x".into(),
             peer: Peer::unix(),
             rights: Rights::all(),
+            may_read: true,
             host: None,
             https: false,
             auth_token: None,

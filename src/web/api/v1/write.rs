@@ -40,9 +40,8 @@ pub fn write(call: &Call<'_>) -> Response {
         return Response::error(401, "An API key is needed: Authorization: Bearer KEY");
     };
     let peer = &call.request.peer.ip;
-    let conf = &streams.settings().conf;
     // Of the machine nothing is known yet.
-    if let Err(reason) = conf.admit(&key, "", peer) {
+    if let Err(reason) = streams.rules().conf.admit(&key, "", peer) {
         add(&call.agent.usage.denied, 1);
         log::error!(
             "REMOTE WRITE from '{peer}': key '{}' may not write here ({reason:?})",
@@ -87,12 +86,11 @@ fn store(
         hosts.entry(instance.to_owned()).or_default().push(series);
     })?;
     let mut dropped = 0;
-    let section = keys::hashed(key);
+    let (section, rules) = (keys::hashed(key), streams.rules());
     for (instance, series) in &hosts {
         let name = format!("{section}/{instance}");
         let guid = MachineGuid(Uuid::new_v5(&NAMESPACE, name.as_bytes()));
-        let options =
-            streams.settings().conf.receiver(key, &guid.to_string(), &streams.settings().defaults);
+        let options = rules.receiver(key, &guid.to_string());
         let make = || host_for(streams, guid, instance, &options);
         match call.agent.writers.store(guid, make, series) {
             Some(stored) => dropped += stored.dropped,
