@@ -4,7 +4,7 @@
 //! stand (`RDSTATE`, `RSSTATE`), then `REND`. Values are stored as they come. What to ask for next is not decided here but by
 //! the session's [`Hooks`](super::Hooks).
 
-use super::commands::{TIME_MAX, number_flags};
+use super::commands::{TIME_MAX, number_flags, start};
 use super::{Executor, Offer, Replayed, Violation};
 use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
 use crate::metrics::{DimensionReplay, Point, PointValue};
@@ -16,10 +16,10 @@ use crate::wire::words::Words;
 /// The slot being filled.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
-    end: UnixSeconds,
-    every: UpdateEvery,
+    pub(super) end: UnixSeconds,
+    pub(super) every: UpdateEvery,
     /// Its times cannot be: its values are read and dropped.
-    impossible: bool,
+    pub(super) impossible: bool,
 }
 
 /// Slots may lie this many intervals and seconds ahead of the clock they come with.
@@ -70,16 +70,21 @@ impl Executor {
         }
         let [start, end, wall] = words.take_words();
         let number = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0);
-        let (start, end, wall) = (number(start), number(end), number(wall));
+        self.begin_slot(number(start), number(end), number(wall), now);
+        Ok(())
+    }
+
+    /// The slot of the chart in scope that ends then; without times none begins.
+    pub(super) fn begin_slot(&mut self, start: i64, end: i64, wall: i64, now: UnixMicros) {
         if start == 0 && end == 0 {
-            return Ok(());
+            return;
         }
         let every = self
             .session
             .chart(self.chart)
             .map_or(1, |known| known.chart.lock().meta.update_every.seconds());
         let latest = if wall > 0 {
-            wall + every + AHEAD_OF_CHILD
+            wall.saturating_add(every + AHEAD_OF_CHILD)
         } else {
             now.seconds().0 + every + AHEAD_OF_US
         };
@@ -100,10 +105,13 @@ impl Executor {
             every: UpdateEvery::clamped(end.saturating_sub(start)),
             impossible,
         });
-        Ok(())
     }
 
-    pub(super) fn replay_set(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
+    pub(super) fn replay_set(
+        &mut self,
+        line: &[u8],
+        mut words: Words<'_>,
+    ) -> Result<(), Violation> {
         if self.skips_block {
             return Ok(());
         }
@@ -113,6 +121,7 @@ impl Executor {
             }
             named => named?,
         };
+        self.learn(dim, start(line, b"RSET ", &words));
         let [value, flags] = words.take_words();
         let value = value.and_then(numbers::double).unwrap_or(f64::NAN);
         let (value, mut flags) = number_flags(value, flags.unwrap_or(b""));
@@ -205,7 +214,7 @@ impl Executor {
     }
 
     /// The slot under way is complete.
-    fn store_slot(&mut self) {
+    pub(super) fn store_slot(&mut self) {
         let Some(block) = self.replay.take() else { return };
         if !block.impossible
             && let Some(known) = self.session.chart(self.chart)
