@@ -31,3 +31,5 @@ mod same_guid;
 mod transport;
 #[cfg(test)]
 mod web;
+#[cfg(test)]
+mod wire;
