@@ -9,7 +9,7 @@ SCRIPTS   := .ci/run $(wildcard packaging/*.sh packaging/edit-config tests/*.sh 
 # What `make torture` tortures; CI takes the binary its tests were run with.
 PROGRAM   ?= $(TARGET)/release/netdata
 
-.PHONY: help deps build web quick run test test-web chaos lint fmt bench fuzz torture install clean
+.PHONY: help deps build web quick run test test-web chaos scenarios lint fmt bench fuzz torture install clean
 
 help:
 	@echo "make run               build, then run a parent (http://localhost:19999) and a child on this machine; Ctrl-C stops both"
@@ -18,6 +18,7 @@ help:
 	@echo "make web               the dashboard, in web/dist, where npm is at hand; make run serves it then"
 	@echo "make test-web          the dashboard's tests, in a browser against real agents"
 	@echo "make chaos [SEEDS=50] [SEED=n] [EVENTS=200]   a child and three parents as real processes, under random mishaps"
+	@echo "make scenarios [SCENARIOS=words] [TOGETHER=6]   each mishap and outage between each child and parent"
 	@echo "make lint              format, clippy, shell scripts"
 	@echo "make bench [ROW=...] [RECORDED=FILE]   ours and the real netdata on the same work"
 	@echo "make fuzz [TIME=600] [ONLY=target]   the fuzz targets, TIME seconds each"
@@ -57,6 +58,14 @@ chaos: export EVENTS := $(or $(EVENTS),200)
 chaos:
 	$(CARGO) build $(CARGOFLAGS) --bins
 	$(CARGO) test $(CARGOFLAGS) --test daemon chaos:: -- --nocapture
+
+scenarios: export SCENARIOS := $(or $(SCENARIOS),all)
+scenarios: export TOGETHER := $(or $(TOGETHER),6)
+scenarios:
+	@packaging/deps.sh build test
+	$(CARGO) build $(CARGOFLAGS) --bins
+	@tests/peer.sh || echo "make scenarios: no real netdata to test with, only ours is"
+	$(CARGO) test $(CARGOFLAGS) --test compat scenarios:: -- --nocapture
 
 lint:
 	$(CARGO) fmt --check

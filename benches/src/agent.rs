@@ -183,6 +183,19 @@ impl Agent {
         stats.filter_map(|text| text.split(' ').next()?.parse::<f64>().ok()).sum::<f64>() / 1e9
     }
 
+    /// The same of all threads whose names begin so.
+    pub fn cpu_of_threads_named(&self, start: &str) -> f64 {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.process.id()))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let named = tasks.filter(|task| {
+            fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.starts_with(start))
+        });
+        let stats = named.filter_map(|task| fs::read_to_string(task.path().join("schedstat")).ok());
+        stats.filter_map(|text| text.split(' ').next()?.parse::<f64>().ok()).sum::<f64>() / 1e9
+    }
+
     /// Resident and private memory in bytes. Private is what only this process has and no file holds; pages of the program
     /// itself, which the next process of it would share, do not count.
     pub fn memory(&self) -> (u64, u64) {

@@ -20,6 +20,8 @@ pub enum Form {
     V2,
     /// Nothing but the past: RBEGIN, RSET, REND, which both have.
     Past,
+    /// The same with slots and numbers in base64.
+    NewPast,
 }
 
 impl Form {
@@ -28,6 +30,7 @@ impl Form {
             Form::V1 => OLD,
             Form::Past => OLD | REPLICATION,
             Form::V2 => NEW,
+            Form::NewPast => NEW | REPLICATION,
         }
     }
 }
@@ -157,7 +160,7 @@ impl FakeChild {
     }
 
     fn slot(&self, text: &mut Vec<u8>, number: u32) {
-        if self.form == Form::V2 {
+        if matches!(self.form, Form::V2 | Form::NewPast) {
             text.extend_from_slice(b" SLOT:#");
             base64(text, u64::from(number));
         }
@@ -188,7 +191,7 @@ impl FakeChild {
         text.clear();
         for c in 1..=self.shape.charts {
             match self.form {
-                Form::V1 | Form::Past => {
+                Form::V1 | Form::Past | Form::NewPast => {
                     let _ = writeln!(text, "BEGIN \"load.chart{c}\" 1000000");
                     for d in 1..=self.shape.dimensions {
                         let _ = writeln!(text, "SET \"dimension{d}\" = {}", self.next_value());
@@ -233,21 +236,45 @@ impl FakeChild {
         value: &mut dyn FnMut(usize, i64) -> Option<f64>,
     ) -> io::Result<()> {
         const STEP: i64 = 3600;
-        let names: Vec<String> =
-            (1..=self.shape.dimensions).map(|d| format!("RSET \"dimension{d}\" ")).collect();
+        let is_new = self.form == Form::NewPast;
+        let mut names = Vec::new();
+        for d in 1..=self.shape.dimensions {
+            let mut name = b"RSET".to_vec();
+            self.slot(&mut name, d);
+            name.extend_from_slice(format!(" \"dimension{d}\" ").as_bytes());
+            names.push(name);
+        }
         let (mut text, wall) = (Vec::new(), now() + 5);
         let mut from = after;
         while from < before {
             let to = before.min(from + STEP);
             for c in 1..=self.shape.charts {
                 text.clear();
-                let _ = writeln!(text, "RBEGIN \"load.chart{c}\"");
+                text.extend_from_slice(b"RBEGIN");
+                self.slot(&mut text, c);
+                let _ = writeln!(text, " \"load.chart{c}\"");
                 for at in from..to {
-                    let _ = writeln!(text, "RBEGIN '' {at} {} {wall}", at + 1);
+                    text.extend_from_slice(b"RBEGIN");
+                    self.slot(&mut text, c);
+                    text.extend_from_slice(b" ''");
+                    for time in [at, at + 1, wall] {
+                        if is_new {
+                            text.extend_from_slice(b" #");
+                            base64(&mut text, time as u64);
+                        } else {
+                            let _ = write!(text, " {time}");
+                        }
+                    }
+                    text.push(b'\n');
                     for (d, name) in names.iter().enumerate() {
                         let number = (c as usize - 1) * names.len() + d;
-                        text.extend_from_slice(name.as_bytes());
+                        text.extend_from_slice(name);
                         match value(number, at + 1) {
+                            Some(value) if is_new => {
+                                text.push(b'@');
+                                base64(&mut text, value.to_bits());
+                                text.extend_from_slice(b" \"A\"\n");
+                            }
                             Some(value) => {
                                 let _ = writeln!(text, "{value} \"\"");
                             }

@@ -3,6 +3,7 @@
 mod agent;
 mod client;
 mod load;
+mod past;
 mod series;
 mod sink;
 mod stored;
@@ -105,6 +106,8 @@ const ROWS: &[(&str, Row)] = &[
     ("query-db", stored::query),
     ("start", stored::start),
     ("codec", stored::codec),
+    ("past-send", past::send),
+    ("past-take", past::take),
     ("latency", latency),
 ];
 

@@ -37,7 +37,7 @@ fn files(directory: &Path) -> Vec<(PathBuf, u64)> {
 }
 
 /// Waits until the store has done what it does by itself: for some seconds no file has changed and nobody was at work.
-fn settle(agent: &Agent) {
+pub fn settle(agent: &Agent) {
     /// Of a core; above it the agent is at work.
     const IDLE: f64 = 0.05;
     const LOOK: Duration = Duration::from_millis(250);

@@ -259,6 +259,8 @@ pub struct ChartState {
     pub counter: u64,
     /// Collections of this run.
     pub counter_done: u64,
+    /// Grows with every replicated slot, so that what was read of the past before is known to be old.
+    pub past_version: u64,
     /// Time of the last collection; 0 = never.
     pub last_collected: UnixMicros,
     /// End of the last stored slot; 0 = never.
@@ -308,6 +310,7 @@ impl Chart {
             downstream: None,
             counter: 0,
             counter_done: 0,
+            past_version: 0,
             last_collected: UnixMicros(0),
             last_updated: UnixSeconds(0),
             sync_clock: true,

@@ -47,6 +47,7 @@ impl Chart {
         }
         state.counter += 1;
         state.counter_done += 1;
+        state.past_version += 1;
         if newest {
             state.last_updated = end;
             state.last_collected = end.micros();

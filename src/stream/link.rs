@@ -10,7 +10,7 @@ use std::sync::{Arc, OnceLock};
 use super::mailbox::Mailbox;
 use super::puller::Puller;
 use super::receiver::Child;
-use super::replication::Ask;
+use super::replication::{Ahead, AheadOfLink, Ask};
 use super::shelf::Shelf;
 use super::uplink::{PAST_BYTES, Uplink};
 use super::verify::{Digest, Digests};
@@ -24,6 +24,8 @@ use crate::wire::pluginsd;
 
 /// What does not flow is offered so long after a connection stands: by then what flows is defined.
 pub const OFFER_AFTER_US: i64 = 5 * MICROS;
+/// What is read ahead of a link's answers: of each of the charts that a peer of ours asks for at once, what is read at once.
+const AHEAD_BYTES: usize = 8 << 20;
 /// Offers made in one piece.
 const OFFERS_BYTES: usize = 16 * 1024;
 
@@ -37,6 +39,7 @@ pub struct Below {
     unsent: AtomicUsize,
     /// Towards a node of ours, once its host is known.
     shelf: OnceLock<Shelf>,
+    ahead: AheadOfLink,
     pub digests: Digests,
 }
 
@@ -48,6 +51,7 @@ impl Below {
             puller,
             unsent: AtomicUsize::new(0),
             shelf: OnceLock::new(),
+            ahead: AheadOfLink::new(Ahead::new(AHEAD_BYTES)),
             digests: Digests::default(),
         }
     }
@@ -162,7 +166,7 @@ impl Outlet for Below {
             return false;
         }
         let mut block = Vec::new();
-        shelf.answer(&mut block, chart, ask, PAST_BYTES);
+        shelf.answer(&mut block, chart, ask, PAST_BYTES, &self.ahead);
         self.mailbox.post(|out| out.extend_from_slice(&block));
         true
     }
@@ -205,6 +209,7 @@ pub struct Above {
     /// What is missing here and may be had from the parent.
     pub puller: Option<Arc<Puller>>,
     past_is_with: PastIsWith,
+    ahead: AheadOfLink,
     pub digests: Arc<Digests>,
 }
 
@@ -229,6 +234,7 @@ impl Above {
             uplink,
             number,
             past_is_with,
+            ahead: AheadOfLink::new(Ahead::new(AHEAD_BYTES)),
             digests: Arc::default(),
         }
     }
@@ -317,13 +323,14 @@ impl Outlet for Above {
                     return !uplink.is_open(number);
                 }
                 let mut block = Vec::new();
-                shelf.answer(&mut block, chart, ask, PAST_BYTES);
+                shelf.answer(&mut block, chart, ask, PAST_BYTES, &self.ahead);
                 uplink.push(number, |out| out.extend_from_slice(&block));
                 return true;
             }
         }
         let child = (self.past_is_with)();
-        uplink.replay(number, chart, ask, child.as_ref().map(|child| &child.below.mailbox))
+        let mailbox = child.as_ref().map(|child| &child.below.mailbox);
+        uplink.replay(number, chart, ask, mailbox, &self.ahead)
     }
 
     fn has_room(&self) -> bool {

@@ -29,7 +29,7 @@ pub const LOOK_SLOTS: i64 = 6 * 3600;
 /// Without an answer for so long a request counts as lost: seed peers never answer for a chart they have dropped.
 const LOST_US: i64 = 60 * MICROS;
 /// Requests under way at once at most.
-const WINDOW_MAX: usize = 64;
+const WINDOW_MAX: usize = 16;
 /// An answer that took longer than this says that the link or the peer is busy; one that was faster that it is not.
 const SLOW_US: i64 = MICROS;
 const FAST_US: i64 = MICROS / 4;
@@ -344,6 +344,16 @@ impl Pulls {
         pull
     }
 
+    /// The chart goes on before others begin: what its peer has read ahead of the last answer is of use for the next.
+    fn go_on(&mut self, id: &Arc<str>) {
+        self.queue(id);
+        if self.turn.back() == Some(id)
+            && let Some(id) = self.turn.pop_back()
+        {
+            self.turn.push_front(id);
+        }
+    }
+
     fn queue(&mut self, id: &Arc<str>) {
         if let Some(pull) = self.charts.get_mut(id)
             && pull.live
@@ -358,7 +368,7 @@ impl Pulls {
     fn settle(&mut self, id: &Arc<str>) -> Outcome {
         let Some(pull) = self.charts.get_mut(id) else { return Outcome::default() };
         if pull.is_filling() {
-            self.queue(id);
+            self.go_on(id);
             return Outcome::default();
         }
         let brought = std::mem::take(&mut pull.brought);

@@ -6,13 +6,16 @@
 
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
 use crate::base::number::{Sample, SampleFlags};
 use crate::base::time::UnixSeconds;
 use crate::metrics::{Chart, ChartState, Relayed};
 use crate::storage::Reader;
 use crate::wire::caps::Capabilities;
 use crate::wire::numbers;
-use crate::wire::pluginsd::{self, Dialect, DimensionState, ReplayEnd};
+use crate::wire::pluginsd::{self, Dialect, DimensionState, ReplayEnd, ReplayFlags};
 use crate::wire::words::Words;
 
 /// How far and how fast a parent asks back.
@@ -72,17 +75,24 @@ pub struct View {
     /// As [`ChartState::held`] gives it: samples from a clock ahead of ours are samples too.
     pub first: i64,
     pub last: i64,
+    /// [`ChartState::past_version`]; none where nobody would count it.
+    pub version: Option<u64>,
 }
 
 impl View {
     pub fn of(state: &ChartState) -> View {
-        let (first, last) = state.held();
+        View::with(state, state.held())
+    }
+
+    /// The same where it is known what is held.
+    pub fn with(state: &ChartState, (first, last): (UnixSeconds, UnixSeconds)) -> View {
         let dims = state.dims.iter().map(|dim| (Arc::clone(&dim.id), Arc::clone(&dim.reader)));
         View {
             every: state.meta.update_every.seconds(),
             dims: dims.collect(),
             first: first.0,
             last: last.0,
+            version: Some(state.past_version),
         }
     }
 }
@@ -155,6 +165,125 @@ pub struct Answering {
     pub bytes_max: usize,
 }
 
+/// Rows of charts that were read from the storage and not sent yet: blocks are short, for the sake of slow links, and the
+/// next one begins where the last one ended. One for each link, used by whoever answers there.
+///
+/// Rows of a chart whose past has changed since are not used, nor any for long: what comes in order of time is behind them.
+pub struct Ahead {
+    charts: FxHashMap<Box<str>, Rows>,
+    cells: usize,
+    cells_max: usize,
+    /// Where blocks are made, to be used again.
+    pub block: Vec<u8>,
+}
+
+/// A link's, lent to whoever answers there.
+pub type AheadOfLink = Mutex<Ahead>;
+
+/// For so many seconds rows may wait.
+const AHEAD_S: i64 = 2;
+/// Samples read at once at most, whatever is asked for.
+const READ_CELLS: i64 = 64 * 1024;
+/// Reading ends where pages of the database may end.
+const READ_SLOTS: i64 = 7_200;
+
+/// Consecutive slots of a chart, row by row, as they go out.
+struct Rows {
+    dims: Vec<Arc<str>>,
+    every: i64,
+    /// Time of the first row.
+    first: i64,
+    cells: Vec<Sample>,
+    read_at: i64,
+    held: (UnixSeconds, UnixSeconds),
+    version: Option<u64>,
+}
+
+impl Ahead {
+    /// Keeps so many bytes at most.
+    pub fn new(bytes_max: usize) -> Ahead {
+        let cells_max = bytes_max / size_of::<Sample>();
+        Ahead { charts: FxHashMap::default(), cells: 0, cells_max, block: Vec::new() }
+    }
+
+    /// What was held of a chart when its rows were read, not long ago, and the version of its past then.
+    pub fn held(&self, id: &str, now: UnixSeconds) -> Option<(u64, (UnixSeconds, UnixSeconds))> {
+        let rows = self.charts.get(id)?;
+        let fresh = (0..=AHEAD_S).contains(&(now.0 - rows.read_at));
+        fresh.then_some((rows.version?, rows.held))
+    }
+
+    /// Rows from `first` on, from an earlier reading or a new one, up to `before` or further.
+    fn rows(&mut self, id: &str, view: &View, first: i64, before: i64, now: i64) -> Rows {
+        if let Some(rows) = self.charts.remove(id) {
+            self.cells -= rows.cells.len();
+            if rows.serves(view, first, now) {
+                return rows;
+            }
+        }
+        let every = view.every;
+        let width = i64::try_from(view.dims.len().max(1)).unwrap_or(i64::MAX);
+        let most = (READ_CELLS / width).max(1);
+        let ordinal = first.div_euclid(every);
+        let page = (ordinal - 1).div_euclid(READ_SLOTS) * READ_SLOTS + READ_SLOTS;
+        let has_room = view.version.is_some()
+            && self.cells + READ_CELLS.unsigned_abs() as usize <= self.cells_max;
+        let wanted = if has_room { page } else { before.div_euclid(every).min(page) };
+        let last = wanted.min(view.last.div_euclid(every)).min(ordinal + most - 1);
+        Rows::read(view, first, last.max(ordinal) * every, now)
+    }
+
+    /// What was not sent is kept, if there is room.
+    fn keep(&mut self, id: &str, rows: Rows) {
+        if self.cells + rows.cells.len() > self.cells_max {
+            // What nobody came back for.
+            self.charts.retain(|_, kept| (0..=AHEAD_S).contains(&(rows.read_at - kept.read_at)));
+            self.cells = self.charts.values().map(|kept| kept.cells.len()).sum();
+        }
+        if rows.version.is_some() && self.cells + rows.cells.len() <= self.cells_max {
+            self.cells += rows.cells.len();
+            self.charts.insert(id.into(), rows);
+        }
+    }
+}
+
+impl Rows {
+    fn read(view: &View, first: i64, last: i64, now: i64) -> Rows {
+        let every = view.every;
+        let width = view.dims.len();
+        let count = usize::try_from((last - first) / every + 1).unwrap_or(0);
+        let mut cells = vec![Sample::EMPTY; count * width];
+        for (column, (_, reader)) in view.dims.iter().enumerate() {
+            reader.read(UnixSeconds(first - every), UnixSeconds(last), &mut |at, sample| {
+                let row = usize::try_from((at.0 - first) / every).unwrap_or(usize::MAX);
+                if let Some(cell) =
+                    row.checked_mul(width).and_then(|start| cells.get_mut(start + column))
+                {
+                    *cell = sample;
+                }
+            });
+        }
+        let dims = view.dims.iter().map(|(id, _)| Arc::clone(id)).collect();
+        let held = (UnixSeconds(view.first), UnixSeconds(view.last));
+        Rows { dims, every, first, cells, read_at: now, held, version: view.version }
+    }
+
+    fn end(&self) -> i64 {
+        self.first + (self.cells.len() / self.dims.len().max(1)) as i64 * self.every
+    }
+
+    /// They are rows of this view, from `first` on, and fresh.
+    fn serves(&self, view: &View, first: i64, now: i64) -> bool {
+        (0..=AHEAD_S).contains(&(now - self.read_at))
+            && self.version == view.version
+            && self.every == view.every
+            && (self.first..self.end()).contains(&first)
+            && (first - self.first) % self.every == 0
+            && self.dims.len() == view.dims.len()
+            && self.dims.iter().zip(&view.dims).all(|(a, (b, _))| Arc::ptr_eq(a, b) || a == b)
+    }
+}
+
 /// Slots looked at for one block at most; more are left for the next request.
 const SLOTS_MAX: i64 = 1 << 16;
 
@@ -196,7 +325,8 @@ pub fn answer(
         }
         let wanted = before;
         before = before.min(after.saturating_add(SLOTS_MAX * every));
-        let covered = put_slots(out, &view, after, before, how);
+        let ahead = &mut Ahead::new(0);
+        let covered = put_slots(out, chart.id(), &view, (after, before), how, ahead);
         let cut = covered < wanted;
         end.start = !cut && (ask.start || before >= last);
         end.after = ask.after;
@@ -211,13 +341,20 @@ pub fn answer(
 
 /// The answer to a request about the past alone: whatever is collected meanwhile has nothing to do with it, so no lock
 /// is needed.
-pub fn answer_past(out: &mut Vec<u8>, id: &str, view: &View, ask: Ask, how: &Answering) {
+pub fn answer_past(
+    out: &mut Vec<u8>,
+    id: &str,
+    view: &View,
+    ask: Ask,
+    how: &Answering,
+    ahead: &mut Ahead,
+) {
     let Answering { dialect, slot, now, .. } = *how;
     let (after, before) = (ask.after.min(ask.before), ask.after.max(ask.before));
     pluginsd::replay_begin(out, dialect, slot, id);
     let from = after.max(view.first);
     let until = before.min(view.last).min(from.saturating_add(SLOTS_MAX * view.every));
-    let covered = put_slots(out, view, from, until, how);
+    let covered = put_slots(out, id, view, (from, until), how, ahead);
     // Beyond what is held there is nothing to come back for.
     let before = if covered < before.min(view.last) { covered } else { before };
     let end = ReplayEnd {
@@ -246,55 +383,55 @@ pub fn answer_unknown(
 }
 
 /// Writes the slots with `after < time <= before`; gives the time up to which they were written.
-fn put_slots(out: &mut Vec<u8>, view: &View, after: i64, before: i64, how: &Answering) -> i64 {
+fn put_slots(
+    out: &mut Vec<u8>,
+    id: &str,
+    view: &View,
+    (after, before): (i64, i64),
+    how: &Answering,
+    ahead: &mut Ahead,
+) -> i64 {
     let every = view.every;
-    let first = after.div_euclid(every) * every + every;
-    if first > before {
+    let mut next = after.div_euclid(every) * every + every;
+    let width = view.dims.len();
+    if next > before || width == 0 {
         return before;
-    }
-    let count = usize::try_from((before - first) / every + 1).unwrap_or(0);
-    let dims = view.dims.len();
-    // Row by row, as they go out.
-    let mut rows = vec![Sample::EMPTY; count * dims];
-    for (column, (_, reader)) in view.dims.iter().enumerate() {
-        reader.read(UnixSeconds(after), UnixSeconds(before), &mut |at, sample| {
-            let row = usize::try_from((at.0 - first) / every).unwrap_or(usize::MAX);
-            if let Some(cell) = row.checked_mul(dims).and_then(|start| rows.get_mut(start + column))
-            {
-                *cell = sample;
-            }
-        });
     }
     let start = out.len();
     let interpolated = how.agreed.contains(Capabilities::INTERPOLATED);
-    for (row, end) in
-        rows.chunks_exact(dims.max(1)).zip((first..).step_by(usize::try_from(every).unwrap_or(1)))
-    {
-        if row.iter().all(|sample| sample.is_empty()) {
-            continue;
-        }
-        if out.len() - start > how.bytes_max {
-            return end - every;
-        }
-        pluginsd::replay_point(out, how.dialect, how.slot, end - every, end, how.now.0.max(end));
-        for ((sample, (id, _)), number) in row.iter().zip(&view.dims).zip(1u32..) {
-            if sample.is_empty() {
+    let heads = pluginsd::ReplayHeads::of(how.dialect, view.dims.iter().map(|(id, _)| &**id));
+    while next <= before {
+        let rows = ahead.rows(id, view, next, before, how.now.0);
+        let skipped = usize::try_from((next - rows.first) / every).unwrap_or(0) * width;
+        for row in rows.cells[skipped..].chunks_exact(width) {
+            let is_full = out.len() - start > how.bytes_max;
+            if next > before || is_full {
+                ahead.keep(id, rows);
+                return if is_full && next <= before { next - every } else { before };
+            }
+            let end = next;
+            next += every;
+            if row.iter().all(|sample| sample.is_empty()) {
                 continue;
             }
-            let flags = SampleFlags { anomalous: sample.is_anomalous(), reset: sample.is_reset() };
-            let flags = flag_word(flags, interpolated);
-            pluginsd::replay_set(out, how.dialect, number, id, sample.unpack(), flags);
+            let wall = how.now.0.max(end);
+            pluginsd::replay_point(out, how.dialect, how.slot, end - every, end, wall);
+            for (number, sample) in row.iter().enumerate().filter(|(_, s)| !s.is_empty()) {
+                let flags =
+                    SampleFlags { anomalous: sample.is_anomalous(), reset: sample.is_reset() };
+                heads.put(out, number, sample.unpack(), flags_of(flags, interpolated));
+            }
         }
     }
     before
 }
 
-fn flag_word(flags: SampleFlags, interpolated: bool) -> &'static str {
+fn flags_of(flags: SampleFlags, interpolated: bool) -> ReplayFlags {
     match (flags.anomalous, flags.reset) {
-        (false, false) if interpolated => "A",
-        (false, true) if interpolated => "AR",
-        (_, true) => "R",
-        _ => "",
+        (false, false) if interpolated => ReplayFlags::Normal,
+        (false, true) if interpolated => ReplayFlags::NormalReset,
+        (_, true) => ReplayFlags::Reset,
+        _ => ReplayFlags::None,
     }
 }
 
@@ -318,7 +455,7 @@ pub fn relay(
             pluginsd::replay_point(out, dialect, slot, start, end, now.0.max(end));
             for set in point.values.iter().filter(|set| set.value.is_finite()) {
                 if let Some(dim) = state.dims.get(set.dim as usize) {
-                    let flags = flag_word(set.flags, interpolated);
+                    let flags = flags_of(set.flags, interpolated).word();
                     pluginsd::replay_set(out, dialect, set.dim + 1, &dim.id, set.value, flags);
                 }
             }
@@ -370,7 +507,7 @@ mod tests {
             metric.writer.store(UnixSeconds(*at), Sample::normal(1.0));
         }
         let (first, last) = (times[0] - every, times[times.len() - 1]);
-        View { every, dims: vec![("x".into(), metric.reader)], first, last }
+        View { every, dims: vec![("x".into(), metric.reader)], first, last, version: Some(7) }
     }
 
     #[test]
@@ -393,6 +530,44 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_ahead_is_what_is_held_and_gets_old() {
+        let times: Vec<i64> = (1001..=1400).filter(|at| at % 7 != 0).collect();
+        let view = view(1, &times);
+        let how = |now| Answering {
+            agreed: Capabilities::empty(),
+            dialect: Dialect::of(Capabilities::empty()),
+            slot: 0,
+            now: UnixSeconds(now),
+            bytes_max: 900,
+        };
+        let rest = |ahead: &mut Ahead, now| {
+            let (mut text, mut after) = (Vec::new(), 1010);
+            while after < 1390 {
+                let mut block = Vec::new();
+                let ask = Ask { start: false, after, before: 1390 };
+                answer_past(&mut block, "t.a", &view, ask, &how(now), ahead);
+                let block = String::from_utf8(block).unwrap();
+                let end = block.lines().last().unwrap().split(' ').nth(6).unwrap();
+                assert!(end.parse::<i64>().unwrap() > after, "it goes on: {block}");
+                after = end.parse().unwrap();
+                text.extend(block.lines().filter(|l| !l.starts_with("REND")).map(str::to_owned));
+            }
+            text
+        };
+        let mut ahead = Ahead::new(1 << 20);
+        let told = rest(&mut ahead, 2000);
+        assert_eq!(told, rest(&mut Ahead::new(0), 2000), "with and without");
+        let held = ahead.held("t.a", UnixSeconds(2000));
+        assert_eq!(held, Some((7, (UnixSeconds(view.first), UnixSeconds(view.last)))));
+        let changed = View { version: Some(8), ..view.clone() };
+        assert!(!ahead.charts["t.a"].serves(&changed, 1391, 2000), "its past has changed");
+        assert_eq!(ahead.held("t.a", UnixSeconds(2000 + AHEAD_S + 1)), None);
+        let rows = ahead.rows("t.a", &view, 1391, 1395, 2000 + AHEAD_S + 1);
+        assert_eq!((rows.first, rows.read_at), (1391, 2000 + AHEAD_S + 1), "read anew");
+        assert_eq!(ahead.cells, 0);
+    }
+
+    #[test]
     fn an_answer_about_the_past_is_cut_at_a_slot_and_says_where() {
         let times: Vec<i64> = (1001..=1100).collect();
         let view = view(1, &times);
@@ -405,7 +580,7 @@ mod tests {
         };
         let text = |ask: Ask| {
             let mut out = Vec::new();
-            answer_past(&mut out, "t.a", &view, ask, &how);
+            answer_past(&mut out, "t.a", &view, ask, &how, &mut Ahead::new(0));
             String::from_utf8(out).unwrap()
         };
         let cut = text(Ask { start: false, after: 1010, before: 1090 });

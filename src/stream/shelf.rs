@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 
-use super::replication::{self, Answering, Ask, View};
+use super::replication::{self, AheadOfLink, Answering, Ask, View};
 use super::verify::{self, Digest};
 use crate::base::time::{Clock, UnixSeconds};
 use crate::metrics::{
@@ -134,6 +134,9 @@ impl Shelf {
             return None;
         }
         let mut view = View::of(&chart.lock());
+        if self.host.chart(id).is_none() {
+            view.version = None;
+        }
         if self.told.lock().with_older.contains(id) {
             for dim in self.host.archived_dimensions(&chart) {
                 if let Some((first, last)) = dim.reader.retention() {
@@ -158,7 +161,14 @@ impl Shelf {
     }
 
     /// The answer to a request about the past, without slots: those of the link are for what flows.
-    pub fn answer(&self, out: &mut Vec<u8>, id: &str, ask: Ask, bytes_max: usize) {
+    pub fn answer(
+        &self,
+        out: &mut Vec<u8>,
+        id: &str,
+        ask: Ask,
+        bytes_max: usize,
+        ahead: &AheadOfLink,
+    ) {
         let dialect = Dialect { slots: false, ..Dialect::of(self.agreed) };
         let now = self.clock.now_seconds();
         let Some(view) = self.view(id) else {
@@ -166,7 +176,7 @@ impl Shelf {
             return replication::answer_unknown(out, id, dialect, now, false);
         };
         let how = Answering { agreed: self.agreed, dialect, slot: 0, now, bytes_max };
-        replication::answer_past(out, id, &view, ask, &how);
+        replication::answer_past(out, id, &view, ask, &how, &mut ahead.lock());
     }
 
     /// Appends what is held of a chart that flows, or did.

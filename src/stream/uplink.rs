@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use parking_lot::Mutex;
 
 use super::mailbox::Mailbox;
-use super::replication::{self, Answering, Ask, View};
+use super::replication::{self, AheadOfLink, Answering, Ask, View};
 use crate::base::pattern::SimplePattern;
 use crate::base::sys::EventFd;
 use crate::base::time::{Clock, UnixSeconds};
@@ -245,8 +245,18 @@ impl Uplink {
 
     /// Answers a parent's request for samples of a chart, unless there is no room for the answer: then false, and the
     /// request has to wait. Where nothing is kept here `child` is asked, and its answer passed on when it comes.
-    pub fn replay(&self, connection: u32, id: &str, ask: Ask, child: Option<&Mailbox>) -> bool {
+    /// `ahead` is that connection's.
+    pub fn replay(
+        &self,
+        connection: u32,
+        id: &str,
+        ask: Ask,
+        child: Option<&Mailbox>,
+        ahead: &AheadOfLink,
+    ) -> bool {
         let chart = self.host.chart(id);
+        let now = self.clock.now_seconds();
+        let held = ahead.lock().held(id, now);
         // Order: the chart, then the outbox.
         let mut state = chart.as_ref().map(|chart| chart.lock());
         let mut guard = self.outbox.lock();
@@ -258,7 +268,6 @@ impl Uplink {
         if !outbox.has_room(ask) {
             return false;
         }
-        let now = self.clock.now_seconds();
         let start = outbox.bytes.len();
         let mut past = None;
         match (&chart, &mut state) {
@@ -288,11 +297,15 @@ impl Uplink {
                     now,
                     bytes_max: outbox.limit / 4,
                 };
-                let (_, last) = state.held();
+                let known = held.filter(|(version, _)| *version == state.past_version);
+                let (first, last) = match known {
+                    Some((_, (first, last))) => (first, last.max(state.last_updated)),
+                    None => state.held(),
+                };
                 if !ask.start && ask.after > 0 && ask.after.max(ask.before) < last.0 {
                     // The past changes no more: neither collectors nor other answers have to wait for its reading.
                     how.bytes_max = how.bytes_max.min(PAST_BYTES);
-                    past = Some((View::of(state), how));
+                    past = Some((View::with(state, (first, last)), how));
                 } else {
                     let answered = replication::answer(&mut outbox.bytes, chart, state, ask, &how);
                     state.upstream.streaming |= answered.start;
@@ -307,9 +320,12 @@ impl Uplink {
         if let Some((view, how)) = past {
             drop(guard);
             drop(state);
-            let mut block = Vec::new();
-            replication::answer_past(&mut block, id, &view, ask, &how);
+            let mut ahead = ahead.lock();
+            let mut block = std::mem::take(&mut ahead.block);
+            block.clear();
+            replication::answer_past(&mut block, id, &view, ask, &how, &mut ahead);
             self.push(connection, |out| out.extend_from_slice(&block));
+            ahead.block = block;
             return true;
         }
         self.bound(outbox, start);

@@ -237,7 +237,7 @@ mod tests {
             }
             (dimension.into(), metric.reader)
         });
-        View { every: 2, dims: dims.to_vec(), first: 998, last: 1998 }
+        View { every: 2, dims: dims.to_vec(), first: 998, last: 1998, version: None }
     }
 
     fn check(theirs: &View) -> Outcome {

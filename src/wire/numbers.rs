@@ -327,7 +327,7 @@ pub fn put_signed_decimal(out: &mut Vec<u8>, n: i64) {
 }
 
 #[inline]
-fn put_base64(out: &mut Vec<u8>, prefix: u8, mut n: u64) {
+fn put_base64(out: &mut Vec<u8>, prefix: u8, n: u64) {
     // Slots and most collected values are short, and a copy of a few bytes costs more than their digits.
     if n < 1 << 24 {
         let mut bits = (24 - (n | 1).leading_zeros().saturating_sub(40)).div_ceil(6) * 6;
@@ -339,20 +339,15 @@ fn put_base64(out: &mut Vec<u8>, prefix: u8, mut n: u64) {
         }
         return;
     }
-    let mut text = [b'A'; DIGITS_MAX];
-    let mut at = DIGITS_MAX;
-    loop {
-        at -= 1;
-        let digit = (n & 63) as usize;
-        text[at] = DIGITS64[digit];
-        n >>= 6;
-        if n == 0 {
-            break;
-        }
+    // As many digits as the longest has, the highest first, and the end cut off: its length known, the copy is cheap.
+    let digits = (64 - n.leading_zeros()).div_ceil(6);
+    let aligned = u128::from(n) << (66 - 6 * digits);
+    let mut text = [prefix; 12];
+    for (place, digit) in text[1..].iter_mut().enumerate() {
+        *digit = DIGITS64[(aligned >> (60 - 6 * place) & 63) as usize];
     }
-    at -= 1;
-    text[at] = prefix;
-    out.extend_from_slice(&text[at..]);
+    out.extend_from_slice(&text);
+    out.truncate(out.len() - (11 - digits as usize));
 }
 
 fn put_hex(out: &mut Vec<u8>, mut n: u64) {

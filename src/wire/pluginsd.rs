@@ -507,6 +507,74 @@ pub fn replay_set(
     out.extend_from_slice(b"\"\n");
 }
 
+/// The beginnings of the `RSET` lines of a chart's dimensions, which are the same in every slot.
+pub struct ReplayHeads {
+    heads: Vec<Head>,
+    dialect: Dialect,
+}
+
+struct Head {
+    text: Vec<u8>,
+    /// The text again where it is short, as most are: a copy of a length that is known costs little.
+    short: [u8; 40],
+}
+
+impl ReplayHeads {
+    pub fn of<'a>(dialect: Dialect, ids: impl Iterator<Item = &'a str>) -> ReplayHeads {
+        let head = |(id, number): (&str, u32)| {
+            let mut text = b"RSET".to_vec();
+            replay_slot(&mut text, dialect, number);
+            text.push(b' ');
+            quoted(&mut text, b'"', id, FIELD_MAX);
+            let mut short = [0; 40];
+            if let Some(start) = short.get_mut(..text.len()) {
+                start.copy_from_slice(&text);
+            }
+            Head { text, short }
+        };
+        ReplayHeads { heads: ids.zip(1u32..).map(head).collect(), dialect }
+    }
+
+    /// [`replay_set`] of the dimension that came as that one, counted from 0.
+    #[inline]
+    pub fn put(&self, out: &mut Vec<u8>, dimension: usize, value: f64, flags: ReplayFlags) {
+        let Head { text, short } = &self.heads[dimension];
+        if text.len() <= short.len() {
+            out.extend_from_slice(short);
+            out.truncate(out.len() - (short.len() - text.len()));
+        } else {
+            out.extend_from_slice(text);
+        }
+        replay_double(out, value, self.dialect);
+        match flags {
+            ReplayFlags::None => out.extend_from_slice(b" \"\"\n"),
+            ReplayFlags::Normal => out.extend_from_slice(b" \"A\"\n"),
+            ReplayFlags::NormalReset => out.extend_from_slice(b" \"AR\"\n"),
+            ReplayFlags::Reset => out.extend_from_slice(b" \"R\"\n"),
+        }
+    }
+}
+
+/// The flags of a replicated sample; `Normal` is "not anomalous", which older peers do not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayFlags {
+    None,
+    Normal,
+    NormalReset,
+    Reset,
+}
+
+impl ReplayFlags {
+    pub fn word(self) -> &'static str {
+        match self {
+            ReplayFlags::None => "",
+            ReplayFlags::Normal => "A",
+            ReplayFlags::NormalReset => "AR",
+            ReplayFlags::Reset => "R",
+        }
+    }
+}
+
 /// How a dimension stands at the child, for [`replay_dimension_state`].
 #[derive(Clone, Copy, Debug)]
 pub struct DimensionState<'a> {

@@ -18,3 +18,8 @@ mod health;
 mod nothing_missing;
 #[cfg(test)]
 mod plugins;
+#[cfg(test)]
+mod scenarios;
+#[cfg(test)]
+#[path = "../daemon/wire.rs"]
+mod wire;

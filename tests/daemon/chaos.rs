@@ -5,15 +5,12 @@
 //! on, with 200 mishaps each instead of the few of every test run (`EVENTS=n` of them); `make chaos` does.
 
 use std::collections::BTreeMap;
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use netdata_rs::base::threads;
 use parking_lot::Mutex;
 
 use crate::harness::*;
+use crate::wire::{Wire, lasting_port};
 
 const PARENTS: usize = 3;
 /// The child's place among the nodes; the parents come before it.
@@ -37,103 +34,6 @@ impl Dice {
 
     fn below(&mut self, n: usize) -> usize {
         usize::try_from(self.roll() % n as u64).unwrap()
-    }
-}
-
-/// A port that stays free while its agent is down: below those that the kernel gives to outgoing connections.
-fn lasting_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = 12_000 + u16::try_from(std::process::id() % 100).unwrap() * 100;
-    loop {
-        let port = start + NEXT.fetch_add(1, Ordering::Relaxed) % 10_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
-
-// --- wires ------------------------------------------------------------------------------------------------------------
-
-/// Carries one node's connections to another, and can be cut, silenced and slowed down.
-struct Wire {
-    name: String,
-    port: u16,
-    state: Arc<WireState>,
-}
-
-#[derive(Default)]
-struct WireState {
-    is_cut: AtomicBool,
-    is_silent: AtomicBool,
-    is_slow: AtomicBool,
-    sockets: Mutex<Vec<TcpStream>>,
-}
-
-impl Wire {
-    fn new(name: String, to: u16) -> Wire {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let state = Arc::new(WireState::default());
-        let shared = Arc::clone(&state);
-        let accepting = move || {
-            while let Ok((near, _)) = listener.accept() {
-                if !shared.is_cut.load(Ordering::Acquire) {
-                    // A target that is not there is a connection that closes.
-                    let _ = shared.carry(near, to);
-                }
-            }
-        };
-        threads::spawn("wire", accepting).unwrap();
-        Wire { name, port, state }
-    }
-
-    fn cut(&self) {
-        self.state.is_cut.store(true, Ordering::Release);
-        for socket in self.state.sockets.lock().drain(..) {
-            let _ = socket.shutdown(Shutdown::Both);
-        }
-    }
-
-    fn heal(&self) {
-        for trouble in [&self.state.is_cut, &self.state.is_silent, &self.state.is_slow] {
-            trouble.store(false, Ordering::Release);
-        }
-    }
-}
-
-impl WireState {
-    fn carry(self: &Arc<Self>, near: TcpStream, to: u16) -> std::io::Result<()> {
-        let far = dial(to, Duration::from_secs(5))?;
-        far.set_read_timeout(None)?;
-        for (from, into) in
-            [(near.try_clone()?, far.try_clone()?), (far.try_clone()?, near.try_clone()?)]
-        {
-            let state = Arc::clone(self);
-            threads::spawn("wire", move || state.copy(from, into))?;
-        }
-        self.sockets.lock().extend([near, far]);
-        Ok(())
-    }
-
-    fn copy(&self, mut from: TcpStream, mut into: TcpStream) {
-        use std::io::{Read, Write};
-        let mut buffer = vec![0; 16 * 1024];
-        loop {
-            let slow = self.is_slow.load(Ordering::Acquire);
-            let most = if slow { 1024 } else { buffer.len() };
-            let Ok(length @ 1..) = from.read(&mut buffer[..most]) else { break };
-            while self.is_silent.load(Ordering::Acquire) {
-                pause(Duration::from_millis(10));
-            }
-            if slow {
-                pause(Duration::from_millis(50));
-            }
-            if into.write_all(&buffer[..length]).is_err() {
-                break;
-            }
-        }
-        let _ = into.shutdown(Shutdown::Both);
-        let _ = from.shutdown(Shutdown::Both);
     }
 }
 
@@ -243,8 +143,8 @@ impl Cluster {
         let wire = &self.wires[wire];
         match what {
             "cut" => wire.cut(),
-            "silence" => wire.state.is_silent.store(true, Ordering::Release),
-            _ => wire.state.is_slow.store(true, Ordering::Release),
+            "silence" => wire.silence(),
+            _ => wire.slow_down(),
         }
         format!("{what} {}", wire.name)
     }

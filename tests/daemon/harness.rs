@@ -164,6 +164,7 @@ pub struct Agent {
     /// Section, option, value; a later one wins.
     options: Vec<(String, String, String)>,
     files: Vec<(String, String, u32)>,
+    environment: Vec<(String, String)>,
     process: Option<Child>,
 }
 
@@ -187,6 +188,7 @@ impl Agent {
             stream: String::new(),
             options: Vec::new(),
             files: Vec::new(),
+            environment: Vec::new(),
             process: None,
         }
     }
@@ -210,6 +212,12 @@ impl Agent {
     /// Has that machine GUID.
     pub fn guid(mut self, guid: &str) -> Agent {
         guid.clone_into(&mut self.guid);
+        self
+    }
+
+    /// Starts with that environment variable.
+    pub fn environment(mut self, name: &str, value: &str) -> Agent {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -277,6 +285,11 @@ impl Agent {
     pub fn stream(mut self, text: &str) -> Agent {
         self.stream.push_str(text);
         self
+    }
+
+    /// Changes the text of stream.conf so far.
+    pub fn edit_stream(&mut self, edit: impl FnOnce(&str) -> String) {
+        self.stream = edit(&self.stream);
     }
 
     /// Streams to agents or fake parents on these ports, in this order, compressed if they like.
@@ -428,6 +441,7 @@ impl Agent {
                 .env("VIRTUALIZATION", "none")
                 .env("DO_NOT_TRACK", "1")
                 .env("DISABLE_TELEMETRY", "1")
+                .envs(self.environment.iter().map(|(name, value)| (name, value)))
                 .current_dir(self.dir())
                 .stdin(Stdio::null())
                 .stdout(output.try_clone().unwrap())

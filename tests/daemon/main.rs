@@ -41,3 +41,5 @@ mod storm;
 mod transport;
 #[cfg(test)]
 mod web;
+#[cfg(test)]
+mod wire;

@@ -96,7 +96,7 @@ impl Executor {
                 self.definition_end(words)
             }
             b"RBEGIN" if self.agreed(Capabilities::REPLICATION) => self.replay_begin(words, now),
-            b"RSET" if self.agreed(Capabilities::REPLICATION) => self.replay_set(words),
+            b"RSET" if self.agreed(Capabilities::REPLICATION) => self.replay_set(line, words),
             b"RDSTATE" if self.agreed(Capabilities::REPLICATION) => self.replay_dimension(words),
             b"RSSTATE" if self.agreed(Capabilities::REPLICATION) => self.replay_state(words),
             b"REND" if self.agreed(Capabilities::REPLICATION) => self.replay_end(words, now),
@@ -189,7 +189,7 @@ impl Executor {
         }
     }
 
-    fn learn(&mut self, dim: u32, start: Option<&[u8]>) {
+    pub(super) fn learn(&mut self, dim: u32, start: Option<&[u8]>) {
         if let (Some(start), Some(known)) = (start, self.session.chart_mut(self.chart)) {
             known.learn(dim, start);
         }
@@ -600,7 +600,7 @@ impl Executor {
 /// How `line` starts: what stands between its `keyword` (with one blank) and the words still left, if there are any.
 ///
 /// The same bytes again are the same words: what comes before the words left ends with a separator or a closing quote.
-fn start<'a>(line: &'a [u8], keyword: &[u8], left: &Words<'_>) -> Option<&'a [u8]> {
+pub(super) fn start<'a>(line: &'a [u8], keyword: &[u8], left: &Words<'_>) -> Option<&'a [u8]> {
     let left = left.rest().len();
     let start = line[..line.len() - left].strip_prefix(keyword)?;
     (left > 0 && !start.is_empty()).then_some(start)

@@ -8,6 +8,7 @@ use super::commands::believable;
 use crate::base::number::SampleFlags;
 use crate::base::time::UnixMicros;
 use crate::metrics::{PointValue, Staged};
+use crate::wire::caps::Capabilities;
 use crate::wire::numbers;
 
 impl Executor {
@@ -34,6 +35,10 @@ impl Executor {
             }
             [b'B', b'E', b'G', b'I', b'N', b'2', b' ', rest @ ..] => self.fast_begin2(rest),
             [b'B', b'E', b'G', b'I', b'N', b' ', rest @ ..] => self.fast_begin(rest),
+            [b'R', b'S', b'E', b'T', b' ', rest @ ..] => self.fast_replay_set(rest),
+            [b'R', b'B', b'E', b'G', b'I', b'N', b' ', rest @ ..] => {
+                self.fast_replay_begin(rest, now)
+            }
             _ => None,
         }
     }
@@ -115,6 +120,66 @@ impl Executor {
         self.point.push(PointValue { dim, collected, value, flags });
         self.dim_before = dim;
         self.dim = next;
+        Some(rest)
+    }
+
+    #[inline]
+    fn fast_replay_set<'a>(&mut self, text: &'a [u8]) -> Option<&'a [u8]> {
+        if self.skips_block || self.replay.is_none() {
+            return None;
+        }
+        let known = self.session.chart(self.chart)?;
+        let (dim, rest, next) = known.expect(self.dim, text)?;
+        let (value, rest) = match rest {
+            [b'@', ..] => {
+                let (value, taken) = numbers::leading_bits(rest)?;
+                (value, rest[taken..].strip_prefix(b" ")?)
+            }
+            [b'0'..=b'9' | b'-', ..] => decimal_and_blank(rest)?,
+            _ => return None,
+        };
+        let (anomalous, reset, rest) = match rest {
+            [b'"', b'A', b'"', rest @ ..] => (false, false, rest),
+            [b'"', b'"', rest @ ..] => (true, false, rest),
+            [b'"', b'A', b'R', b'"', rest @ ..] => (false, true, rest),
+            [b'"', b'R', b'"', rest @ ..] => (true, true, rest),
+            _ => return None,
+        };
+        let rest = after_line(rest)?;
+        let flags = SampleFlags { anomalous: anomalous && self.interpolated, reset };
+        self.point.push(PointValue { dim, collected: 0, value, flags });
+        self.dim_before = dim;
+        self.dim = next;
+        Some(rest)
+    }
+
+    /// The next slot of a block; its chart is in scope.
+    #[inline]
+    fn fast_replay_begin<'a>(&mut self, text: &'a [u8], now: UnixMicros) -> Option<&'a [u8]> {
+        self.session.chart(self.chart)?;
+        if self.skips_block || !self.agreed(Capabilities::REPLICATION) {
+            return None;
+        }
+        let rest = match text.strip_prefix(b"SLOT:#") {
+            Some(slot) if self.slots => {
+                // Slots of charts have three digits at most here; longer ones are left to be judged.
+                let digits = slot.iter().take(4).position(|byte| *byte == b' ')?;
+                let known = slot[..digits].iter().all(u8::is_ascii_alphanumeric);
+                slot.get(digits + 1..).filter(|_| known && digits > 0)?
+            }
+            Some(_) => return None,
+            None => text,
+        };
+        let rest = rest.strip_prefix(b"'' ")?;
+        let (start, rest) = integer_and_blank(rest)?;
+        let (end, rest) = integer_and_blank(rest)?;
+        let (wall, taken) = numbers::leading_integer(rest)?;
+        let rest = after_line(&rest[taken..])?;
+        if self.is_of_the_future(end) {
+            return None;
+        }
+        self.store_slot();
+        self.begin_slot(start, end, wall, now);
         Some(rest)
     }
 }

@@ -4,7 +4,7 @@
 //! stand (`RDSTATE`, `RSSTATE`), then `REND`. Values are stored as they come. What to ask for next is not decided here but by
 //! the session's [`Hooks`](super::Hooks).
 
-use super::commands::{TIME_MAX, number_flags};
+use super::commands::{TIME_MAX, number_flags, start};
 use super::{Executor, Offer, Replayed, Violation, limits};
 use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
 use crate::metrics::{DimensionReplay, Point, PointValue};
@@ -16,10 +16,10 @@ use crate::wire::words::Words;
 /// The slot being filled.
 #[derive(Clone, Copy)]
 pub(super) struct Block {
-    end: UnixSeconds,
-    every: UpdateEvery,
+    pub(super) end: UnixSeconds,
+    pub(super) every: UpdateEvery,
     /// Its times cannot be: its values are read and dropped.
-    impossible: bool,
+    pub(super) impossible: bool,
 }
 
 /// Slots may lie this many intervals and seconds ahead of the clock they come with.
@@ -70,22 +70,32 @@ impl Executor {
         }
         let [start, end, wall] = words.take_words();
         let number = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0);
-        let (start, end, wall) = (number(start), number(end), number(wall));
+        if self.is_of_the_future(number(end)) {
+            return Err(self.exceeded("sent a sample of the future", limits::FUTURE));
+        }
+        self.begin_slot(number(start), number(end), number(wall), now);
+        Ok(())
+    }
+
+    /// Further ahead of us than a wrong clock explains.
+    pub(super) fn is_of_the_future(&self, end: i64) -> bool {
+        (1..=TIME_MAX).contains(&end) && end > self.latest
+    }
+
+    /// The slot of the chart in scope that ends then; without times none begins.
+    pub(super) fn begin_slot(&mut self, start: i64, end: i64, wall: i64, now: UnixMicros) {
         if start == 0 && end == 0 {
-            return Ok(());
+            return;
         }
         let every = self
             .session
             .chart(self.chart)
             .map_or(1, |known| known.chart.lock().meta.update_every.seconds());
         let latest = if wall > 0 {
-            wall + every + AHEAD_OF_CHILD
+            wall.saturating_add(every + AHEAD_OF_CHILD)
         } else {
             now.seconds().0 + every + AHEAD_OF_US
         };
-        if (1..=TIME_MAX).contains(&end) && end > self.latest {
-            return Err(self.exceeded("sent a sample of the future", limits::FUTURE));
-        }
         let impossible = start <= 0 || end <= start || end > TIME_MAX || end >= latest;
         if impossible {
             let chart = self
@@ -103,10 +113,13 @@ impl Executor {
             every: UpdateEvery::clamped(end.saturating_sub(start)),
             impossible,
         });
-        Ok(())
     }
 
-    pub(super) fn replay_set(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
+    pub(super) fn replay_set(
+        &mut self,
+        line: &[u8],
+        mut words: Words<'_>,
+    ) -> Result<(), Violation> {
         if self.skips_block {
             return Ok(());
         }
@@ -116,6 +129,7 @@ impl Executor {
             }
             named => named?,
         };
+        self.learn(dim, start(line, b"RSET ", &words));
         let [value, flags] = words.take_words();
         let value = value.and_then(numbers::double).unwrap_or(f64::NAN);
         let (value, mut flags) = number_flags(value, flags.unwrap_or(b""));
@@ -208,7 +222,7 @@ impl Executor {
     }
 
     /// The slot under way is complete.
-    fn store_slot(&mut self) {
+    pub(super) fn store_slot(&mut self) {
         let Some(block) = self.replay.take() else { return };
         if !block.impossible
             && let Some(known) = self.session.chart(self.chart)

@@ -510,6 +510,8 @@ struct Scope {
     every: i64,
     point: Vec<(u32, i64, u64, bool, bool)>,
     completed: u64,
+    replayed: u32,
+    replay: Option<(i64, i64, bool)>,
 }
 
 fn scope(e: &Executor) -> Scope {
@@ -526,6 +528,8 @@ fn scope(e: &Executor) -> Scope {
         every: e.point_every.seconds(),
         point: e.point.iter().map(point).collect(),
         completed: e.completed,
+        replayed: e.replay_slots,
+        replay: e.replay.map(|block| (block.end.0, block.every.seconds(), block.impossible)),
     }
 }
 
@@ -554,6 +558,7 @@ fn word() -> impl Strategy<Value = String> {
 fn line() -> impl Strategy<Value = String> {
     let keyword = proptest::sample::select(vec![
         "SET", "SET", "SET2", "SET2", "BEGIN", "BEGIN2", "BEGIN2", "END", "END2", "FLUSH",
+        "RBEGIN", "RSET", "REND",
     ]);
     let gap = proptest::sample::select(vec![" ", " ", " ", " ", " = ", "=", "\t", "  ", "", "\r"]);
     let words = proptest::collection::vec((gap.clone(), word()), 0..6);
@@ -570,6 +575,11 @@ fn line() -> impl Strategy<Value = String> {
             .prop_map(|(id, every, end, wall)| format!("BEGIN2 {id} {every} {end} {wall}")),
         4 => ("x|'x'|'a b'|SLOT:1 'x'|SLOT:2 'q'|SLOT:7 'SLOT:1'", "-?[0-9]{1,4}|-?#[A-Z]{1,3}", "#|@[A-Z]{8,11}|-?[0-9]{1,3}\\.[0-9]{1,3}|nan", "A|''|AR|E|R|X|\"A\"")
             .prop_map(|(id, collected, value, flags)| format!("SET2 {id} {collected} {value} {flags}")),
+        2 => ("t.a|\"t.a\"|'t.b c'|SLOT:1 t.a", "").prop_map(|(id, _)| format!("RBEGIN {id}")),
+        3 => ("|SLOT:1 |SLOT:#B |SLOT:#BCDE |SLOT:# ", "''|\"\"|'x'", "1700000[0-9]{3}|#BlU/[A-Z]{2}|0", "1700000[0-9]{3}|#BlU/[A-Z]{2}|0", "1700000[0-9]{3}|#BlU/[A-Z]{2}|0|x")
+            .prop_map(|(slot, id, start, end, wall)| format!("RBEGIN {slot}{id} {start} {end} {wall}")),
+        4 => ("x|\"x\"|'a b'|SLOT:1 'x'|SLOT:2 \"q\"|SLOT:7 'SLOT:1'", "@[A-Z]{8,11}|-?[0-9]{1,3}\\.[0-9]{1,3}|nan|NAN", "\"A\"|\"\"|\"AR\"|\"E\"|\"R\"|X|A|''")
+            .prop_map(|(id, value, flags)| format!("RSET {id} {value} {flags}")),
         2 => ("t.a|\"t.a\"|'t.b c'|SLOT:1 t.a", "| [0-9]{1,16}| abc| -5").prop_map(|(id, us)| format!("BEGIN {id}{us}")),
         4 => ("x|'x'|\"a b\"|'y\\\\z'|\"it's\"|SLOT:2 q", " = |=| ", "-?[0-9]{1,5}|0[0-9]{1,3}|-?#[A-Z]{2}|")
             .prop_map(|(id, is, value)| format!("SET {id}{is}{value}")),
@@ -580,8 +590,9 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_fast_way_gives_what_the_general_one_gives(lines in proptest::collection::vec(line(), 1..30), form in 0..3usize) {
-        let caps = [OLD, new_form(), new_form() - Capabilities::SLOTS][form];
+    fn the_fast_way_gives_what_the_general_one_gives(lines in proptest::collection::vec(line(), 1..30), form in 0..4usize) {
+        let past = new_form() | Capabilities::REPLICATION;
+        let caps = [OLD, new_form(), new_form() - Capabilities::SLOTS, past][form];
         let (mut fast, mut slow) = (stream(caps), stream(caps));
         if caps.contains(Capabilities::SLOTS) {
             feed(&mut fast, DEFINITIONS);

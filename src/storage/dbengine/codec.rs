@@ -359,6 +359,18 @@ fn digits(sample: Sample) -> (i64, i32) {
 
 const MANTISSA_MAX: u64 = 0x00FF_FFFF;
 const MANTISSA_GROW: u64 = 0x0019_999E;
+const POWERS_10: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+/// What is below the n-th of these is below [`MANTISSA_GROW`] after n steps by ten.
+const GROWS_BELOW: [u64; 7] = {
+    let mut limits = [0; 7];
+    let (mut n, mut ten_to) = (0, 1);
+    while n < 7 {
+        limits[n] = (MANTISSA_GROW - 1) / ten_to + 1;
+        ten_to *= 10;
+        n += 1;
+    }
+    limits
+};
 
 /// A whole number beyond the mantissa: divided by tens, or hundreds where seven of those do not do.
 fn large(mut n: u64) -> u32 {
@@ -523,12 +535,11 @@ impl Rebuild {
         // Fast: the digits stand for themselves (|value| below the mantissa's range, at most seven decimals).
         if (-7..=0).contains(&self.exponent) && magnitude != 0 && magnitude <= MANTISSA_MAX {
             let decimals = self.exponent.unsigned_abs();
-            let mut steps = decimals;
-            let mut mantissa = magnitude;
-            while steps < 7 && mantissa < MANTISSA_GROW {
-                mantissa *= 10;
-                steps += 1;
-            }
+            // It grows by tens as long as it is below the limit: counted at once, since a loop would be mispredicted.
+            let grows: u32 = GROWS_BELOW.iter().map(|&limit| u32::from(magnitude < limit)).sum();
+            let grows = grows.min(7 - decimals);
+            let steps = decimals + grows;
+            let mantissa = magnitude * POWERS_10[grows as usize];
             // A value that needs fewer decimals than the page has cannot be larger than its mantissa allows.
             if mantissa <= MANTISSA_MAX
                 && (steps == decimals || mantissa >= MANTISSA_GROW || steps == 7)
@@ -605,15 +616,43 @@ fn unpack_blocks(mut input: Input<'_>, count: usize, ints: &mut Vec<i64>) -> Res
         }
         let least = unzigzag(input.varint()?);
         let bytes = input.take((in_block * width as usize).div_ceil(8))?;
-        let mut bits = BitReader { bytes, word: 0, left: 0 };
-        for _ in 0..in_block {
-            let value = bits.get(width).cast_signed().wrapping_add(least);
-            previous = if head & 0x80 != 0 { previous.wrapping_add(value) } else { value };
-            ints.push(previous);
+        let start = ints.len();
+        if width <= WIDTH_AT_ONCE {
+            unpack_at_once(bytes, width, in_block, ints);
+        } else {
+            let mut bits = BitReader { bytes, word: 0, left: 0 };
+            ints.extend((0..in_block).map(|_| bits.get(width).cast_signed()));
+        }
+        if head & 0x80 != 0 {
+            for value in &mut ints[start..] {
+                previous = previous.wrapping_add(value.wrapping_add(least));
+                *value = previous;
+            }
+        } else {
+            for value in &mut ints[start..] {
+                *value = value.wrapping_add(least);
+            }
+            previous = ints.last().copied().unwrap_or(0);
         }
         left -= in_block;
     }
     Ok(())
+}
+
+/// Values so wide lie within eight bytes, whatever bit they begin at.
+const WIDTH_AT_ONCE: u32 = 57;
+
+/// Appends `count` (at most [`BLOCK`]) values of so many bits each.
+fn unpack_at_once(bytes: &[u8], width: u32, count: usize, ints: &mut Vec<i64>) {
+    const BYTES: usize = BLOCK * WIDTH_AT_ONCE as usize / 8;
+    let mut padded = [0u8; BYTES + 8];
+    padded[..bytes.len()].copy_from_slice(bytes);
+    let mask = (1u64 << width) - 1;
+    ints.extend((0..count).map(|n| {
+        let bit = n * width as usize;
+        let word = padded[bit / 8..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        (word >> (bit % 8) & mask).cast_signed()
+    }));
 }
 
 /// Bits that hold every value's excess over the least.
