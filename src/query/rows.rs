@@ -163,18 +163,33 @@ impl<'a> Walk<'a> {
         self.column.points_read += 1;
         self.last_end = end;
         self.last_value = sample.reading();
-        if end < self.row_end || self.is_complete() {
+        if end == self.row_end && !self.is_complete() {
+            self.put_row();
+        } else {
+            self.feed_row_apart(end);
+        }
+    }
+
+    /// It is not the row that was to come.
+    #[cold]
+    fn feed_row_apart(&mut self, end: i64) {
+        if end < self.row_end {
             return;
         }
         while self.row_end < end && !self.is_complete() {
             self.close_row();
         }
         if !self.is_complete() {
-            self.column.nonzero |= self.last_value.abs() > 0.0;
-            self.column.values.push(self.last_value);
-            self.row_start = self.row_end;
-            self.row_end += self.every;
+            self.put_row();
         }
+    }
+
+    #[inline]
+    fn put_row(&mut self) {
+        self.column.nonzero |= self.last_value.abs() > 0.0;
+        self.column.values.push(self.last_value);
+        self.row_start = self.row_end;
+        self.row_end += self.every;
     }
 
     /// The next sample, of the slot that ends at `end`, after the one before.

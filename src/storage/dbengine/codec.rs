@@ -357,20 +357,9 @@ fn digits(sample: Sample) -> (i64, i32) {
     (if sample.0 >> 31 == 1 { -mantissa } else { mantissa }, exponent)
 }
 
+const TENS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 const MANTISSA_MAX: u64 = 0x00FF_FFFF;
 const MANTISSA_GROW: u64 = 0x0019_999E;
-const POWERS_10: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
-/// What is below the n-th of these is below [`MANTISSA_GROW`] after n steps by ten.
-const GROWS_BELOW: [u64; 7] = {
-    let mut limits = [0; 7];
-    let (mut n, mut ten_to) = (0, 1);
-    while n < 7 {
-        limits[n] = (MANTISSA_GROW - 1) / ten_to + 1;
-        ten_to *= 10;
-        n += 1;
-    }
-    limits
-};
 
 /// A whole number beyond the mantissa: divided by tens, or hundreds where seven of those do not do.
 fn large(mut n: u64) -> u32 {
@@ -386,9 +375,8 @@ fn large(mut n: u64) -> u32 {
 /// `n` with so many decimals, seven at most, grown by tens until it has its digits: for whatever the encoder writes the same as [`sample_of`]
 /// in general, with narrow numbers.
 fn small(n: u64, decimals: usize) -> u32 {
-    const TENS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
     if n > MANTISSA_MAX * TENS[decimals] {
-        return large(n / TENS[decimals]);
+        return large(if decimals == 0 { n } else { n / TENS[decimals] });
     }
     let (mut grown, mut left, mut steps) = (n, decimals, 0);
     while steps < 7 && grown < MANTISSA_GROW * TENS[left] {
@@ -399,7 +387,9 @@ fn small(n: u64, decimals: usize) -> u32 {
         }
         steps += 1;
     }
-    grown /= TENS[left];
+    if left > 0 {
+        grown /= TENS[left];
+    }
     if grown > MANTISSA_MAX && steps > 0 {
         grown /= 10;
         steps -= 1;
@@ -522,43 +512,64 @@ fn decode_decimals(
 /// Rebuilding the samples of one page: for the usual sizes the steps to grow a value are looked up by its magnitude.
 struct Rebuild {
     exponent: i32,
+    /// As far as they are at most seven.
+    decimals: Option<u32>,
 }
 
 impl Rebuild {
     fn new(exponent: i32) -> Rebuild {
-        Rebuild { exponent }
+        let decimals = exponent.checked_neg().and_then(|decimals| u32::try_from(decimals).ok());
+        Rebuild { exponent, decimals: decimals.filter(|decimals| *decimals <= 7) }
     }
 
     #[inline]
     fn sample(&self, int: i64, marks: u8) -> Sample {
         let magnitude = int.unsigned_abs();
-        // Fast: the digits stand for themselves (|value| below the mantissa's range, at most seven decimals).
-        if (-7..=0).contains(&self.exponent) && magnitude != 0 && magnitude <= MANTISSA_MAX {
-            let decimals = self.exponent.unsigned_abs();
-            // It grows by tens as long as it is below the limit: counted at once, since a loop would be mispredicted.
-            let grows: u32 = GROWS_BELOW.iter().map(|&limit| u32::from(magnitude < limit)).sum();
-            let grows = grows.min(7 - decimals);
-            let steps = decimals + grows;
-            let mantissa = magnitude * POWERS_10[grows as usize];
-            // A value that needs fewer decimals than the page has cannot be larger than its mantissa allows.
-            if mantissa <= MANTISSA_MAX
-                && (steps == decimals || mantissa >= MANTISSA_GROW || steps == 7)
-            {
-                // With all of the page's decimals in use the value might have stopped growing earlier.
-                let stops_here = steps == 0 || mantissa / 10 < MANTISSA_GROW;
-                if stops_here {
-                    let mut bits = if marks & ANOMALOUS == 0 { 1 << 24 } else { 0 };
-                    bits |= u32::from(marks & RESET != 0) << 25
-                        | u32::from(int < 0) << 31
-                        | steps << 27;
-                    #[expect(clippy::cast_possible_truncation, reason = "at most 24 bits")]
-                    return Sample(bits | mantissa as u32);
-                }
+        // The digits stand for themselves: below the mantissa's range, at most seven decimals.
+        if let Some(decimals) = self.decimals
+            && magnitude <= MANTISSA_MAX
+            && marks & EMPTY == 0
+        {
+            let mut bits = if marks & ANOMALOUS == 0 { 1 << 24 } else { 0 };
+            bits |= u32::from(marks & RESET != 0) << 25;
+            if magnitude == 0 {
+                return Sample(bits);
+            }
+            let (tens, limit) = GROWTH[64 - magnitude.leading_zeros() as usize];
+            let tens = (tens - u32::from(magnitude >= limit)).min(7 - decimals);
+            let mantissa = magnitude * TENS[tens as usize];
+            if mantissa <= MANTISSA_MAX {
+                bits |= u32::from(int < 0) << 31 | (decimals + tens) << 27;
+                #[expect(clippy::cast_possible_truncation, reason = "at most 24 bits")]
+                return Sample(bits | mantissa as u32);
             }
         }
         sample_of(int, self.exponent, marks)
     }
 }
+
+/// By its length in bits: how many tens a number is multiplied by until it has its digits, and from which number of that
+/// length on it is one fewer.
+const GROWTH: [(u32, u64); 25] = {
+    const fn tens(number: u64) -> u32 {
+        let mut tens = 0;
+        while number * TENS[tens] < MANTISSA_GROW && tens < 7 {
+            tens += 1;
+        }
+        tens as u32
+    }
+    let mut growth = [(0, u64::MAX); 25];
+    let mut length = 1;
+    while length < 25 {
+        let most = tens(1 << (length - 1));
+        growth[length] = (most, u64::MAX);
+        if most > 0 {
+            growth[length].1 = MANTISSA_GROW.div_ceil(TENS[most as usize - 1]);
+        }
+        length += 1;
+    }
+    growth
+};
 
 // --- bit packing ----------------------------------------------------------------------------------
 

@@ -142,7 +142,7 @@ pub fn json_anomaly_rates(answer: &Answer, out: &mut String) {
 }
 
 /// Values of a body from which on another processor is worth asking for help.
-const VALUES_SHARED: usize = 50_000;
+const VALUES_SHARED: usize = 60_000;
 
 fn json_of(answer: &Answer, out: &mut String, fill: &(impl Fn(usize, &mut Vec<f64>) + Sync)) {
     let objects = answer.options.contains(Options::OBJECT_ROWS);
