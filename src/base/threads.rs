@@ -124,12 +124,14 @@ pub fn shared<T: Send>(
     least: usize,
     work: impl Fn(Range<usize>) -> T + Sync,
 ) -> Vec<T> {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from).min(SHARED_BY);
-    let shares = (count / least.max(1)).clamp(1, processors);
-    let share = |n: usize| count * n / shares..count * (n + 1) / shares;
-    if shares == 1 {
-        return vec![work(share(0))];
+    let worth = count / least.max(1);
+    // Asking how many processors there are takes system calls.
+    if worth < 2 {
+        return vec![work(0..count)];
     }
+    let processors = std::thread::available_parallelism().map_or(1, usize::from).min(SHARED_BY);
+    let shares = worth.clamp(1, processors);
+    let share = |n: usize| count * n / shares..count * (n + 1) / shares;
     let name = with_name(|name| format!("{name}+"));
     let work = &work;
     std::thread::scope(|scope| {

@@ -357,6 +357,9 @@ fn digits(sample: Sample) -> (i64, i32) {
     (if sample.0 >> 31 == 1 { -mantissa } else { mantissa }, exponent)
 }
 
+/// Seven steps of a hundred, and seven zeros of the mantissa.
+const EXPONENT_MAX: i32 = 21;
+
 const TENS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
 const MANTISSA_MAX: u64 = 0x00FF_FFFF;
 const MANTISSA_GROW: u64 = 0x0019_999E;
@@ -482,7 +485,7 @@ fn decode_decimals(
     read: impl FnOnce(Input<'_>, usize, &mut Vec<i64>) -> Result<(), Damaged>,
 ) -> Result<(), Damaged> {
     let exponent = i32::from(input.byte()?.cast_signed());
-    if !(-18..=18).contains(&exponent) {
+    if !(-EXPONENT_MAX..=EXPONENT_MAX).contains(&exponent) {
         return Err(Damaged);
     }
     let mut runs: Vec<(usize, u8)> = Vec::new();
@@ -832,6 +835,16 @@ mod tests {
         slots[299] = Sample::EMPTY;
         check(&slots, Effort::Quick);
         check(&slots, Effort::Small);
+    }
+
+    #[test]
+    fn the_largest_numbers_come_back() {
+        for value in [1e19, 5e20, 1.6e21] {
+            let mut slots = series([0.0, value, 0.0, 3.0 * 1e19].into_iter());
+            slots.push(Sample::EMPTY);
+            check(&slots, Effort::Quick);
+            check(&slots.repeat(30), Effort::Small);
+        }
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub(super) struct Late {
 struct State {
     /// The runs of each series in order of arrival; never an empty list.
     series: FxHashMap<Series, Vec<Held>>,
-    /// Memory of these runs, in slots.
+    /// Memory of these runs, in slots, but for those that are in segments as a whole.
     weight: usize,
     /// Runs that the log does not know of yet.
     begun: Vec<(Series, Arc<Run>)>,
@@ -70,6 +70,8 @@ struct Held {
     /// Slots below this one are in segments, those below `taken` on their way.
     from: u32,
     taken: u32,
+    /// It counts in [`State::weight`].
+    counts: bool,
 }
 
 struct Files {
@@ -269,7 +271,7 @@ impl Late {
     /// Many, or a burst that is over, or waiting for `age_us`.
     pub(super) fn wants_flush(&self, now_us: i64, age_us: i64) -> bool {
         let mut state = self.state.lock();
-        let waiting = state.waiting();
+        let waiting = state.sweep();
         if waiting == 0 {
             return false;
         }
@@ -319,7 +321,12 @@ impl Late {
         }
         let mut state = self.state.lock();
         state.stuck = false;
-        state.let_go(|_, held| held.from = held.taken);
+        state.let_go(|_, held| {
+            held.from = held.taken;
+            // A log that took no writes need not take these any more.
+            held.run.set_logged(held.run.logged().max(held.from));
+        });
+        files.open.retain(|(_, run)| !(run.is_final() && run.logged() == run.len()));
         self.room.notify_all();
     }
 
@@ -375,7 +382,9 @@ impl Files {
             }
         }
         if is_due {
-            self.write_batches()?;
+            let written = self.write_batches();
+            self.batches.shrink_to(BATCHES_KEPT);
+            written?;
             self.dirty = true;
         }
         let mut planned = planned.into_iter();
@@ -401,12 +410,12 @@ impl Files {
             return Err(error);
         }
         *length += bytes.len() as u64;
-        self.batches.shrink_to(BATCHES_KEPT);
         Ok(())
     }
 
+    /// One that took nothing goes on: a full disk would leave a file for each attempt.
     fn close_log(&mut self) {
-        if let Some((log, _)) = self.log.take() {
+        if let Some((log, _)) = self.log.take_if(|(_, length)| *length > 0) {
             self.closed.push((self.directory.join(files::late_name(self.number)), false));
             self.number += 1;
             if std::mem::take(&mut self.dirty) {
@@ -419,31 +428,45 @@ impl Files {
 impl State {
     fn hold(&mut self, series: Series, run: Arc<Run>) {
         self.weight += run.weight();
-        self.series.entry(series).or_default().push(Held { run, from: 0, taken: 0 });
+        self.series.entry(series).or_default().push(Held { run, from: 0, taken: 0, counts: true });
     }
 
-    /// Slots that are in no segment.
-    fn waiting(&self) -> u64 {
-        let waiting = |held: &Held| u64::from(held.run.len().saturating_sub(held.from));
-        self.series.values().flatten().map(waiting).sum()
-    }
-
-    /// Has `change` say what is flushed, and drops the runs of which that is all.
-    fn let_go(&mut self, mut change: impl FnMut(Series, &mut Held)) {
-        let (mut freed, mut flushed) = (0, 0);
-        self.series.retain(|&series, held| {
-            held.retain_mut(|held| {
-                let from = held.from;
-                change(series, held);
-                flushed += u64::from(held.from - from);
-                let stays = !held.run.is_final() || held.from < held.run.len();
-                freed += if stays { 0 } else { held.run.weight() };
+    /// Drops the runs that are over and in segments; gives the slots that are in no segment.
+    fn sweep(&mut self) -> u64 {
+        let (mut waiting, mut freed) = (0, 0);
+        self.series.retain(|_, held| {
+            held.retain(|held| {
+                let is_final = held.run.is_final();
+                let left = held.run.len().saturating_sub(held.from);
+                let stays = left > 0 || !is_final;
+                waiting += u64::from(left);
+                freed += if held.counts && !stays { held.run.weight() } else { 0 };
                 stays
             });
             !held.is_empty()
         });
         self.weight -= freed;
+        waiting
+    }
+
+    /// Has `change` say what is flushed. Runs of which that is all are dropped, or left by their writers soon.
+    fn let_go(&mut self, mut change: impl FnMut(Series, &mut Held)) {
+        let (mut freed, mut flushed) = (0, 0);
+        for (&series, held) in &mut self.series {
+            for held in held {
+                let from = held.from;
+                change(series, held);
+                flushed += u64::from(held.from - from);
+                if held.counts && held.from > 0 && held.from == held.run.len() {
+                    held.run.retire();
+                    held.counts = false;
+                    freed += held.run.weight();
+                }
+            }
+        }
+        self.weight -= freed;
         self.flushed += flushed;
+        self.sweep();
     }
 }
 
@@ -511,12 +534,14 @@ mod tests {
             late.drop_flushed();
             assert_eq!(seen(&late), [(time, sample)]);
         }
-        drop(run);
         late.take();
         late.flushed();
-        assert_eq!(late.state.lock().weight, 0, "nothing is kept of what is in segments");
-        assert!(late.state.lock().series.is_empty());
+        assert_eq!(late.state.lock().weight, 0, "what is in segments counts no more");
+        assert!(!late.state.lock().series.is_empty(), "its writer still has it");
+        assert!(!run.put(104, sample), "and is asked to leave it");
+        drop(run);
         assert!(!late.wants_flush(i64::MAX, 0));
+        assert!(late.state.lock().series.is_empty());
     }
 
     #[test]

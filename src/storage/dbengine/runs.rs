@@ -28,13 +28,16 @@ pub(super) struct Run {
     logged: AtomicU32,
     /// Its writer has left it.
     ended: AtomicBool,
+    /// All of it is in segments: its writer should begin another, so that it can go.
+    retired: AtomicBool,
 }
 
 impl Run {
     fn new(first: u32, every: u32, slots: usize) -> Run {
         let slots = (0..slots).map(|_| AtomicU32::new(0)).collect();
         let (len, logged) = (AtomicU32::new(0), AtomicU32::new(0));
-        Run { first, every, slots, len, logged, ended: AtomicBool::new(false) }
+        let (ended, retired) = (AtomicBool::new(false), AtomicBool::new(false));
+        Run { first, every, slots, len, logged, ended, retired }
     }
 
     /// Slots filled so far.
@@ -53,6 +56,11 @@ impl Run {
     /// Nothing will be added any more. What is true now stays true, so ask before [`Run::len`].
     pub(super) fn is_final(&self) -> bool {
         self.ended.load(Ordering::Acquire) || self.len() as usize == self.slots.len()
+    }
+
+    /// Asks the writer to leave it, which it does with its next sample.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
     }
 
     /// Memory, in slots.
@@ -75,7 +83,8 @@ impl Run {
     /// How long the run should be that begins at `time`, after this one.
     fn next_slots(&self, time: u32) -> usize {
         let end = self.time(self.len());
-        if self.len() as usize == self.slots.len() && (end..=end + GAP_MAX).contains(&time) {
+        let follows = end..=end.saturating_add(GAP_MAX.saturating_mul(self.every));
+        if self.len() as usize == self.slots.len() && follows.contains(&time) {
             (self.slots.len() * 2).min(SLOTS_MAX)
         } else {
             SLOTS_MIN
@@ -105,13 +114,16 @@ impl Appender {
         &self.run
     }
 
-    /// False when the sample is not of this run: it has no place after the last one, or the run is full.
+    /// False when the sample is not of this run: it has no place after the last one, or the run is full or retired.
     #[inline]
     pub(super) fn put(&mut self, time: u32, sample: Sample) -> bool {
         if time != self.next && !self.fill_to(time) {
             return false;
         }
         let Some(slot) = self.run.slots.get(self.at as usize) else { return false };
+        if self.run.retired.load(Ordering::Relaxed) {
+            return false;
+        }
         slot.store(sample.0, Ordering::Relaxed);
         self.at += 1;
         self.next = self.next.saturating_add(self.run.every);
@@ -177,7 +189,11 @@ impl Part {
 }
 
 /// Lays parts, in their order, over `slots`, the first of which has ordinal `first`.
-pub(super) fn overlay(parts: &[Part], first: i64, slots: &mut [Sample]) {
+pub(super) fn overlay<'a>(
+    parts: impl IntoIterator<Item = &'a Part>,
+    first: i64,
+    slots: &mut [Sample],
+) {
     let last = first + slots.len() as i64 - 1;
     for part in parts {
         let (from, to) = part.ordinals();

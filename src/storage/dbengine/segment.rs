@@ -220,12 +220,12 @@ impl Segment {
         self.since_us
     }
 
-    /// From now on what is older does not count: a file is deleted as a whole, when all of it is.
+    /// From now on what is older is not told of: a file is deleted as a whole, when all of it is.
     pub(super) fn keep_from(&self, seconds: i64) {
         self.kept_from.store(u32::try_from(seconds.max(0)).unwrap_or(0), Ordering::Release);
     }
 
-    fn kept_from(&self) -> u32 {
+    pub(super) fn kept_from(&self) -> u32 {
         self.kept_from.load(Ordering::Acquire)
     }
 
@@ -429,7 +429,6 @@ impl Segment {
         to: u32,
         visit: &mut dyn FnMut(Page<'a>),
     ) {
-        let from = from.max(self.kept_from());
         self.entries(metric, &mut |entry| {
             if entry[1] > to {
                 return false;

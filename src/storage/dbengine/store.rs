@@ -622,36 +622,36 @@ impl Store {
 
     /// One segment per interval and window, each of which is noted in `done` and is to be derived from then.
     fn write_late(&self, taken: &Taken, done: &mut BTreeSet<(u32, u32)>) -> io::Result<()> {
-        // The windows that the slots of each series lie in.
+        // The windows that the parts of each series lie in; parts of one window stay in order of arrival.
         let mut pages = Vec::new();
         for ((metric, every), parts) in taken.series() {
-            for part in parts {
+            for (part, number) in parts.iter().zip(0u32..) {
                 let (first, last) = part.ordinals();
                 let windows = window_of(first)..=window_of(last);
-                pages.extend(windows.map(|window| (*every, window, *metric, parts.as_slice())));
+                pages.extend(windows.map(|window| (*every, window, *metric, number, part)));
             }
         }
-        let place =
-            |&(every, window, metric, _): &(u32, u32, u32, &[Part])| (every, window, metric);
-        pages.sort_unstable_by_key(place);
-        pages.dedup_by_key(|page| place(page));
+        pages.sort_unstable_by_key(|&(every, window, metric, number, _)| {
+            (every, window, metric, number)
+        });
         let (mut slots, mut payload) = (Vec::new(), Vec::new());
         for segment in pages.chunk_by(|a, b| (a.0, a.1) == (b.0, b.1)) {
             let (every, window) = (segment[0].0, segment[0].1);
             let (name, mut writer) = self.new_segment(0, every, window)?;
             let (mut first, mut last) = (i64::MAX, i64::MIN);
-            let mut metrics = Vec::with_capacity(segment.len());
+            let mut metrics = Vec::new();
             let begin = i64::from(window) * WINDOW + 1;
-            for &(_, _, metric, parts) in segment {
-                let ordinals = parts.iter().map(Part::ordinals);
-                let span = ordinals.filter(|&(a, b)| b >= begin && a < begin + WINDOW);
-                let Some((a, b)) = span.reduce(|(a, b), (c, d)| (a.min(c), b.max(d))) else {
+            for page in segment.chunk_by(|a, b| a.2 == b.2) {
+                let metric = page[0].2;
+                let parts = || page.iter().map(|entry| entry.4);
+                let spans = parts().map(Part::ordinals);
+                let Some((a, b)) = spans.reduce(|(a, b), (c, d)| (a.min(c), b.max(d))) else {
                     continue;
                 };
                 let (a, b) = (a.max(begin), b.min(begin + WINDOW - 1));
                 slots.clear();
                 slots.resize(usize::try_from(b - a + 1).unwrap_or(0), Sample::EMPTY);
-                runs::overlay(parts, a, &mut slots);
+                runs::overlay(parts(), a, &mut slots);
                 let Some((from, slots)) = trimmed(&slots) else { continue };
                 let from = a + from as i64;
                 (first, last) = (first.min(from), last.max(from + slots.len() as i64 - 1));
@@ -923,6 +923,8 @@ impl Store {
         let path = writer.finish()?;
         let merged = Segment::open(&path, name).map_err(io::Error::other)?;
         let newest = inputs.iter().map(|segment| segment.flushed_s()).max().unwrap_or(0);
+        let kept_from = inputs.iter().map(|segment| segment.kept_from()).min().unwrap_or(0);
+        merged.keep_from(i64::from(kept_from));
         let merged = Arc::new(merged.flushed_at(newest, self.clock.monotonic_us()));
         self.tiers[tier].change(|segments| {
             segments.retain(|segment| !inputs.iter().any(|input| Arc::ptr_eq(input, segment)));
@@ -1131,12 +1133,18 @@ impl Store {
     }
 }
 
+/// Scattered samples are as many parts, to be looked through for each span of theirs: those are read from segments.
+const PARTS_MAX: usize = 4096;
+
 /// What parts have of the slots `first..=last`, and the first one's ordinal, if none between them is missing.
 fn whole_run<'a>(
     parts: &[Part],
     (first, last): (i64, i64),
     slots: &'a mut Vec<Sample>,
 ) -> Option<(i64, &'a [Sample])> {
+    if parts.len() > PARTS_MAX {
+        return None;
+    }
     let within = parts.iter().map(Part::ordinals).filter(|&(a, b)| b >= first && a <= last);
     let within = within.map(|(a, b)| (a.max(first), b.min(last)));
     let (from, to, count) = within.fold((i64::MAX, i64::MIN, 0), |(from, to, count), (a, b)| {
