@@ -345,6 +345,11 @@ impl Executor {
         self.hosts().for_each(|host| host.flush());
     }
 
+    /// What comes is the result of a function, not a command.
+    pub fn is_in_body(&self) -> bool {
+        self.body.is_some()
+    }
+
     /// How many collections (END, END2) were completed.
     pub fn completed(&self) -> u64 {
         self.completed

@@ -78,6 +78,10 @@ impl Intake {
         let writer = match known {
             Some(writer) => writer,
             None => {
+                // Before a host is made for it: places of hosts are shared with children.
+                if self.writers.lock().len() >= WRITERS_MAX {
+                    return None;
+                }
                 let made =
                     Arc::new(Mutex::new(Writer { host: host()?, series: FxHashMap::default() }));
                 let mut writers = self.writers.lock();

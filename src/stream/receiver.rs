@@ -64,8 +64,9 @@ const CLONE_US: i64 = 2 * MICROS;
 const PROBE_STEP: Duration = Duration::from_millis(20);
 /// How long its successor waits for the thread of a dead connection.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
-/// Lines of one connection that may be too long: there are plugins that write such a line now and then.
+/// Lines of one connection that may be too long within a minute: there are plugins that write such a line now and then.
 const LINES_CUT_MAX: u64 = 1_000;
+const LINES_CUT_WITHIN: i64 = 60;
 /// Unknown parameters of one request that are named in the log.
 const UNKNOWN_NAMED: usize = 20;
 
@@ -610,7 +611,7 @@ impl Session {
                 log::error!("{from}: cannot decompress what is received: {error}.");
             }
             End::Endless => log::error!(
-                "{from}: more than LINES_CUT_MAX = {LINES_CUT_MAX} lines exceed {LINE_LIMIT} bytes."
+                "{from}: more than LINES_CUT_MAX = {LINES_CUT_MAX} lines in {LINES_CUT_WITHIN} s exceed {LINE_LIMIT} bytes."
             ),
             End::Deaf => log::error!("{from}: the child does not read what it is sent."),
             End::Stop => {}
@@ -715,6 +716,8 @@ impl Session {
         let mut lines = Lines::new();
         let mut decoder = Algorithm::of(child.agreed).map(Decoder::new);
         let mut cut = 0;
+        // Of the minute that began then.
+        let (mut cut_lately, mut cut_since) = (0, 0);
         let mut letters: Vec<u8> = Vec::new();
         let mut forwarded = false;
         let silence_us = SILENCE.as_micros() as i64;
@@ -782,6 +785,7 @@ impl Session {
                 child.received.fetch_add(length as u64, Ordering::Relaxed);
                 STATS.streams.received_bytes.fetch_add(length as u64, Ordering::Relaxed);
                 let now = clock.now();
+                let was_in_body = executor.is_in_body();
                 let mut feed = |text: &[u8]| {
                     executor.feed_chunk(&mut lines, text, now).map_err(|what| {
                         let after_a_cut = lines.cut() > cut;
@@ -794,17 +798,23 @@ impl Session {
                 };
                 executor.flush();
                 child.updates.store(executor.completed(), Ordering::Relaxed);
-                if lines.cut() != cut {
-                    cut = lines.cut();
+                // Results of functions come as lines of any length, and have a limit of their own.
+                let in_body = was_in_body || executor.is_in_body();
+                if lines.cut() != cut && !in_body {
+                    if now.seconds().0 - cut_since >= LINES_CUT_WITHIN {
+                        (cut_since, cut_lately) = (now.seconds().0, 0);
+                    }
+                    cut_lately += lines.cut() - cut;
                     count(&STATS.streams.cut);
                     log::error!(
                         "{}: received line exceeds {LINE_LIMIT} bytes. Truncating it.",
                         self.from
                     );
-                    if cut > LINES_CUT_MAX {
+                    if cut_lately > LINES_CUT_MAX {
                         return End::Endless;
                     }
                 }
+                cut = lines.cut();
                 if let Err(end) = fed {
                     return end;
                 }

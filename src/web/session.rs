@@ -234,6 +234,11 @@ impl<'a> Session<'a> {
             Ok(head) if head.method == Method::Post && !is_write(&head) => {
                 (self.refuse(BadRequest::NotUnderstood), 0)
             }
+            // Nor has anybody for that of a stranger.
+            Ok(head) if head.method == Method::Post && !self.may_write(&head) => {
+                self.answer(&head, Vec::new());
+                (Next::Close, 0)
+            }
             Ok(head) if head.method == Method::Post => {
                 self.buffer = buffer[length..].to_vec();
                 return match self.read_body(head.headers.content_length, patience) {
@@ -254,6 +259,13 @@ impl<'a> Session<'a> {
             Next::Keep if body > 0 => self.skip_body(body, patience),
             next => next,
         }
+    }
+
+    fn may_write(&mut self, head: &Head<'_>) -> bool {
+        let agent = Arc::clone(&self.shared.agent);
+        let (peer, headers) = (&self.connection.peer().ip, &head.headers);
+        write::may_write(agent.streaming.as_ref(), peer, headers.authorization, headers.auth_token)
+            && self.rights().contains(Rights::STREAMING)
     }
 
     /// The body of a request; what follows it stays in the buffer. `None` when the client left or took too long.

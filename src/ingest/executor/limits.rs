@@ -6,8 +6,6 @@
 use crate::base::time::{MICROS, UnixMicros};
 use crate::metrics::{chart::DIMENSIONS_MAX, host};
 
-/// Charts of one host that are new on one connection.
-const NEW_CHARTS_MAX: u64 = 100_000;
 /// Lines that define charts and dimensions: so many at once (all of them, when a child connects), and then so many a second.
 const DEFINITIONS_BURST: u64 = 500_000;
 const DEFINITIONS_PER_SECOND: u64 = 2_000;
@@ -62,7 +60,6 @@ pub(super) struct Exceeded {
 }
 
 pub(super) struct Limits {
-    charts: u64,
     definitions: Budget,
     new_charts: Budget,
 }
@@ -72,7 +69,6 @@ impl Limits {
         const DEFINITIONS: &str = "DEFINITIONS_PER_SECOND";
         const NEW_CHARTS: &str = "NEW_CHARTS_PER_SECOND";
         Limits {
-            charts: 0,
             definitions: Budget::new(DEFINITIONS, DEFINITIONS_BURST, DEFINITIONS_PER_SECOND),
             new_charts: Budget::new(NEW_CHARTS, NEW_CHARTS_BURST, NEW_CHARTS_PER_SECOND),
         }
@@ -85,10 +81,6 @@ impl Limits {
 
     /// Of these the host did not have the chart.
     pub(super) fn new_chart(&mut self, now: UnixMicros) -> Result<(), Exceeded> {
-        self.charts += 1;
-        if self.charts > NEW_CHARTS_MAX {
-            return Err(Exceeded { limit: "NEW_CHARTS_MAX", allowed: NEW_CHARTS_MAX });
-        }
         self.new_charts.take(now)
     }
 }

@@ -23,7 +23,9 @@ use crate::wire::remote_write::{self, Series};
 pub const PATH: &str = "/api/v1/write";
 /// A body may be this long as it comes, and as it is once decompressed.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
-const PLAIN_BYTES_MAX: usize = 64 << 20;
+const PLAIN_BYTES_MAX: usize = 32 << 20;
+/// A sample further ahead of us is dropped: it would outlive the retention of all others.
+const FUTURE_MAX_S: i64 = 86_400;
 /// Of the GUIDs of hosts that write to us, by key and instance.
 const NAMESPACE: Uuid = Uuid::from_u128(0x7d6a_51c2_40f1_4b0e_9a3c_2f8e_6b1d_9c05);
 const INSTANCE_BYTES_MAX: usize = 255;
@@ -36,17 +38,15 @@ pub fn write(call: &Call<'_>) -> Response {
     if call.request.content_type.as_deref().is_some_and(|kind| kind.contains("write.v2")) {
         return Response::error(415, "Only remote write 1.0 is understood here.");
     }
-    let Some(key) = key_of(call) else {
+    let Some(key) =
+        key_of(call.request.authorization.as_deref(), call.request.auth_token.as_deref())
+    else {
         return Response::error(401, "An API key is needed: Authorization: Bearer KEY");
     };
     let peer = &call.request.peer.ip;
-    // Of the machine nothing is known yet.
-    if let Err(reason) = streams.rules().conf.admit(&key, "", peer) {
+    if let Err(reason) = admit(streams, &key, peer) {
         add(&call.agent.usage.denied, 1);
-        log::error!(
-            "REMOTE WRITE from '{peer}': key '{}' may not write here ({reason:?})",
-            keys::masked(&key)
-        );
+        log::error!("REMOTE WRITE from '{peer}': key '{}' {reason}", keys::masked(&key));
         return Response::forbidden();
     }
     let length = snap::raw::decompress_len(&call.request.body).unwrap_or(usize::MAX);
@@ -77,7 +77,12 @@ fn store(
 ) -> Result<u64, remote_write::Malformed> {
     // All of it is read before anything is stored: a request is taken whole or not at all.
     let mut hosts: FxHashMap<String, Vec<Series<'_>>> = FxHashMap::default();
-    remote_write::read(plain, &mut |series| {
+    let latest_ms = (call.agent.clock.now_seconds().0 + FUTURE_MAX_S).saturating_mul(1000);
+    let mut dropped = 0;
+    remote_write::read(plain, &mut |mut series| {
+        let all = series.samples.len();
+        series.samples.retain(|&(at_ms, _)| at_ms <= latest_ms);
+        dropped += (all - series.samples.len()) as u64;
         let instance = series.label("instance").filter(|name| !name.is_empty());
         let mut instance = instance.unwrap_or(NO_INSTANCE);
         if instance.len() > INSTANCE_BYTES_MAX {
@@ -85,7 +90,6 @@ fn store(
         }
         hosts.entry(instance.to_owned()).or_default().push(series);
     })?;
-    let mut dropped = 0;
     let (section, rules) = (keys::hashed(key), streams.rules());
     for (instance, series) in &hosts {
         let name = format!("{section}/{instance}");
@@ -132,9 +136,36 @@ fn host_for(
     (host.kind() == HostKind::Virtual).then_some(host)
 }
 
-fn key_of(call: &Call<'_>) -> Option<String> {
-    let request = call.request;
-    let Some(authorization) = &request.authorization else { return request.auth_token.clone() };
+/// Whether it is worth reading what somebody sends who shows this.
+pub fn may_write(
+    streams: Option<&Arc<Streams>>,
+    peer: &str,
+    authorization: Option<&str>,
+    token: Option<&str>,
+) -> bool {
+    let key = key_of(authorization, token);
+    streams.zip(key).is_some_and(|(streams, key)| admit(streams, &key, peer).is_ok())
+}
+
+/// As a child with that key would be, of whose machine nothing is known; else why not.
+fn admit(streams: &Streams, key: &str, peer: &str) -> Result<(), &'static str> {
+    let rules = streams.rules();
+    if rules.conf.admit(key, "", peer).is_err() {
+        return Err("may not write here");
+    }
+    // A section without a type may be meant for a machine, and GUIDs of machines are no secrets.
+    let is_machine = key.parse().is_ok_and(|guid| streams.hosts().by_guid(guid).is_some());
+    if is_machine && rules.conf.type_of(key) != "api" {
+        return Err("is a machine GUID");
+    }
+    if rules.receiver(key, "").client_certificate {
+        return Err("requires a client certificate, which is not asked for here");
+    }
+    Ok(())
+}
+
+fn key_of(authorization: Option<&str>, token: Option<&str>) -> Option<String> {
+    let Some(authorization) = authorization else { return token.map(str::to_owned) };
     let (scheme, rest) = authorization.split_once(' ')?;
     match scheme.to_ascii_lowercase().as_str() {
         "bearer" => Some(rest.trim().to_owned()),
