@@ -22,8 +22,11 @@ use super::late_log::{self, Batches, Place};
 use super::runs::{self, Appender, Part, Run};
 use crate::base::number::Sample;
 
-/// Slots of memory that ask for a flush: the longer the pages it makes, the less there is to merge.
-pub(super) const FLUSH_AT: usize = 4 << 20;
+/// Slots of memory that ask for a flush: the longer the pages it makes, the less there is to merge. Fewer where the tier may
+/// hold little, as its limit counts what is flushed.
+const FLUSH_AT: usize = 4 << 20;
+const FLUSH_AT_LEAST: usize = 1 << 20;
+const FLUSH_SHARE: u64 = 64;
 /// A burst of at least so many that is over is flushed at once, so that higher tiers have it soon.
 const BURST: u64 = 1000;
 const BURST_OVER_US: i64 = 1_000_000;
@@ -38,6 +41,7 @@ const BATCHES_KEPT: usize = 1 << 20;
 pub(super) type Series = (u32, u32);
 
 pub(super) struct Late {
+    flush_at: usize,
     files: Mutex<Files>,
     state: Mutex<State>,
     /// Told when the runs held become fewer.
@@ -107,8 +111,8 @@ impl Taken {
 }
 
 impl Late {
-    /// Reads again what an earlier run logged and did not flush.
-    pub(super) fn open(directory: &Path) -> io::Result<Late> {
+    /// Reads again what an earlier run logged and did not flush. The samples' tier may hold `bytes_max` (0 = no limit).
+    pub(super) fn open(directory: &Path, bytes_max: u64) -> io::Result<Late> {
         let mut logs = Vec::new();
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
@@ -159,7 +163,10 @@ impl Late {
             unsynced: logs.iter().filter_map(|(_, path)| File::open(path).ok()).collect(),
             closed: logs.into_iter().map(|(_, path)| (path, false)).collect(),
         };
-        Ok(Late { files: Mutex::new(files), state: Mutex::new(state), room: Condvar::new() })
+        let share = usize::try_from(bytes_max / FLUSH_SHARE).unwrap_or(FLUSH_AT);
+        let flush_at = if bytes_max > 0 { share.clamp(FLUSH_AT_LEAST, FLUSH_AT) } else { FLUSH_AT };
+        let (files, state) = (Mutex::new(files), Mutex::new(state));
+        Ok(Late { flush_at, files, state, room: Condvar::new() })
     }
 
     /// The highest metric number among the samples held.
@@ -260,7 +267,7 @@ impl Late {
 
     /// So many that a flush should not wait for its hour.
     pub(super) fn is_large(&self) -> bool {
-        self.state.lock().weight >= FLUSH_AT
+        self.state.lock().weight >= self.flush_at
     }
 
     /// Samples were added in this run.
@@ -281,7 +288,7 @@ impl Late {
         }
         let burst_over = waiting >= BURST && now_us - state.newest_us >= BURST_OVER_US;
         let waited = |since: i64| now_us.saturating_sub(since) >= age_us;
-        state.weight >= FLUSH_AT || burst_over || state.since.is_some_and(waited)
+        state.weight >= self.flush_at || burst_over || state.since.is_some_and(waited)
     }
 
     /// Hands everything to the flush thread, which answers with [`Late::flushed`] or [`Late::failed`]. The log is closed;
@@ -494,7 +501,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let sample = Sample::normal(4.0);
         {
-            let late = Late::open(dir.path()).unwrap();
+            let late = Late::open(dir.path(), 0).unwrap();
             let mut run = late.begin((1, 1), 100, sample).unwrap();
             late.write().unwrap();
             late.take();
@@ -503,12 +510,12 @@ mod tests {
             assert_eq!(seen(&late), [(100, sample), (101, sample)]);
         }
         {
-            let late = Late::open(dir.path()).unwrap();
+            let late = Late::open(dir.path(), 0).unwrap();
             assert_eq!(seen(&late), [(100, sample), (101, sample)]);
             assert!(late.wants_flush(0, 1_000_000));
             assert_eq!(late.highest_metric(), 1);
         }
-        let late = Late::open(dir.path()).unwrap();
+        let late = Late::open(dir.path(), 0).unwrap();
         late.take();
         late.flushed();
         assert_eq!(logs(dir.path()), 2, "kept until the tiers above are up to date");
@@ -516,13 +523,13 @@ mod tests {
         assert_eq!(seen(&late), []);
         drop(late);
         assert_eq!(logs(dir.path()), 0);
-        assert_eq!(seen(&Late::open(dir.path()).unwrap()), []);
+        assert_eq!(seen(&Late::open(dir.path(), 0).unwrap()), []);
     }
 
     #[test]
     fn a_run_goes_on_over_flushes() {
         let dir = tempfile::tempdir().unwrap();
-        let late = Late::open(dir.path()).unwrap();
+        let late = Late::open(dir.path(), 0).unwrap();
         let sample = Sample::normal(4.0);
         let mut run = late.begin((1, 1), 100, sample).unwrap();
         for time in 101..104 {
@@ -547,7 +554,7 @@ mod tests {
     #[test]
     fn a_burst_is_flushed_when_it_is_over_and_a_sample_when_it_has_waited() {
         let dir = tempfile::tempdir().unwrap();
-        let late = Late::open(dir.path()).unwrap();
+        let late = Late::open(dir.path(), 0).unwrap();
         let second = 1_000_000;
         add(&late, 100, Sample::normal(1.0));
         assert!(!late.wants_flush(0, 60 * second));
@@ -566,7 +573,7 @@ mod tests {
     #[test]
     fn a_failed_flush_loses_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let late = Late::open(dir.path()).unwrap();
+        let late = Late::open(dir.path(), 0).unwrap();
         add(&late, 99, Sample::normal(0.0));
         add(&late, 100, Sample::normal(1.0));
         late.take();
@@ -576,7 +583,7 @@ mod tests {
         assert_eq!(seen(&late), [(100, Sample::normal(1.0)), (101, Sample::normal(2.0))]);
         late.take();
         drop(late);
-        assert_eq!(seen(&Late::open(dir.path()).unwrap()).len(), 3);
+        assert_eq!(seen(&Late::open(dir.path(), 0).unwrap()).len(), 3);
     }
 
     #[test]
@@ -593,7 +600,7 @@ mod tests {
             (|bytes| bytes[..5].fill(0), [101, 102]),
         ] {
             let dir = tempfile::tempdir().unwrap();
-            let late = Late::open(dir.path()).unwrap();
+            let late = Late::open(dir.path(), 0).unwrap();
             for time in 100..103 {
                 add(&late, time, Sample::normal(1.0));
                 late.write().unwrap();
@@ -603,8 +610,10 @@ mod tests {
             assert_eq!(bytes.len(), 3 * ONE);
             spoil(&mut bytes);
             fs::write(&path, &bytes).unwrap();
-            let times: Vec<u32> =
-                seen(&Late::open(dir.path()).unwrap()).into_iter().map(|(time, _)| time).collect();
+            let times: Vec<u32> = seen(&Late::open(dir.path(), 0).unwrap())
+                .into_iter()
+                .map(|(time, _)| time)
+                .collect();
             assert_eq!(times, left);
         }
     }

@@ -258,7 +258,8 @@ impl Store {
         }
         let catalog = Catalog::open(&first)?;
         let hot = Hot::open(&first).map_err(failed(&first))?;
-        let late = Late::open(&first).map_err(failed(&first))?;
+        let bytes_max = settings.tiers.first().map_or(0, |tier| tier.bytes_max);
+        let late = Late::open(&first, bytes_max).map_err(failed(&first))?;
         // The catalog may have lost what the samples were stored under: those numbers stay unused.
         let in_segments = tiers
             .iter()
