@@ -101,12 +101,7 @@ impl Executor {
         let (collected, rest) = integer_and_blank(rest)?;
         let (value, rest) = match rest {
             [b'#', b' ', rest @ ..] => (collected as f64, rest),
-            [b'@', ..] => {
-                let (value, taken) = numbers::leading_bits(rest)?;
-                (value, rest[taken..].strip_prefix(b" ")?)
-            }
-            [b'0'..=b'9' | b'-', ..] => decimal_and_blank(rest)?,
-            _ => return None,
+            _ => value_and_blank(rest)?,
         };
         let (anomalous, reset, rest) = match rest {
             [b'A', b'R', rest @ ..] => (false, true, rest),
@@ -130,14 +125,7 @@ impl Executor {
         }
         let known = self.session.chart(self.chart)?;
         let (dim, rest, next) = known.expect(self.dim, text)?;
-        let (value, rest) = match rest {
-            [b'@', ..] => {
-                let (value, taken) = numbers::leading_bits(rest)?;
-                (value, rest[taken..].strip_prefix(b" ")?)
-            }
-            [b'0'..=b'9' | b'-', ..] => decimal_and_blank(rest)?,
-            _ => return None,
-        };
+        let (value, rest) = value_and_blank(rest)?;
         let (anomalous, reset, rest) = match rest {
             [b'"', b'A', b'"', rest @ ..] => (false, false, rest),
             [b'"', b'"', rest @ ..] => (true, false, rest),
@@ -181,6 +169,19 @@ impl Executor {
         self.store_slot();
         self.begin_slot(start, end, wall, now);
         Some(rest)
+    }
+}
+
+/// A value as bits or as a decimal number, and what follows the blank behind it.
+#[inline]
+fn value_and_blank(text: &[u8]) -> Option<(f64, &[u8])> {
+    match text {
+        [b'@', ..] => {
+            let (value, taken) = numbers::leading_bits(text)?;
+            Some((value, text[taken..].strip_prefix(b" ")?))
+        }
+        [b'0'..=b'9' | b'-', ..] => decimal_and_blank(text),
+        _ => None,
     }
 }
 
