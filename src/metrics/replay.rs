@@ -64,7 +64,8 @@ impl Chart {
         let mut guard = self.lock();
         let state = &mut *guard;
         let caught_up = end.start && std::mem::replace(&mut state.replicating, false);
-        if state.downstream.is_some() {
+        // An answer to a node that keeps nothing says nothing of what is held: what the definition said stays.
+        if state.downstream.is_some() && end.last != 0 {
             state.downstream = Some((UnixSeconds(end.first), UnixSeconds(end.last)));
         }
         let Some(tap) = self.host.tap() else { return };

@@ -660,3 +660,16 @@ proptest! {
         let _ = e.feed(b"END", NOW);
     }
 }
+
+#[test]
+fn what_a_child_holds_stays_known_where_nothing_is_kept() {
+    let mut executor = stream(new_form() | Capabilities::REPLICATION);
+    feed(&mut executor, "CHART a.b '' t u f c line 1 1\nDIMENSION x");
+    let chart = executor.host().chart("a.b").unwrap();
+    let held = || chart.lock().held();
+    chart.lock().downstream = Some((UnixSeconds(T0 - 5), UnixSeconds(T0)));
+    feed(&mut executor, &format!("RBEGIN a.b\nREND 1 0 0 true 0 0 {T0}"));
+    assert_eq!(held(), (UnixSeconds(T0 - 5), UnixSeconds(T0)), "no span was asked for");
+    feed(&mut executor, &format!("RBEGIN a.b\nREND 1 {} {T0} true {} {T0} {T0}", T0 - 9, T0 - 1));
+    assert_eq!(held(), (UnixSeconds(T0 - 9), UnixSeconds(T0)));
+}
