@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -125,11 +126,13 @@ pub fn shared<T: Send>(
     work: impl Fn(Range<usize>) -> T + Sync,
 ) -> Vec<T> {
     let worth = count / least.max(1);
-    // Asking how many processors there are takes system calls.
     if worth < 2 {
         return vec![work(0..count)];
     }
-    let processors = std::thread::available_parallelism().map_or(1, usize::from).min(SHARED_BY);
+    // Asking how many processors there are reads files.
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    let processors = *PROCESSORS
+        .get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from).min(SHARED_BY));
     let shares = worth.clamp(1, processors);
     let share = |n: usize| count * n / shares..count * (n + 1) / shares;
     let name = with_name(|name| format!("{name}+"));

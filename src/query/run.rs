@@ -21,7 +21,7 @@ use crate::storage::Reader;
 /// Values one answer may hold; a query that would need more gets fewer rows, each over a longer time.
 pub const VALUES_MAX: i64 = 16 << 20;
 /// Points to read from which on another processor is worth asking for help.
-const POINTS_SHARED: usize = 60_000;
+const POINTS_SHARED: usize = 15_000;
 
 /// A query of one host.
 #[derive(Clone, Copy, Debug, Default)]

@@ -42,7 +42,7 @@ impl Codec for Ours {
         codec::encode(page, self.0, out);
     }
     fn decode(&self, bytes: &[u8], count: usize, out: &mut Vec<Sample>) {
-        let _ = codec::decode(bytes, count, out);
+        let _ = codec::decode(bytes, count, 0..count, out);
     }
 }
 

@@ -8,6 +8,7 @@
 //! Pure functions over slices; decoding bounds everything it reads and never panics on damaged bytes.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use crate::base::number::Sample;
 
@@ -113,28 +114,25 @@ fn repeats(slots: &[Sample]) -> bool {
     again * SHARE > slots.len()
 }
 
-/// Appends the `count` samples of an encoded page to `out`.
-pub fn decode(bytes: &[u8], count: usize, out: &mut Vec<Sample>) -> Result<(), Damaged> {
-    if count == 0 || count > SLOTS_MAX {
+/// Appends the samples of an encoded page that are within `span` to `out`: all of them for `0..count`.
+pub fn decode(
+    bytes: &[u8],
+    count: usize,
+    span: Range<usize>,
+    out: &mut Vec<Sample>,
+) -> Result<(), Damaged> {
+    if count == 0 || count > SLOTS_MAX || span.start > span.end || span.end > count {
         return Err(Damaged);
     }
     let mut input = Input(bytes);
     match input.byte()? {
         k if k == Kind::Constant as u8 => {
             let sample = Sample(u32::from_le_bytes(input.array()?));
-            out.resize(out.len() + count, sample);
+            out.resize(out.len() + span.len(), sample);
             Ok(())
         }
-        k if k == Kind::Packed as u8 => decode_decimals(input, count, out, unpack_blocks),
-        k if k == Kind::Pco as u8 => decode_decimals(input, count, out, |input, count, ints| {
-            let mut read =
-                pco::standalone::simple_decompress::<i64>(input.0).map_err(|_| Damaged)?;
-            if read.len() != count {
-                return Err(Damaged);
-            }
-            ints.append(&mut read);
-            Ok(())
-        }),
+        k if k == Kind::Packed as u8 => decode_decimals(input, count, span, out, unpack_blocks),
+        k if k == Kind::Pco as u8 => decode_decimals(input, count, span, out, unpack_pco),
         k if k == Kind::Zstd as u8 => {
             let raw = zstd::bulk::decompress(input.0, count * 4).map_err(|_| Damaged)?;
             if raw.len() != count * 4 {
@@ -143,7 +141,7 @@ pub fn decode(bytes: &[u8], count: usize, out: &mut Vec<Sample>) -> Result<(), D
             // Byte planes: all first bytes, then all second ones, and so on.
             let planes: Vec<&[u8]> = raw.chunks_exact(count).collect();
             let &[a, b, c, d] = planes.as_slice() else { return Err(Damaged) };
-            out.extend((0..count).map(|i| Sample(u32::from_le_bytes([a[i], b[i], c[i], d[i]]))));
+            out.extend(span.map(|i| Sample(u32::from_le_bytes([a[i], b[i], c[i], d[i]]))));
             Ok(())
         }
         _ => Err(Damaged),
@@ -478,11 +476,13 @@ fn sample_of(int: i64, exponent: i32, marks: u8) -> Sample {
     Sample(bits | mantissa)
 }
 
+/// `read` appends the page's integers, those behind the given number of them only if it likes.
 fn decode_decimals(
     mut input: Input<'_>,
     count: usize,
+    span: Range<usize>,
     out: &mut Vec<Sample>,
-    read: impl FnOnce(Input<'_>, usize, &mut Vec<i64>) -> Result<(), Damaged>,
+    read: impl FnOnce(Input<'_>, usize, usize, &mut Vec<i64>) -> Result<(), Damaged>,
 ) -> Result<(), Damaged> {
     let exponent = i32::from(input.byte()?.cast_signed());
     if !(-EXPONENT_MAX..=EXPONENT_MAX).contains(&exponent) {
@@ -490,26 +490,51 @@ fn decode_decimals(
     }
     let mut runs: Vec<(usize, u8)> = Vec::new();
     read_marks(&mut input, count, |length, marks| runs.push((length, marks)))?;
-    let mut ints = Vec::with_capacity(count);
-    read(input, count, &mut ints)?;
-    let mut rest = ints.as_slice();
-    let table = Rebuild::new(exponent);
-    for (length, marks) in runs {
-        let (run, after) = rest.split_at_checked(length).ok_or(Damaged)?;
-        rest = after;
-        if marks & EMPTY != 0 {
-            out.resize(out.len() + length, Sample::EMPTY);
-            continue;
-        }
-        let mut last = (i64::MIN, Sample::EMPTY);
-        out.extend(run.iter().map(|&int| {
-            if int != last.0 {
-                last = (int, table.sample(int, marks));
+    INTS.with_borrow_mut(|ints| {
+        ints.clear();
+        read(input, count, span.end, ints)?;
+        let table = Rebuild::new(exponent);
+        let mut end = 0;
+        for (length, marks) in runs {
+            let begin = end;
+            end += length;
+            let (from, to) = (begin.max(span.start), end.min(span.end));
+            if from >= to {
+                continue;
             }
-            last.1
-        }));
-    }
-    Ok(())
+            if marks & EMPTY != 0 {
+                out.resize(out.len() + (to - from), Sample::EMPTY);
+                continue;
+            }
+            let mut last = (i64::MIN, Sample::EMPTY);
+            out.extend(ints.get(from..to).ok_or(Damaged)?.iter().map(|&int| {
+                if int != last.0 {
+                    last = (int, table.sample(int, marks));
+                }
+                last.1
+            }));
+        }
+        Ok(())
+    })
+}
+
+thread_local! {
+    /// A page's integers between unpacking and rebuilding.
+    static INTS: RefCell<Vec<i64>> = const { RefCell::new(Vec::new()) };
+}
+
+/// pco fills batches of so many.
+const PCO_BATCH: usize = 256;
+
+fn unpack_pco(
+    input: Input<'_>,
+    count: usize,
+    needed: usize,
+    ints: &mut Vec<i64>,
+) -> Result<(), Damaged> {
+    ints.resize(needed.next_multiple_of(PCO_BATCH).min(count), 0);
+    let progress = pco::standalone::simple_decompress_into(input.0, ints).map_err(|_| Damaged)?;
+    if progress.n_processed == ints.len() { Ok(()) } else { Err(Damaged) }
 }
 
 /// Rebuilding the samples of one page: for the usual sizes the steps to grow a value are looked up by its magnitude.
@@ -618,10 +643,15 @@ fn pack_blocks(ints: &[i64], out: &mut Vec<u8>) -> (u64, u64) {
     (bits_all, bits_zero)
 }
 
-fn unpack_blocks(mut input: Input<'_>, count: usize, ints: &mut Vec<i64>) -> Result<(), Damaged> {
+fn unpack_blocks(
+    mut input: Input<'_>,
+    count: usize,
+    needed: usize,
+    ints: &mut Vec<i64>,
+) -> Result<(), Damaged> {
     let mut previous = 0i64;
     let mut left = count;
-    while left > 0 {
+    while left > 0 && ints.len() < needed {
         let in_block = left.min(BLOCK);
         let head = input.byte()?;
         let width = u32::from(head & 0x7F);
@@ -804,9 +834,13 @@ mod tests {
     fn check(slots: &[Sample], effort: Effort) -> usize {
         let mut bytes = Vec::new();
         encode(slots, effort, &mut bytes);
-        let mut back = Vec::new();
-        decode(&bytes, slots.len(), &mut back).unwrap();
-        assert_eq!(back, slots);
+        let n = slots.len();
+        // whole, and parts as windows cut them
+        for span in [0..n, 0..1, n - 1..n, n / 3..n / 2, n / 2..n, 0..n.min(257)] {
+            let mut back = Vec::new();
+            decode(&bytes, n, span.clone(), &mut back).unwrap();
+            assert_eq!(back, slots[span]);
+        }
         bytes.len()
     }
 
@@ -894,7 +928,8 @@ mod tests {
 
         #[test]
         fn damaged_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), count in 0usize..2000) {
-            let _ = decode(&bytes, count, &mut Vec::new());
+            let _ = decode(&bytes, count, 0..count, &mut Vec::new());
+            let _ = decode(&bytes, count, count / 3..count / 2, &mut Vec::new());
         }
     }
 }

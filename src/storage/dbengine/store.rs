@@ -1248,18 +1248,20 @@ fn overlay(segments: &[Arc<Segment>], metric: u32, every: u32, first: i64, slots
 
 /// Lays the samples of one page over `slots`; what it does not say leaves what is there.
 fn lay(page: &Page<'_>, every: u32, first: i64, slots: &mut [Sample]) {
+    let count = usize::from(page.key.count);
+    let offset = i64::from(page.key.start) / i64::from(every) - first;
+    let skipped = usize::try_from(-offset).unwrap_or(0);
+    let slots = slots.get_mut(usize::try_from(offset).unwrap_or(0)..).unwrap_or_default();
+    let span = skipped..count.min(skipped.saturating_add(slots.len()));
+    if page.key.every != every || span.is_empty() {
+        return;
+    }
     DECODED.with_borrow_mut(|decoded| {
         decoded.clear();
-        if page.key.every != every
-            || codec::decode(page.payload, usize::from(page.key.count), decoded).is_err()
-        {
+        if codec::decode(page.payload, count, span, decoded).is_err() {
             return;
         }
-        let offset = i64::from(page.key.start) / i64::from(every) - first;
-        let skipped = usize::try_from(-offset).unwrap_or(0);
-        let place = usize::try_from(offset).unwrap_or(0);
-        let slots = slots.get_mut(place..).unwrap_or_default().iter_mut();
-        for (slot, &sample) in slots.zip(decoded.get(skipped..).unwrap_or_default()) {
+        for (slot, &sample) in slots.iter_mut().zip(&*decoded) {
             if !sample.is_empty() {
                 *slot = sample;
             }
@@ -1339,7 +1341,8 @@ fn other_interval(
     let mut decoded = Vec::new();
     segment.pages(metric, clamp(after), clamp(until), &mut |page| {
         decoded.clear();
-        if codec::decode(page.payload, usize::from(page.key.count), &mut decoded).is_err() {
+        let count = usize::from(page.key.count);
+        if codec::decode(page.payload, count, 0..count, &mut decoded).is_err() {
             return;
         }
         for (i, &sample) in decoded.iter().enumerate() {

@@ -149,7 +149,7 @@ impl Columns {
         let read = |input: &mut Input<'_>, column: &mut Vec<Sample>| {
             column.clear();
             let length = usize::try_from(input.varint()?).map_err(|_| Damaged)?;
-            codec::decode(input.take(length)?, count, column)
+            codec::decode(input.take(length)?, count, 0..count, column)
         };
         read(&mut input, sums)?;
         read(&mut input, mins)?;
