@@ -2,7 +2,7 @@
 //! it: what it says inside arrives as it is, and any bytes outside of TLS end the connection without a byte of them.
 #![no_main]
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
@@ -61,6 +61,34 @@ fn client(is_old: bool) -> Ssl {
     Ssl::new(&contexts[usize::from(is_old)]).expect("TLS")
 }
 
+/// The fuzzer's timer interrupts system calls, which OpenSSL takes for the end of a connection.
+struct Patient(UnixStream);
+
+fn patient(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+impl Read for Patient {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        patient(|| self.0.read(buffer))
+    }
+}
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        patient(|| self.0.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// `choice` says how much of `data` goes through TLS, and in which pieces; the rest follows outside of it.
 fn completes(server: &ServerTls, choice: u8, data: &[u8]) {
     let (here, there) = UnixStream::pair().expect("sockets");
@@ -71,7 +99,8 @@ fn completes(server: &ServerTls, choice: u8, data: &[u8]) {
     std::thread::scope(|scope| {
         let speaker = scope.spawn(move || {
             let mut raw = there.try_clone().expect("a socket");
-            let mut stream = SslStream::new(client(choice & OLD != 0), there).expect("TLS");
+            let mut stream =
+                SslStream::new(client(choice & OLD != 0), Patient(there)).expect("TLS");
             stream.connect().expect("a handshake");
             // It may be cut off by what it says, though not inside of TLS.
             inside.chunks(step).for_each(|piece| stream.write_all(piece).expect("a reader"));
