@@ -2,7 +2,8 @@
 # Installs the Debian packages that building, testing or benchmarking lacks, and nothing when all are there.
 #   packaging/deps.sh build|test|bench|peer|lint ...
 #   build  a C linker, OpenSSL's headers and cargo (Debian 12's own package where no newer toolchain is on the machine)
-#   test   what tests/peer.sh needs to unpack and run the real netdata without installing it
+#   test   what tests/peer.sh needs to unpack and run the real netdata without installing it; openssl and tshark, which look at
+#          our ports (without them those tests say "skipped:")
 #   fuzz   a C++ compiler for libFuzzer; lint  shellcheck; venv  Python's venv; browser  Chromium
 #   bench, peer  Debian's real netdata itself, installed without starting it
 set -euo pipefail
@@ -70,6 +71,10 @@ tests() {
     command -v python3 >/dev/null || need+=(python3)
     command -v dpkg-deb >/dev/null || need+=(dpkg)
     [ ${#need[@]} = 0 ] || install_packages "${need[@]}"
+    need=()
+    command -v openssl >/dev/null || need+=(openssl)
+    command -v tshark >/dev/null || need+=(tshark)
+    [ ${#need[@]} = 0 ] || install_packages "${need[@]}" || say "without ${need[*]}, then: tests that use them are skipped"
 }
 
 # The real netdata, with a policy that keeps its service from starting for the time of the installation.

@@ -188,11 +188,15 @@ fn unwritten(line: &str) -> Option<(usize, usize)> {
     Some((start, end.ok()?.checked_sub(start)?))
 }
 
-/// The name that DNS (or /etc/hosts) gives for an address. Blocks as long as the resolver does.
-pub fn host_name_of(ip: IpAddr) -> Option<String> {
+/// The resolver could not be asked, or did not answer: what it would say is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoAnswer;
+
+/// The name that DNS (or /etc/hosts) gives for an address, if it has one. Blocks as long as the resolver does.
+pub fn host_name_of(ip: IpAddr) -> Result<Option<String>, NoAnswer> {
     let address = socket2::SockAddr::from(SocketAddr::new(ip, 0));
     let mut name = [0u8; 1025];
-    let bytes = libc::socklen_t::try_from(name.len()).ok()?;
+    let bytes = libc::socklen_t::try_from(name.len()).map_err(|_| NoAnswer)?;
     // SAFETY: `address` holds a valid socket address of the length it tells; `name` is writable for `bytes`, and
     // getnameinfo ends what it writes with a NUL. The service is not asked for.
     let failed = unsafe {
@@ -206,10 +210,55 @@ pub fn host_name_of(ip: IpAddr) -> Option<String> {
             libc::NI_NAMEREQD,
         )
     };
-    if failed != 0 {
-        return None;
+    match failed {
+        0 => {
+            let name = CStr::from_bytes_until_nul(&name).ok().and_then(|name| name.to_str().ok());
+            Ok(name.map(str::to_owned))
+        }
+        libc::EAI_NONAME => Ok(None),
+        _ => Err(NoAnswer),
     }
-    CStr::from_bytes_until_nul(&name).ok()?.to_str().ok().map(str::to_owned)
+}
+
+/// Whether a name has this address, by DNS or /etc/hosts. Blocks as long as the resolver does.
+pub fn host_has_address(name: &str, ip: IpAddr) -> Result<bool, NoAnswer> {
+    let Ok(name) = CString::new(name) else { return Ok(false) };
+    // SAFETY: `addrinfo` is a C struct of integers and pointers, for all of which zero bytes are a valid value.
+    let mut hints: libc::addrinfo = unsafe { std::mem::zeroed() };
+    hints.ai_family = libc::AF_UNSPEC;
+    hints.ai_socktype = libc::SOCK_STREAM;
+    let mut list: *mut libc::addrinfo = std::ptr::null_mut();
+    // SAFETY: name and hints live through the call, and `list` is where it writes one pointer.
+    let failed = unsafe {
+        libc::getaddrinfo(name.as_ptr(), std::ptr::null(), &raw const hints, &raw mut list)
+    };
+    match failed {
+        0 => {}
+        libc::EAI_NONAME | libc::EAI_NODATA => return Ok(false),
+        _ => return Err(NoAnswer),
+    }
+    let (mut next, mut found) = (list, false);
+    // SAFETY: `next` is null or an entry of the list that getaddrinfo made, which nobody has freed yet.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        let address = match entry.ai_family {
+            libc::AF_INET => {
+                // SAFETY: the family says that this is what it points to; such entries have an address.
+                let v4 = unsafe { entry.ai_addr.cast::<libc::sockaddr_in>().as_ref() };
+                v4.map(|v4| IpAddr::from(u32::from_be(v4.sin_addr.s_addr).to_be_bytes()))
+            }
+            libc::AF_INET6 => {
+                // SAFETY: as above.
+                let v6 = unsafe { entry.ai_addr.cast::<libc::sockaddr_in6>().as_ref() };
+                v6.map(|v6| IpAddr::from(v6.sin6_addr.s6_addr))
+            }
+            _ => None,
+        };
+        found |= address.is_some_and(|address| address.to_canonical() == ip);
+        next = entry.ai_next;
+    }
+    // SAFETY: the list comes from getaddrinfo, and no reference into it is left.
+    unsafe { libc::freeaddrinfo(list) };
+    Ok(found)
 }
 
 /// The number the kernel gives the calling thread, as `top -H` shows it.

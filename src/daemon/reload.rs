@@ -1,24 +1,32 @@
 //! `reload-config` and SIGHUP: reads stream.conf and netdata.conf again and puts in force what can change in a running agent.
 //!
 //! All of it is read, checked and built first; what is wrong anywhere leaves everything as it was. The main thread does it,
-//! one at a time; it may wait for DNS where a list that has changed holds names.
+//! one at a time. Where a list holds names, others ask DNS, and it waits for them [`DNS_PATIENCE`]; a child whose name is not
+//! known by then stays, and thread `RELOAD` looks at it again.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::settings::{Directories, store_settings, stream_rules};
+use crate::base::threads;
 use crate::config::changes::{self, Change};
 use crate::config::{Config, NETDATA_CONF, Snapshot, StreamConf, is_quantity};
 use crate::net::tls::{Fresh, ServerTls};
 use crate::storage::Mode;
 use crate::storage::dbengine::TierSettings;
 use crate::storage::engines::Engines;
-use crate::stream::reload::Effect;
+use crate::stream::reload::{Door, Effect};
 use crate::stream::{Child, Rules, Streams};
-use crate::web::acl::{Access, Gate, Names};
+use crate::web::acl::{Access, AllowList, Gate, Names};
+
+/// How long a reload waits for the names of children.
+const DNS_PATIENCE: Duration = Duration::from_secs(2);
+/// When it looks again at who was not known by then.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
 
 /// What of netdata.conf can change in a running agent. Of names that end in `*` all that begin so.
 const RELOADABLE: &[(&str, &str)] = &[
@@ -67,8 +75,8 @@ pub(super) struct Parts<'a> {
     pub(super) streams: &'a Arc<Streams>,
     pub(super) engines: &'a Engines,
     pub(super) tls: &'a ServerTls,
-    pub(super) gate: &'a Gate,
-    pub(super) names: &'a Names,
+    pub(super) gate: &'a Arc<Gate>,
+    pub(super) names: &'a Arc<Names>,
     /// The store had a user when the agent started.
     pub(super) uses_store: bool,
     pub(super) directories: &'a Directories,
@@ -205,8 +213,8 @@ impl Sources {
 
     /// What the plan would do.
     pub(super) fn tell(&self, plan: &Plan, parts: &Parts<'_>) -> Vec<String> {
-        let denies = doorkeeper(&plan.access, parts.names);
-        let effects = parts.streams.effects(&plan.rules, &denies);
+        learn_names(&plan.access, parts.names, parts.streams);
+        let effects = parts.streams.effects(&plan.rules, &doorkeeper(&plan.access, parts.names));
         plan.lines(&effects)
     }
 
@@ -226,8 +234,12 @@ impl Sources {
         let becomes_parent = plan.rules.conf.is_parent() && !was_parent;
         // The doors first: nobody comes in between by what was in force before.
         parts.gate.replace(plan.access.clone());
-        let denies = doorkeeper(&plan.access, parts.names);
-        let effects = parts.streams.reload(plan.rules.clone(), &denies);
+        learn_names(&plan.access, parts.names, parts.streams);
+        let doorkeeper = doorkeeper(&plan.access, parts.names);
+        let effects = parts.streams.reload(plan.rules.clone(), &doorkeeper);
+        if is_open(&effects) {
+            look_again(parts);
+        }
         let mut lines = plan.lines(&effects);
         if becomes_parent {
             let text = "this agent takes children now, and remembers them from its next start on";
@@ -257,18 +269,59 @@ impl Plan {
     }
 }
 
-/// Denies children what the lists of `[web]` deny. May wait for DNS.
-fn doorkeeper<'a>(
-    access: &'a Access,
-    names: &'a Names,
-) -> impl Fn(&Child) -> Option<String> + use<'a> {
+/// The lists of `[web]` that decide about children.
+fn lists(access: &Access) -> [(&'static str, &AllowList); 2] {
+    let lists = &access.lists;
+    [("allow connections from", &lists.connections), ("allow streaming from", &lists.streaming)]
+}
+
+/// Denies children what the lists of `[web]` deny.
+fn doorkeeper<'a>(access: &'a Access, names: &'a Names) -> impl Fn(&Child) -> Door + use<'a> {
     |child| {
-        let lists = [
-            ("allow connections from", &access.lists.connections),
-            ("allow streaming from", &access.lists.streaming),
-        ];
-        let denies = lists.iter().find(|(_, list)| !list.allows(&child.peer, names));
-        denies.map(|(name, _)| format!("[web] '{name}' does not name {}", child.peer.ip))
+        let verdicts = lists(access).map(|(name, list)| (name, list.knows(&child.peer, names)));
+        let first = |wanted| verdicts.iter().find(|(_, verdict)| *verdict == wanted);
+        let ip = &child.peer.ip;
+        match (first(Some(false)), first(None)) {
+            (Some((name, _)), _) => Door::Closed(format!("[web] '{name}' does not name {ip}")),
+            (None, Some((name, _))) => Door::Unknown(format!(
+                "[web] '{name}' asks for the name of {ip}, and DNS has not answered"
+            )),
+            (None, None) => Door::Open,
+        }
+    }
+}
+
+/// Has the names of the connected children asked for, where these lists need them.
+fn learn_names(access: &Access, names: &Arc<Names>, streams: &Streams) {
+    let children = streams.children();
+    let lists = lists(access).map(|(_, list)| list);
+    names.learn(&lists, children.iter().map(|child| &child.peer), DNS_PATIENCE);
+}
+
+/// Of somebody it is not known whether he may stay.
+fn is_open(effects: &[Effect]) -> bool {
+    effects.iter().any(|effect| matches!(effect, Effect::Unknown { .. }))
+}
+
+/// Looks at the children again whose names are not known yet, until they are or another reload does it.
+fn look_again(parts: &Parts<'_>) {
+    let (streams, names) = (Arc::clone(parts.streams), Arc::clone(parts.names));
+    let gate = Arc::clone(parts.gate);
+    let access = gate.now();
+    let body = move || {
+        while !streams.stop_token().wait(LOOK_AGAIN) && Arc::ptr_eq(&access, &gate.now()) {
+            learn_names(&access, &names, &streams);
+            let effects = streams.review(&doorkeeper(&access, &names));
+            for effect in effects.iter().filter(|one| matches!(one, Effect::Revoked { .. })) {
+                log::info!("CONFIG: {effect}.");
+            }
+            if !is_open(&effects) {
+                break;
+            }
+        }
+    };
+    if let Err(error) = threads::spawn("RELOAD", body) {
+        log::error!("CONFIG: cannot start a thread: {error}. Who is not known stays connected.");
     }
 }
 

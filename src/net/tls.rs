@@ -286,23 +286,33 @@ fn authorities_from(
 /// A socket inside TLS.
 pub(super) type Secure = SslStream<Carrier>;
 
-/// The socket as OpenSSL reads and writes it.
+/// The socket as OpenSSL reads and writes it. OpenSSL takes a signal in between for the end of the connection, so it never
+/// sees one.
 #[derive(Debug)]
 pub(super) struct Carrier(Arc<Socket>);
 
 impl Read for Carrier {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        (&*self.0).read(buffer)
+        uninterrupted(|| (&*self.0).read(buffer))
     }
 }
 
 impl Write for Carrier {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self.0).write(bytes)
+        uninterrupted(|| (&*self.0).write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
     }
 }
 

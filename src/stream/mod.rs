@@ -133,26 +133,40 @@ struct Running {
 }
 
 /// Where a host is to be sent, before it is checked.
-struct Wanted {
+pub struct Wanted {
     destination: String,
     api_key: String,
     charts: String,
+    /// Whom its samples come from, if not from here.
+    child: Option<Arc<Child>>,
 }
 
 impl Wanted {
     /// What `[stream]` says of hosts that are born here.
     fn of_own(sender: SenderOptions) -> Option<Wanted> {
         let SenderOptions { destination, api_key, send_charts_matching: charts, .. } = sender;
-        sender.enabled.then_some(Wanted { destination, api_key, charts })
+        sender.enabled.then_some(Wanted { destination, api_key, charts, child: None })
     }
 
     /// What the sections of a child say.
-    fn of_child(options: ReceiverOptions) -> Option<Wanted> {
+    fn of_child(rules: &Rules, child: Arc<Child>) -> Option<Wanted> {
+        let options = rules.receiver(&child.key, &child.machine);
         options.proxy_enabled.then_some(Wanted {
             destination: options.proxy_destination,
             api_key: options.proxy_api_key,
             charts: options.proxy_send_charts_matching,
+            child: Some(child),
         })
+    }
+
+    /// There are samples to send.
+    fn is_due(&self) -> bool {
+        self.child.as_ref().is_none_or(|child| child.updates() > 0)
+    }
+
+    /// Whoever had samples to send is gone.
+    fn is_over(&self) -> bool {
+        self.child.as_ref().is_some_and(|child| child.has_left())
     }
 }
 
@@ -202,9 +216,7 @@ impl Streams {
 
     /// Sends a host that is born here (this agent's own, or a virtual node of it) where `[stream]` says, if it does.
     pub fn send_own(self: &Arc<Self>, host: &Arc<Host>) {
-        if let Some(wanted) = Wanted::of_own(self.rules().conf.sender()) {
-            self.send(host, &wanted);
-        }
+        self.settle(host);
     }
 
     /// Waits until all threads of streams have ended, at most so long; false when some have not. To be called after
@@ -486,20 +498,14 @@ impl Streams {
     }
 
     /// A child's last connection is over: nothing of it is sent on any more.
-    fn child_left(&self, host: &Host) {
+    fn child_left(&self, host: &Host, child: &Child) {
+        // From here on nobody begins to send it: whoever does looks at this while the register is locked.
+        child.leave();
         let running = self.senders.lock().remove(&host.guid());
         if let Some(running) = running {
             running.sender.stop();
         }
         self.paths.forget(host.guid(), path::From::Child);
-    }
-
-    /// A child delivers data: from now on its host is sent on, if configuration says so.
-    fn forward(self: &Arc<Self>, host: &Arc<Host>, child: &Child) {
-        let options = self.rules().receiver(&child.key, &child.machine);
-        if let Some(wanted) = Wanted::of_child(options) {
-            self.send(host, &wanted);
-        }
     }
 
     fn log_new_host(&self, host: &Host, options: &ReceiverOptions, health: &str) {
@@ -546,7 +552,7 @@ impl Streams {
             return;
         }
         let mut senders = self.senders.lock();
-        if self.stop.is_stopped() {
+        if self.stop.is_stopped() || wanted.is_over() {
             return;
         }
         if let Some(running) = senders.get(&host.guid()) {
@@ -577,6 +583,16 @@ impl Streams {
                 Errno(&error)
             ),
         }
+    }
+
+    fn send_no_more(&self, sender: &Arc<Sender>) {
+        let mut senders = self.senders.lock();
+        let guid = sender.host().guid();
+        if senders.get(&guid).is_some_and(|running| Arc::ptr_eq(&running.sender, sender)) {
+            senders.remove(&guid);
+        }
+        drop(senders);
+        sender.stop();
     }
 
     /// How a host is sent there, by what `[stream]` says of all of them.
@@ -680,7 +696,7 @@ impl Streams {
             let Some(host) = self.revived(&host) else { continue };
             let api_key = self.rules().conf.sender().api_key;
             let (destination, charts) = (destination.clone(), "*".to_owned());
-            let wanted = Wanted { destination, api_key, charts };
+            let wanted = Wanted { destination, api_key, charts, child: None };
             self.send_as(&host, &wanted, Purpose::Past);
         }
     }

@@ -6,7 +6,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -102,6 +102,8 @@ pub struct Child {
     suspect: Mutex<Option<Suspect>>,
     /// Why configuration lets it in no longer.
     revoked: OnceLock<String>,
+    /// Nothing more of it is sent on.
+    is_leaving: AtomicBool,
     over: Mutex<bool>,
     left: Condvar,
 }
@@ -167,6 +169,14 @@ impl Child {
         // Whoever was first has said it.
         let _ = self.revoked.set(why.to_owned());
         self.close();
+    }
+
+    pub(super) fn leave(&self) {
+        self.is_leaving.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        self.is_leaving.load(Ordering::Acquire)
     }
 
     /// Waits until the connection's thread is through; false when it takes longer than `time`.
@@ -386,6 +396,7 @@ fn consider(
         updates: AtomicU64::new(0),
         suspect: Mutex::default(),
         revoked: OnceLock::new(),
+        is_leaving: AtomicBool::new(false),
         over: Mutex::new(false),
         left: Condvar::new(),
     });
@@ -637,7 +648,7 @@ impl Session {
             let stays = is_past && was_here.0 > 0;
             let left = if stays { was_here } else { streams.clock().now_seconds() };
             host.set_connected(false, left);
-            streams.child_left(&host);
+            streams.child_left(&host, child);
         }
         streams.unregister(child);
         log::info!("{from}: receive thread ended (task id {task})");
@@ -820,7 +831,8 @@ impl Session {
                 }
                 if !forwarded && executor.completed() > 0 {
                     forwarded = true;
-                    streams.forward(host, child);
+                    // From now on its host is sent on, if configuration says so.
+                    streams.settle(host);
                 }
                 // A full buffer means there is more.
                 if length < buffer.len() {

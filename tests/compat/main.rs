@@ -21,5 +21,7 @@ mod plugins;
 #[cfg(test)]
 mod scenarios;
 #[cfg(test)]
+mod transport;
+#[cfg(test)]
 #[path = "../daemon/wire.rs"]
 mod wire;

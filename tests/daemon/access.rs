@@ -2,6 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::harness::*;
@@ -208,6 +211,32 @@ fn a_key_is_a_key_in_any_case_and_nothing_else_is() {
     refused(port, &[("&hostname", &format!("&key={}&hostname", guid()))]);
     // In a value it is one.
     refused(port, &[(&format!("key={KEY}&"), &format!("x=key%3d{KEY}&"))]);
+}
+
+#[test]
+fn a_key_that_the_parent_does_not_know_lets_in_by_its_hash() {
+    let maker = Agent::new("maker").start();
+    let made = maker.cli(&["key", "new"]);
+    let mut lines = made.lines().filter(|line| !line.trim().is_empty());
+    let key = lines.next().unwrap().trim().to_owned();
+    let section = made.lines().find(|line| line.starts_with("[sha256:")).unwrap().to_owned();
+    assert!(maker.cli(&["key", "hash", &key]).contains(&section), "{made}");
+    assert!(maker.cli(&["key", "hash", &key.to_uppercase()]).contains(&section), "{made}");
+    assert_ne!(maker.cli(&["key", "new"]), made);
+    let parent = Agent::new("parent")
+        .stream(&format!("{section}\n    enabled = yes\n    allow from = localhost\n"));
+    let parent = parent.start();
+    let is_in = |key: &str| refusal(parent.port, &[(KEY, key), (MACHINE, &guid())]).is_none();
+    let hash = section.trim_matches(['[', ']']).to_owned();
+    for wrong in [hash.as_str(), &hash["sha256:".len()..], KEY, "", &hash.replace(':', "%3a")] {
+        assert!(!is_in(wrong), "{wrong}");
+    }
+    let before = parent.log().len();
+    assert!(is_in(&key) && is_in(&key.to_uppercase()));
+    let log = parent.log()[before..].to_ascii_lowercase();
+    assert!(!log.contains(&key.to_ascii_lowercase()), "the log tells the key:\n{log}");
+    let conf = std::fs::read_to_string(parent.dir().join("etc/stream.conf")).unwrap();
+    assert!(!conf.contains(&key[..8]), "nor does the file");
 }
 
 #[test]
@@ -610,4 +639,150 @@ fn files_outside_the_web_directory_are_not_served() {
             "{path}: {answer}"
         );
     }
+}
+
+// --- unix sockets -------------------------------------------------------------------------------------------------------
+
+/// What comes back at a unix socket, as far as `enough`, or the end.
+fn ask_socket(path: &Path, request: &str, enough: &str) -> String {
+    let mut socket = UnixStream::connect(path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket.write_all(request.as_bytes()).unwrap();
+    let (mut answer, mut buffer) = (String::new(), [0; 4096]);
+    while let Ok(got @ 1..) = socket.read(&mut buffer) {
+        answer += &String::from_utf8_lossy(&buffer[..got]);
+        if answer.contains(enough) {
+            break;
+        }
+    }
+    answer
+}
+
+#[test]
+fn a_unix_socket_is_localhost_whatever_its_client_says() {
+    let parent = Agent::new("parent").takes_children();
+    let path = parent.dir().join("run/web.sock");
+    let bind = format!("127.0.0.1:{} unix:{}", parent.port, path.display());
+    let mut parent = parent.option("web", "bind to", &bind).start();
+    let get = |headers: &str| {
+        let head = format!("GET /api/v1/info HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
+        ask_socket(&path, &head, "\r\n\r\n")
+    };
+    let stream = || ask_socket(&path, &stream_request("kid", &guid(), OLD_LIVE), "\n");
+    let is_in = |answer: String| answer.starts_with("Hit me baby");
+    assert!(get("").starts_with("HTTP/1.1 200 "));
+    assert!(is_in(stream()));
+    let change = |options: &[(&str, &str, &str)]| {
+        let bind = [("web", "bind to", bind.as_str())];
+        parent.write_options(&[&bind, options].concat());
+        assert_eq!(parent.command("reload-config").0, 0);
+    };
+    let lists = [("web", "allow dashboard from", "10.*"), ("web", "allow streaming from", "10.*")];
+    change(&lists);
+    for lie in
+        ["", "X-Forwarded-For: 10.0.0.1\r\n", "X-Real-IP: 10.0.0.1\r\n", "Host: 10.0.0.1\r\n"]
+    {
+        assert!(get(lie).starts_with("HTTP/1.1 403 "), "{lie}");
+    }
+    assert!(!is_in(stream()));
+    change(&[("web", "allow connections from", "!localhost *")]);
+    assert_eq!(get(""), "", "nobody on this machine may connect");
+    let tokens = parent.dir().join("etc/tokens");
+    std::fs::write(&tokens, format!("{TOKEN}\n")).unwrap();
+    std::fs::set_permissions(&tokens, std::fs::Permissions::from_mode(0o600)).unwrap();
+    change(&[("web", "read token file", &tokens.display().to_string())]);
+    assert!(get("").starts_with("HTTP/1.1 401 "));
+    assert!(get(&format!("Authorization: Bearer {TOKEN}\r\n")).starts_with("HTTP/1.1 200 "));
+    assert!(is_in(stream()));
+    // What a killed agent left is replaced, and what is no socket is not.
+    parent.kill();
+    assert!(path.exists());
+    parent.begin();
+    assert!(std::fs::metadata(&path).unwrap().file_type().is_socket());
+    parent.stop();
+    assert!(!path.exists(), "a stop leaves nothing");
+    std::fs::write(&path, "somebody's").unwrap();
+    parent.begin();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "somebody's");
+    parent.wait_log("web.sock", 5);
+}
+
+// --- privileges ---------------------------------------------------------------------------------------------------------
+
+#[test]
+fn root_is_given_up_for_good_and_by_all_threads_and_plugins() {
+    const TEST: &str = "root_is_given_up_for_good_and_by_all_threads_and_plugins";
+    let id = |words: &[&str]| {
+        let output = std::process::Command::new("id").args(words).output().unwrap();
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    if id(&["-u"]) != "0" {
+        return skipped(TEST, "only root has something to give up");
+    }
+    let (user, group) = (id(&["-u", "nobody"]), id(&["-g", "nobody"]));
+    let plugin = "#!/bin/sh\necho \"$(id -u) $(id -g) $(id -G)\" >\"$NETDATA_CACHE_DIR/whoami\"\nexec sleep 1000\n";
+    let parent = Agent::new("parent");
+    // Whoever it becomes has to get there.
+    std::fs::set_permissions(parent.dir(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    // As systemd gives it to the agent.
+    let run = parent.dir().join("run");
+    std::fs::create_dir(&run).unwrap();
+    std::os::unix::fs::chown(&run, user.parse().ok(), group.parse().ok()).unwrap();
+    let mut parent = parent
+        .takes_children()
+        .plugin("whoami", plugin)
+        .option("global", "run as user", "nobody")
+        .file("web/roots.txt", "SECRET", 0o600)
+        .file("web/all.txt", "open", 0o644)
+        .start();
+    let _child = FakeChild::connect(parent.port, "kid", MACHINE, OLD_LIVE).unwrap();
+    let whoami = || std::fs::read_to_string(parent.dir().join("cache/whoami")).ok();
+    let told = wait_for("the plugin", 20, || whoami().filter(|told| told.ends_with('\n')));
+    assert_eq!(told.trim(), format!("{user} {group} {group}"));
+    let mut threads = 0;
+    for task in std::fs::read_dir(format!("/proc/{}/task", parent.pid())).unwrap().flatten() {
+        let Ok(status) = std::fs::read_to_string(task.path().join("status")) else { continue };
+        let line = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.unwrap().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+        };
+        // Real, effective, saved and of the file system: none of them leads back.
+        assert_eq!(line("Uid:"), [user.as_str(); 4]);
+        assert_eq!(line("Gid:"), [group.as_str(); 4]);
+        assert_eq!(line("Groups:"), [group.as_str()]);
+        for kind in ["CapEff:", "CapPrm:", "CapAmb:"] {
+            assert_eq!(line(kind), ["0000000000000000"], "{kind}");
+        }
+        threads += 1;
+    }
+    assert!(threads > 3, "{threads}");
+    assert_eq!(parent.get("/all.txt").body, "open");
+    let secret = parent.get("/roots.txt");
+    assert!(secret.status != 200 && !secret.body.contains("SECRET"), "{}", secret.status);
+    // It still does all that it is there for: is reloaded, writes, and ends.
+    assert_eq!(parent.command("reload-config").0, 0);
+    assert_eq!(parent.stop().code, Some(0));
+    assert!(!parent.log().contains("Permission denied"), "{}", parent.log());
+}
+
+#[test]
+fn the_build_tells_what_it_can_do_in_both_places() {
+    let parent = Agent::new("parent").start();
+    let info = parent.json("/api/v1/info");
+    let words: Vec<_> = info["buildinfo"].as_str().unwrap().split('|').collect();
+    for word in ["dbengine", "Native HTTPS", "TLS Host Verification", "Stream Compression"] {
+        assert!(words.contains(&word), "{word} is missing in {words:?}");
+    }
+    assert_eq!(info["stream-compression"], serde_json::Value::Null, "nothing is sent");
+    let run = |words: &[&str]| {
+        let output = std::process::Command::new(Program::Ours.path().unwrap()).args(words).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let text = run(&["-W", "buildinfo"]);
+    let json: serde_json::Value = serde_json::from_str(&run(&["-W", "buildinfojson"])).unwrap();
+    for name in ["dbengine", "Native HTTPS", "TLS Host Verification", "Stream Compression"] {
+        let line = text.lines().find(|line| line.trim_start().starts_with(&format!("{name}:")));
+        assert!(line.is_some_and(|line| line.ends_with("YES")), "{name}: {text}");
+    }
+    assert_eq!(json["features"]["stream-compression"], true, "{json}");
 }

@@ -10,6 +10,7 @@
 )]
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -165,6 +166,8 @@ pub struct Agent {
     options: Vec<(String, String, String)>,
     files: Vec<(String, String, u32)>,
     environment: Vec<(String, String)>,
+    /// A command that becomes the agent, whose words follow its own.
+    within: Vec<String>,
     process: Option<Child>,
 }
 
@@ -189,6 +192,7 @@ impl Agent {
             options: Vec::new(),
             files: Vec::new(),
             environment: Vec::new(),
+            within: Vec::new(),
             process: None,
         }
     }
@@ -334,6 +338,12 @@ impl Agent {
         self
     }
 
+    /// Started by a command that ends by becoming what its last words name, as `env` and `unshare` do.
+    pub fn within(mut self, command: &[&str]) -> Agent {
+        self.within = command.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
     /// An external plugin; the agent then looks for plugins in its own folder only, every second.
     pub fn plugin(self, name: &str, text: &str) -> Agent {
         let folder = self.dir().join("plugins").display().to_string();
@@ -431,23 +441,25 @@ impl Agent {
         self.write();
         let path = self.dir().join("log/output.log");
         let output = fs::File::options().create(true).append(true).open(path).unwrap();
-        let process =
-            Command::new(self.program.path().expect("the program is not on this machine"))
-                .arg("-D")
-                .arg("-c")
-                .arg(self.dir().join("etc/netdata.conf"))
-                .arg("-P")
-                .arg(self.dir().join("run/netdata.pid"))
-                .env("VIRTUALIZATION", "none")
-                .env("DO_NOT_TRACK", "1")
-                .env("DISABLE_TELEMETRY", "1")
-                .envs(self.environment.iter().map(|(name, value)| (name, value)))
-                .current_dir(self.dir())
-                .stdin(Stdio::null())
-                .stdout(output.try_clone().unwrap())
-                .stderr(output)
-                .spawn()
-                .unwrap();
+        let program = self.program.path().expect("the program is not on this machine");
+        let mut words = self.within.iter().map(OsStr::new).chain([program.as_os_str()]);
+        let process = Command::new(words.next().expect("the program at least"))
+            .args(words)
+            .arg("-D")
+            .arg("-c")
+            .arg(self.dir().join("etc/netdata.conf"))
+            .arg("-P")
+            .arg(self.dir().join("run/netdata.pid"))
+            .env("VIRTUALIZATION", "none")
+            .env("DO_NOT_TRACK", "1")
+            .env("DISABLE_TELEMETRY", "1")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .current_dir(self.dir())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output)
+            .spawn()
+            .unwrap();
         self.process = Some(process);
     }
 
@@ -825,7 +837,12 @@ impl FakeChild {
 
     /// The same with a request of the test's own.
     pub fn ask(port: u16, request: &str, guid: &str) -> Result<FakeChild, String> {
-        let mut socket = dial(port, Duration::from_secs(10)).map_err(|e| e.to_string())?;
+        let socket = dial(port, Duration::from_secs(10)).map_err(|e| e.to_string())?;
+        FakeChild::ask_over(socket, request, guid)
+    }
+
+    /// The same over a connection of the test's own.
+    pub fn ask_over(mut socket: TcpStream, request: &str, guid: &str) -> Result<FakeChild, String> {
         socket.write_all(request.as_bytes()).map_err(|e| e.to_string())?;
         // the answer has no end mark: a child takes what one look brings
         let mut buffer = [0; 8192];

@@ -16,6 +16,8 @@ mod cluster;
 #[cfg(test)]
 mod databases;
 #[cfg(test)]
+mod eavesdrop;
+#[cfg(test)]
 mod exactness;
 #[cfg(test)]
 mod exporting;

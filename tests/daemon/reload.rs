@@ -2,9 +2,11 @@
 //! and what is wrong changes nothing.
 
 use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netdata_rs::base::threads;
 
@@ -395,4 +397,117 @@ fn limits_of_the_store_and_of_replication_follow() {
     assert!(code == 0 && told.contains("'100MiB' -> not set"), "{told}");
     let shown = parent.get("/netdata.conf").body;
     assert!(shown.contains("\n\t# dbengine tier 0 retention size = 1024\n"), "{shown}");
+}
+
+/// A child from another address of this machine.
+fn child_from(last: u8, port: u16, name: &str) -> Result<FakeChild, String> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 0)).into()).unwrap();
+    socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).unwrap();
+    let socket: TcpStream = socket.into();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let guid = uuid::Uuid::new_v4().to_string();
+    FakeChild::ask_over(socket, &stream_request(name, &guid, OLD_LIVE), &guid)
+}
+
+/// The agent gets files of names and resolvers of its own, over those of the system.
+#[test]
+fn while_dns_is_silent_who_stands_stays_and_is_looked_at_again_afterwards() {
+    const TEST: &str = "while_dns_is_silent_who_stands_stays_and_is_looked_at_again_afterwards";
+    let may = Command::new("unshare").args(["--mount", "true"]).status();
+    if !may.is_ok_and(|status| status.success()) {
+        return skipped(TEST, "no mount namespace can be made here (root can)");
+    }
+    // Answers nothing, ever. Where it cannot be had nobody listens there, which is an outage as well.
+    let _silent = UdpSocket::bind("127.0.0.1:53");
+    let parent = Agent::new("parent")
+        .stream(&takes(&[KEY]))
+        .file("names/hosts", "127.0.0.1 localhost\n", 0o644)
+        .file("names/resolv", "nameserver 127.0.0.1\noptions timeout:3 attempts:1\n", 0o644);
+    let names = parent.dir().join("names").display().to_string();
+    let mounts = "mount --bind \"$0/hosts\" /etc/hosts && mount --bind \"$0/resolv\" /etc/resolv.conf && exec \"$@\"";
+    let parent = parent.within(&["unshare", "--mount", "sh", "-c", mounts, &names]).start();
+    let mut kid = child_from(2, parent.port, "kid").unwrap();
+    let mut stranger = child_from(3, parent.port, "stranger").unwrap();
+    let mut near = FakeChild::connect_with(parent.port, "near", KEY).unwrap();
+
+    parent.write_options(&[("web", "allow streaming from", "localhost *.example.com")]);
+    let reload = |words: &str| {
+        let began = Instant::now();
+        let (code, told) = parent.command(words);
+        assert_eq!(code, 0, "{told}");
+        assert!(began.elapsed() < Duration::from_secs(5), "it took {:?}", began.elapsed());
+        let stays = |ip: &str| {
+            format!(
+                "stays connected until it is known whether it may: [web] 'allow streaming from' asks for the name of {ip}"
+            )
+        };
+        assert!(told.contains(&stays("127.0.0.2")) && told.contains(&stays("127.0.0.3")), "{told}");
+        assert!(!told.contains("is disconnected"), "{told}");
+    };
+    reload("reload-config --dry-run");
+    reload("reload-config");
+    // Nobody is let in for a name that is not known.
+    assert!(child_from(2, parent.port, "late").is_err());
+    for child in [&mut kid, &mut stranger, &mut near] {
+        assert!(child.send(CHART), "{}", parent.log_end());
+        assert!(!child.link.closed_within(Duration::from_millis(200)));
+    }
+
+    let names = "127.0.0.1 localhost\n127.0.0.2 kid.example.com\n127.0.0.3 kid.example.org\n";
+    std::fs::write(parent.dir().join("names/hosts"), names).unwrap();
+    parent.wait_log("[web] 'allow streaming from' does not name 127.0.0.3", 60);
+    assert!(stranger.link.closed_within(Duration::from_secs(5)));
+    assert!(!kid.link.closed_within(Duration::from_millis(300)), "{}", parent.log_end());
+    assert!(!near.link.closed_within(Duration::from_millis(100)));
+    assert!(child_from(2, parent.port, "late").is_ok());
+    // Known: it is told at once.
+    parent.write_options(&[("web", "allow streaming from", "localhost *.example.net")]);
+    let (code, told) = parent.command("reload-config");
+    assert!(code == 0 && told.contains("does not name 127.0.0.2"), "{told}");
+    assert!(kid.link.closed_within(Duration::from_secs(5)));
+}
+
+const ROUNDS: u32 = 25;
+const KIDS: u32 = 16;
+
+/// A child's first samples and a reload at the same time: where it is sent is what configuration says afterwards.
+#[test]
+fn whoever_begins_to_be_sent_on_during_a_reload_is_sent_as_it_says() {
+    let top = Agent::new("top").takes_children().start();
+    let on = format!(
+        "{}    default proxy enabled = yes\n    default proxy destination = 127.0.0.1:{}\n    default proxy api key = {KEY}\n",
+        takes(&[KEY]),
+        top.port
+    );
+    let proxy = Agent::new("proxy").stream(&on).start();
+    let port = proxy.port;
+    let mut children = Vec::new();
+    let mut takes_time = Duration::from_millis(5);
+    for round in 0..ROUNDS {
+        proxy.write_stream(&on);
+        assert_eq!(proxy.command("reload-config").0, 0);
+        let kid = |n| FakeChild::connect_with(port, &format!("kid{round}-{n}"), KEY).unwrap();
+        let mut kids: Vec<_> = (0..KIDS).map(kid).collect();
+        for kid in &mut kids {
+            kid.send(CHART);
+        }
+        proxy.write_stream(&takes(&[KEY]));
+        // One after the other, over the time that the last reload took.
+        let step = takes_time / KIDS;
+        let speak = threads::spawn("children", move || {
+            for kid in &mut kids {
+                assert!(kid.send("BEGIN \"own.load\" 0\nSET \"a\" = 1\nEND\n"));
+                pause(step);
+            }
+            kids
+        });
+        let began = Instant::now();
+        assert_eq!(proxy.command("reload-config").0, 0);
+        takes_time = began.elapsed();
+        children.extend(speak.unwrap().join().unwrap());
+        // The next reload would put an end to a sender that this one has forgotten.
+        let sends = || proxy.threads().iter().any(|name| name.starts_with("STREAM_SENDER"));
+        wait_for("the senders to end", 10, || (!sends()).then_some(()));
+    }
 }

@@ -93,10 +93,37 @@ impl Scene {
     }
 }
 
-/// What a latency may be at most when it may be twice that: below some milliseconds it is the scheduler's, who else is at
-/// work on this machine.
-fn twice(calm: Duration) -> Duration {
-    2 * calm.max(Duration::from_millis(2))
+/// How long samples take before somebody troubles the parent, meanwhile, and afterwards; each sorted.
+struct Comparison {
+    before: Vec<Duration>,
+    troubled: Vec<Duration>,
+    after: Vec<Duration>,
+}
+
+/// Shorter times than this are the scheduler's, who else is at work on this machine.
+const GRAIN: Duration = Duration::from_micros(500);
+
+impl Comparison {
+    /// Live samples take twice as long at most: half of them, and 95 of 100.
+    fn is_twofold_at_most(&self, what: &str) -> bool {
+        let Comparison { before, troubled, after } = self;
+        [50, 95].iter().all(|percent| {
+            let [before, troubled, after] = [before, troubled, after].map(|all| at(all, *percent));
+            eprintln!(
+                "{what}: {percent} of 100 samples took {troubled:?} at most ({before:?} before, {after:?} after)"
+            );
+            troubled <= 2 * before.max(after).max(GRAIN)
+        })
+    }
+}
+
+/// Others work on this machine, too, and a processor that they take is nobody's fault here.
+const TRIES: usize = 5;
+
+#[track_caller]
+fn at_most_twofold(what: &str, mut compare: impl FnMut() -> Comparison) {
+    let is_fine = (0..TRIES).any(|_| compare().is_twofold_at_most(what));
+    assert!(is_fine, "'{what}' makes the samples of others late, {TRIES} times of {TRIES}");
 }
 
 fn at(sorted: &[Duration], percent: usize) -> Duration {
@@ -189,63 +216,53 @@ const PESTS: &[(&str, Says, &str)] = &[
 #[test]
 fn a_child_that_asks_too_much_is_cut_off_by_name_and_troubles_nobody() {
     let mut scene = Scene::new("ram");
-    let calm = scene.samples(Duration::from_secs(4));
     for (name, says, limit) in PESTS {
-        let pest = Pest::begin(scene.parent.port, name, says);
-        let mut troubled = Vec::new();
-        let began = Instant::now();
-        while pest.out.load(Ordering::Relaxed) == 0 || began.elapsed() < Duration::from_secs(2) {
-            troubled.push(scene.sample());
-            pause(Duration::from_millis(10));
-            assert!(began.elapsed() < Duration::from_secs(60), "'{name}' is never cut off");
-        }
-        troubled.sort_unstable();
-        let line = scene.parent.log();
-        let line = line.lines().find(|line| line.contains(limit) && line.contains(name));
-        assert!(line.is_some(), "no line about '{name}' with {limit}\n{}", scene.parent.log_end());
-        eprintln!(
-            "{name}: cut off after {:?}; half of the samples took {:?} at most ({:?} without), 95 of 100 {:?} ({:?})",
-            began.elapsed(),
-            at(&troubled, 50),
-            at(&calm, 50),
-            at(&troubled, 95),
-            at(&calm, 95),
-        );
-        assert!(at(&troubled, 50) <= twice(at(&calm, 50)), "{name}: {:?}", at(&troubled, 50));
-        assert!(at(&troubled, 95) <= twice(at(&calm, 95)), "{name}: {:?}", at(&troubled, 95));
-        let cut_off = || {
-            let log = scene.parent.log();
-            let is_it = |line: &&str| {
-                line.contains(name) && line.contains("it is not let in for 60 seconds")
-            };
-            log.lines().find(is_it).map(str::to_owned)
-        };
-        wait_for("the line about its end", 5, cut_off);
-        // A line that is too long is forgiven three times.
-        let most = if *name == "long" { 4 } else { 1 };
-        assert_eq!(pest.in_.load(Ordering::Relaxed), most, "'{name}' was let in again at once");
+        at_most_twofold(name, || cut_off(&mut scene, name, *says, limit));
     }
+}
+
+fn cut_off(scene: &mut Scene, name: &'static str, says: Says, limit: &str) -> Comparison {
+    let before = scene.samples(Duration::from_secs(2));
+    let ends = scene.parent.log().matches("it is not let in for 60 seconds").count();
+    let pest = Pest::begin(scene.parent.port, name, says);
+    let mut troubled = Vec::new();
+    let began = Instant::now();
+    while pest.out.load(Ordering::Relaxed) == 0 || began.elapsed() < Duration::from_secs(2) {
+        troubled.push(scene.sample());
+        pause(Duration::from_millis(10));
+        assert!(began.elapsed() < Duration::from_secs(60), "'{name}' is never cut off");
+    }
+    troubled.sort_unstable();
+    let line = scene.parent.log();
+    let line = line.lines().find(|line| line.contains(limit) && line.contains(name));
+    assert!(line.is_some(), "no line about '{name}' with {limit}\n{}", scene.parent.log_end());
+    let cut_off = || {
+        let log = scene.parent.log();
+        let is_it = |line: &&str| line.contains("it is not let in for 60 seconds");
+        let lines: Vec<_> = log.lines().filter(is_it).collect();
+        (lines.len() > ends && lines[ends..].iter().all(|line| line.contains(name))).then_some(())
+    };
+    wait_for("the line about its end", 5, cut_off);
+    // A line that is too long is forgiven three times.
+    let most = if name == "long" { 4 } else { 1 };
+    assert_eq!(pest.in_.load(Ordering::Relaxed), most, "'{name}' was let in again at once");
+    drop(pest);
+    Comparison { before, troubled, after: scene.samples(Duration::from_secs(2)) }
 }
 
 /// Valid samples, as fast as they can be written: no limit is broken, and nobody else waits.
 #[test]
 fn a_child_that_floods_takes_its_share_and_no_more() {
     let mut scene = Scene::new("ram");
-    let calm = scene.samples(Duration::from_secs(3));
-    let flood = |n: u64| format!("BEGIN \"bad.load\" 1000\nSET \"a\" = {n}\nEND\n").repeat(500);
-    let pest = Pest::begin(scene.parent.port, "flood", flood);
-    let mut troubled = scene.samples(Duration::from_secs(5));
-    troubled.sort_unstable();
-    eprintln!(
-        "flood: half of the samples took {:?} at most ({:?} without), 95 of 100 {:?} ({:?})",
-        at(&troubled, 50),
-        at(&calm, 50),
-        at(&troubled, 95),
-        at(&calm, 95),
-    );
-    assert!(at(&troubled, 50) <= twice(at(&calm, 50)));
-    assert!(at(&troubled, 95) <= twice(at(&calm, 95)));
-    assert_eq!(pest.out.load(Ordering::Relaxed), 0);
+    at_most_twofold("flood", || {
+        let before = scene.samples(Duration::from_secs(3));
+        let flood = |n: u64| format!("BEGIN \"bad.load\" 1000\nSET \"a\" = {n}\nEND\n").repeat(500);
+        let pest = Pest::begin(scene.parent.port, "flood", flood);
+        let troubled = scene.samples(Duration::from_secs(5));
+        assert_eq!(pest.out.load(Ordering::Relaxed), 0);
+        drop(pest);
+        Comparison { before, troubled, after: scene.samples(Duration::from_secs(3)) }
+    });
 }
 
 const CHILDREN: usize = 300;
@@ -293,7 +310,7 @@ fn all_children_at_once_are_let_in_at_a_pace_that_keeps_live_samples_flowing() {
         at(&storm, 100),
     );
     // A sample comes once a second: it is live as long as it takes a fraction of that.
-    assert!(at(&storm, 50) <= twice(at(&calm, 50)));
+    assert!(at(&storm, 50) <= 2 * at(&calm, 50).max(Duration::from_millis(2)));
     assert!(at(&storm, 95) <= Duration::from_millis(100));
     assert!(at(&storm, 100) <= Duration::from_millis(500));
     wait_for("the charts of all", 30, || {

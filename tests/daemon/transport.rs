@@ -406,3 +406,33 @@ fn a_frame_that_does_not_decode_ends_its_own_connection() {
     parent.wait_log("cannot decompress what is received: a frame of lz4 does not decode.", 5);
     assert!(!good.link.closed_within(Duration::from_millis(300)));
 }
+
+/// Peers before 1.37 give compression up when a message is too long for them, and come back without it.
+#[test]
+fn a_child_that_gives_compression_up_is_read_all_the_same() {
+    let parent = Agent::new("parent").takes_children().start();
+    let guid = uuid::Uuid::new_v4().to_string();
+    let define = |child: &mut FakeChild, id: &str| {
+        child.send(&format!(
+            "CHART \"own.{id}\" \"\" \"Own\" \"units\" \"own\" \"own.x\" \"line\" 1000 1 \"\" \"p\" \"m\"\nDIMENSION \"a\" \"a\" \"absolute\" 1 1 \"\"\n"
+        ));
+        let charts = || parent.charts(&guid).contains_key(&format!("own.{id}")).then_some(());
+        wait_for(id, 10, charts);
+    };
+    // It agreed and does not do it.
+    let mut child = FakeChild::connect(parent.port, "kid", &guid, OLD_LIVE | LZ4).unwrap();
+    assert_eq!(child.caps & LZ4, LZ4);
+    define(&mut child, "agreed");
+    drop(child);
+    wait_for("its end", 10, || {
+        parent.access_log().contains("'DISCONNECTED' host 'kid'").then_some(())
+    });
+    // With the bit left out, and as a version from before there were bits.
+    for (version, id) in [(OLD_LIVE, "without"), (4, "four")] {
+        let mut child = wait_for("its return", 10, || {
+            FakeChild::connect(parent.port, "kid", &guid, version).ok()
+        });
+        assert_eq!(child.caps & LZ4, 0);
+        define(&mut child, id);
+    }
+}

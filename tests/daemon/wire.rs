@@ -39,6 +39,8 @@ struct WireState {
     is_cut: AtomicBool,
     is_silent: AtomicBool,
     is_slow: AtomicBool,
+    /// What each connection began with.
+    firsts: Mutex<Vec<u8>>,
     sockets: Mutex<Vec<TcpStream>>,
 }
 
@@ -67,6 +69,11 @@ impl Wire {
         }
     }
 
+    /// The first byte that came over each connection so far.
+    pub fn first_bytes(&self) -> Vec<u8> {
+        self.state.firsts.lock().clone()
+    }
+
     /// Nothing passes any more, and nobody is told.
     pub fn silence(&self) {
         self.state.is_silent.store(true, Ordering::Release);
@@ -88,12 +95,18 @@ impl WireState {
     fn carry(self: &Arc<Self>, near: TcpStream, to: u16) -> std::io::Result<()> {
         let far = dial(to, Duration::from_secs(5))?;
         far.set_read_timeout(None)?;
-        for (from, into) in
-            [(near.try_clone()?, far.try_clone()?), (far.try_clone()?, near.try_clone()?)]
-        {
-            let state = Arc::clone(self);
-            threads::spawn("wire", move || state.copy(from, into))?;
-        }
+        let (from, into) = (near.try_clone()?, far.try_clone()?);
+        let state = Arc::clone(self);
+        threads::spawn("wire", move || {
+            let mut first = [0];
+            if let Ok(1) = from.peek(&mut first) {
+                state.firsts.lock().push(first[0]);
+            }
+            state.copy(from, into);
+        })?;
+        let (from, into) = (far.try_clone()?, near.try_clone()?);
+        let state = Arc::clone(self);
+        threads::spawn("wire", move || state.copy(from, into))?;
         self.sockets.lock().extend([near, far]);
         Ok(())
     }
