@@ -320,6 +320,82 @@ fn definitions_are_for_the_hosts_and_charts_they_name() {
 }
 
 #[test]
+fn of_templates_with_one_name_and_the_same_families_the_first_counts() {
+    let one = |families: &str, value: i64| {
+        format!("template: it\non: t.ctx\n{families}\ncalc: {value}\nevery: 1s\nwarn: $this > 10\n")
+    };
+    for (conf, want) in [
+        (one("", 1) + &one("", 2), 1.0),
+        (one("families: other", 1) + &one("families: fam", 2), 2.0),
+        // An alarm for the chart goes before any template.
+        (format!("{}alarm: it\non: t.c\ncalc: 3\nevery: 1s\nwarn: 0\n", one("", 1)), 3.0),
+    ] {
+        let rig = Rig::new(&conf);
+        let host = rig.local();
+        let chart = rig.chart(&host, "t.c");
+        rig.seconds(3, &[&chart], 5);
+        assert_eq!(rig.value("it"), want, "{conf}");
+        rig.end();
+    }
+}
+
+/// As spec'd for scripts that were written for the original.
+#[test]
+fn a_program_is_given_its_arguments_in_the_order_of_the_original() {
+    let conf = "alarm: high\non: t.c\nclass: Errors\ncalc: $a * 1.5\nunits: KiB/s\nevery: 1s\nwarn: $this > 20\n\
+                to: me you\ninfo: of $family\nalarm: other\non: t.c\ncalc: $a\nevery: 1s\ncrit: $this > 10\nto: x\n";
+    let rig = Rig::new(conf);
+    let script = "#!/bin/sh\nd=$(dirname \"$0\")\n[ \"$7\" = high ] || exit 0\n\
+                  for a in \"$@\"; do echo \"$a\"; done >\"$d/new\"; mv \"$d/new\" \"$d/told\"\n";
+    fs::write(rig.dir.path().join("notify"), script).unwrap();
+    let host = rig.local();
+    host.update_info(|info| info.registry_hostname = "registered".into());
+    let chart = rig.chart(&host, "t.c");
+    rig.seconds(2, &[&chart], 5);
+    // The other one is raised first.
+    rig.seconds(2, &[&chart], 12);
+    rig.seconds(2, &[&chart], 15);
+    let told = rig.told(29);
+    let entries = rig.entries(&host);
+    let entry = entries.iter().find(|e| e.name == "high" && e.status == Status::Warning).unwrap();
+    let other = entries.iter().find(|e| e.name == "other" && e.status == Status::Critical).unwrap();
+    let file = format!("{}/health.d/a.conf", rig.dir.path().display());
+    let want = [
+        "me you".to_owned(),
+        "registered".to_owned(),
+        entry.unique_id.to_string(),
+        entry.alarm_id.to_string(),
+        "2".to_owned(),
+        entry.when.to_string(),
+        "high".to_owned(),
+        "t.c".to_owned(),
+        "fam".to_owned(),
+        "WARNING".to_owned(),
+        "CLEAR".to_owned(),
+        "23".to_owned(),
+        "18".to_owned(),
+        format!("1@{file}"),
+        entry.duration.to_string(),
+        "0".to_owned(),
+        "KiB/s".to_owned(),
+        "of fam".to_owned(),
+        "22.5 KiB/s".to_owned(),
+        "18 KiB/s".to_owned(),
+        "$this > 20".to_owned(),
+        "[ $this = 22.5 ] ".to_owned(),
+        "0".to_owned(),
+        "1".to_owned(),
+        String::new(),
+        format!("other={}", other.when),
+        "Errors".to_owned(),
+        "sudo /etc/netdata/edit-config health.d/a.conf=1=registered".to_owned(),
+        String::new(),
+    ];
+    assert_eq!(told, want);
+    rig.end();
+}
+
+#[test]
 fn a_look_up_waits_for_its_window() {
     let rig = Rig::new(
         "alarm: w\non: t.c\nlookup: average -30s unaligned of a\nevery: 1s\nwarn: $this > 1\n",

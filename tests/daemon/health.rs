@@ -294,7 +294,7 @@ fn files_are_checked_and_read_again_while_it_runs() {
     let draft = agent.dir().join("draft.conf");
     fs::write(
         &draft,
-        "alarm: new\non: t.x\nlookup: guess -1m\ncalc: $a +\nevery: 1s\nwarn: $a > 1\nwhat: x\n",
+        "alarm: new\non: t.x\nlookup: guess -1m\ncalc: $a +\nevery: 1s\nwarn: $a > 1\nwhat: x\ncrit: $a && $b > 3 + 1\n",
     )
     .unwrap();
     let draft = draft.display().to_string();
@@ -305,6 +305,8 @@ fn files_are_checked_and_read_again_while_it_runs() {
         assert!(line.contains(&format!("line {at} of file '{draft}'")), "{line}");
     }
     assert!(said.contains("agent: new every 1 s on t.x\n"), "the rest holds: {said}");
+    let notes: Vec<&str> = said.lines().filter(|line| line.starts_with("NOTE ")).collect();
+    assert!(notes.len() == 1 && notes[0].contains("line 8 of file"), "{notes:?}");
     let ids = || {
         let json = agent.json("/api/v1/alarms?all");
         json["alarms"]["t.x.high"]["id"].as_i64()
@@ -384,7 +386,8 @@ fn told_by_script(conf: &str, arguments: &[&str]) -> (Option<i32>, String) {
     };
     record("sendmail", "");
     record("curl", "200");
-    let conf = format!("sendmail={d}/sendmail\ncurl={d}/curl\n{conf}");
+    record("logger", "");
+    let conf = format!("sendmail={d}/sendmail\ncurl={d}/curl\nlogger={d}/logger\n{conf}");
     fs::write(dir.path().join("health_alarm_notify.conf"), conf).unwrap();
     let root = env!("CARGO_MANIFEST_DIR");
     let ran = Command::new(format!("{root}/plugins.d/alarm-notify.sh"))
@@ -431,6 +434,20 @@ fn event<'a>(role: &'a str, status: &'a str, before: &'a str) -> Vec<&'a str> {
         "sudo edit",
         "guid",
     ]
+}
+
+#[test]
+fn the_script_tells_syslog_and_a_function_of_the_users_own() {
+    let conf = "SEND_EMAIL=NO\nSEND_SYSLOG=YES\nrole_recipients_syslog[dba]='local3.x daemon'\n\
+        SEND_CUSTOM=YES\nDEFAULT_RECIPIENT_CUSTOM=pager\n\
+        custom_sender() { \"$logger\" \"own $1 ${host} ${name} ${status} ${value}\"; }\n";
+    let (code, out) = told_by_script(conf, &event("sysadmin", "CRITICAL", "WARNING"));
+    assert_eq!(code, Some(0), "{out}");
+    assert!(out.contains("logger -t netdata -p local6.crit -- "), "{out}");
+    assert!(out.contains("logger own pager my \"host\" high CRITICAL 25"), "{out}");
+    assert!(!out.contains("sendmail"), "{out}");
+    let (_, out) = told_by_script(conf, &event("dba", "WARNING", "CLEAR"));
+    assert!(out.contains("-p local3.warning") && out.contains("-p daemon.warning"), "{out}");
 }
 
 #[test]
@@ -489,4 +506,85 @@ fn the_script_tells_every_method_and_shows_no_secret() {
     }
     let (code, out) = told_by_script("", &["test", "sysadmin"]);
     assert_eq!((code, out.matches("To: root").count()), (Some(0), 3), "{out}");
+}
+
+/// Our own stock alarms about streaming and the store, in times that a test can wait for.
+fn own_alarms() -> String {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let mut text = fs::read_to_string(format!("{root}/conf.d/health.d/streaming.conf")).unwrap();
+    for (theirs, ours) in [
+        ("-15m", "-20s"),
+        ("-10m", "-20s"),
+        ("-1m", "-5s"),
+        ("every: 30s", "every: 1s"),
+        ("every: 1m", "every: 1s"),
+        ("every: 10s", "every: 1s"),
+        ("(10) : (30)", "(1) : (2)"),
+        ("(60) : (900)", "(1) : (3)"),
+        ("(1024) : (512)", "(1e12) : (1e12)"),
+        ("delay: up", "# delay: up"),
+    ] {
+        assert!(text.contains(theirs), "{theirs}");
+        text = text.replace(theirs, ours);
+    }
+    text
+}
+
+#[test]
+fn our_own_alarms_speak_up() {
+    let nowhere = free_port();
+    let mut agent = takes(watching(Agent::new("agent")), "no")
+        .mode("dbengine")
+        .collecting()
+        .plugin("feed", FEED)
+        .file("etc/health.d/t.conf", &own_alarms(), 0o644);
+    agent.edit_stream(|text| {
+        format!(
+            "[stream]\n    enabled = yes\n    destination = 127.0.0.1:{nowhere}\n    api key = {KEY}\n    \
+             reconnect delay seconds = 1\n{text}"
+        )
+    });
+    let mut agent = agent.start();
+    let is = |agent: &Agent, name: &str, statuses: &[&str]| {
+        wait_for(&format!("{name}: {statuses:?}"), 90, || {
+            let json = agent.try_json("/api/v1/alarms?all")?;
+            let alarm =
+                json["alarms"].as_object()?.values().find(|alarm| alarm["name"] == name)?.clone();
+            statuses.contains(&alarm["status"].as_str()?).then_some(())
+        });
+    };
+    is(&agent, "store_damaged", &["CLEAR"]);
+    is(&agent, "store_cannot_write", &["CLEAR"]);
+    is(&agent, "retention_disk_space", &["WARNING", "CRITICAL"]);
+    is(&agent, "stream_replication_behind", &["CLEAR"]);
+    is(&agent, "stream_clock_skew", &["CLEAR"]);
+    // Connections that fail again and again.
+    is(&agent, "stream_reconnect_loop", &["WARNING"]);
+    // A child whose clock is a hundred seconds behind, that has a past and does not answer when it is asked for it.
+    let guid = uuid::Uuid::new_v4().to_string();
+    let mut child = FakeChild::connect(agent.port, "slow", &guid, 15352).unwrap();
+    let wall = now() - 100;
+    assert!(child.send(&format!(
+        "CHART t.y '' 'Title' things fam t.ctx line 1 1 '' p m\nDIMENSION a a absolute 1 1\n\
+         CHART_DEFINITION_END {} {} {wall}\n",
+        wall - 3000,
+        wall
+    )));
+    is(&agent, "stream_clock_skew", &["CRITICAL"]);
+    is(&agent, "stream_replication_behind", &["WARNING", "CRITICAL"]);
+    is(&agent, "stream_children_lost", &["CLEAR"]);
+    drop(child);
+    is(&agent, "stream_children_lost", &["WARNING"]);
+    is(&agent, "stream_clock_skew", &["CLEAR"]);
+    is(&agent, "stream_replication_behind", &["CLEAR"]);
+
+    agent.stop();
+    // What belongs to no record of the catalog.
+    let catalog = agent.dir().join("cache/dbengine/catalog.log");
+    let mut bytes = fs::read(&catalog).unwrap();
+    bytes.extend([0xAB; 256]);
+    fs::write(&catalog, bytes).unwrap();
+    agent.launch();
+    is(&agent, "store_damaged", &["WARNING"]);
+    wait_told(&agent, "agent store_damaged UNINITIALIZED WARNING");
 }
