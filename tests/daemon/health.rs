@@ -152,6 +152,36 @@ fn an_agent_that_is_told_not_to_watch_does_not() {
     });
 }
 
+#[test]
+fn a_power_cut_is_told_until_the_connection_is_known_to_be_dead() {
+    let parent = takes(watching(Agent::new("parent")), "auto").start();
+    let guid = uuid::Uuid::new_v4().to_string();
+    let mut child = FakeChild::connect(parent.port, "cut", &guid, OLD_LIVE).unwrap();
+    assert!(child.send(
+        "CHART t.x '' 'Title' things fam t.ctx line 1 1 '' p m\nDIMENSION a a absolute 1 1\n"
+    ));
+    let mut tick = || child.send("BEGIN t.x 0\nSET a = 1\nEND\n");
+    let stale = || {
+        let json = parent.try_json("/host/cut/api/v1/alarms?all")?;
+        Some(json["alarms"]["t.x.stale"]["status"].as_str()?.to_owned())
+    };
+    wait_for("the child is watched", 40, || {
+        assert!(tick());
+        pause(Duration::from_secs(1));
+        (stale()? == "CLEAR").then_some(())
+    });
+    // Nothing comes any more, and nothing says why.
+    wait_told(&parent, "cut stale CLEAR WARNING");
+    let before = told(&parent);
+    drop(child);
+    wait_for("health of the child is off", 40, || {
+        let json = parent.try_json("/host/cut/api/v1/alarms?all")?;
+        (json["status"] == false).then_some(())
+    });
+    pause(Duration::from_secs(3));
+    assert_eq!(told(&parent), before);
+}
+
 /// Not one that is postponed for as long as by default, which a takeover must not be.
 fn of_a_cluster(name: &str) -> Agent {
     watching(Agent::new(name)).stream(&format!(
