@@ -185,6 +185,11 @@ impl Log {
         done.is_ok()
     }
 
+    /// Where programs note the numbers of their orders as they start.
+    pub fn started_file(&self) -> PathBuf {
+        self.path.with_extension("started")
+    }
+
     /// The first order that was not started yet, of those with higher numbers than `after`.
     pub fn next_order(&self, after: i64) -> Option<Order> {
         let connection = self.connection.lock();

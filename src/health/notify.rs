@@ -4,6 +4,7 @@
 //! evaluation never waits for one. Those that wait are in the log, so the next start goes on where this one ended: at a stop
 //! programs that run have a moment to end, after that they go on by themselves, and what was not started yet stays in the log.
 
+use std::fs;
 use std::io;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rustc_hash::FxHashSet;
 
 use super::log::{Log, Order};
 use crate::base::ids::MachineGuid;
@@ -25,8 +27,13 @@ const RUNNING_MAX: usize = 16;
 const TIME_MAX_US: i64 = 600_000_000;
 /// How long a stop waits for programs that run.
 const STOP_WAIT: Duration = Duration::from_secs(2);
+/// Run by the shell, which notes the order's number in a file and becomes the program: whatever happens to us meanwhile, the
+/// next start knows what was started.
+const START: &str = "n=$1 f=$2; shift 2; echo \"$n\" >>\"$f\"; exec \"$0\" \"$@\"";
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_millis(250);
+/// The shell's code for a program that is not there.
+const CANNOT_RUN: i64 = 127;
 /// Longest argument; the kernel takes no more than 128 KiB of one.
 const ARGUMENT_MAX: usize = 64 * 1024;
 
@@ -81,6 +88,7 @@ impl Notifier {
 
 fn run(words: &Receiver<Word>, log: &Log, clock: &Clock, stop: &StopToken) {
     let mut running: Vec<Running> = Vec::new();
+    forget_started(log, clock);
     // Everything up to this one was started; at first there is what the last run left.
     let (mut last, mut more) = (0, true);
     let mut deadline = None;
@@ -117,7 +125,12 @@ fn run(words: &Receiver<Word>, log: &Log, clock: &Clock, stop: &StopToken) {
         } else {
             std::thread::park_timeout(LOOK_AGAIN);
         }
+        let ran = !running.is_empty();
         running.retain_mut(|one| !has_ended(one, log, clock));
+        if ran && running.is_empty() {
+            // All of them have noted their numbers, and all these are in the log.
+            let _ = fs::File::create(log.started_file());
+        }
     }
     // In no log: now or never.
     for word in words.try_iter() {
@@ -130,9 +143,24 @@ fn run(words: &Receiver<Word>, log: &Log, clock: &Clock, stop: &StopToken) {
     }
 }
 
+/// What the last run started without a chance to say so in the log.
+fn forget_started(log: &Log, clock: &Clock) {
+    let noted = fs::read_to_string(log.started_file()).unwrap_or_default();
+    let started: FxHashSet<i64> = noted.lines().filter_map(|line| line.parse().ok()).collect();
+    let mut last = 0;
+    while let Some(order) = log.next_order(last).filter(|_| !started.is_empty()) {
+        last = order.id;
+        if started.contains(&order.id) {
+            log.started(&order, clock.now_seconds().0);
+        }
+    }
+}
+
 fn start(order: &Order, log: &Log, clock: &Clock, running: &mut Vec<Running>) {
     let now = clock.now_seconds().0;
-    let spawned = Command::new(&order.program)
+    let spawned = Command::new("/bin/sh")
+        .args(["-c", START, &order.program, &order.id.to_string()])
+        .arg(log.started_file())
         .args(&order.arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::inherit())
@@ -152,8 +180,7 @@ fn start(order: &Order, log: &Log, clock: &Clock, running: &mut Vec<Running>) {
         Err(error) => {
             log::error!("HEALTH: cannot run '{}': {error}", order.program);
             log.started(order, now);
-            // The shell's code for a program that is not there.
-            log.executed(order.host, order.event, now, 127);
+            log.executed(order.host, order.event, now, CANNOT_RUN);
         }
     }
 }
@@ -163,6 +190,9 @@ fn has_ended(one: &mut Running, log: &Log, clock: &Clock) -> bool {
     match one.child.try_wait() {
         Ok(Some(status)) => {
             let code = status.code().map_or(255, i64::from);
+            if code == CANNOT_RUN {
+                log::error!("HEALTH: cannot run the program of a notification, or it says so.");
+            }
             log.executed(one.host, one.event, one.started, code);
             true
         }
@@ -193,7 +223,6 @@ pub(super) fn cleaned(argument: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -288,6 +317,38 @@ mod tests {
         stop.stop();
         thread.join().unwrap();
         assert_eq!((told(ALL).len(), log.next_order(0)), (100, None));
+    }
+
+    #[test]
+    fn what_was_started_is_not_started_again_though_the_log_does_not_know() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let log = Arc::new(Log::open(dir.path()).unwrap());
+        let host = MachineGuid::random();
+        let orders = [1, 2].map(|event: i64| {
+            let arguments = vec!["-c".to_owned(), format!("echo {event} >>'{}'", out.display())];
+            let program = "/bin/sh".to_owned();
+            super::super::log::Write::Order(Box::new(Order {
+                id: 0,
+                host,
+                event,
+                program,
+                arguments,
+            }))
+        });
+        log.write(host, &orders);
+        fs::write(log.started_file(), "1\n77\nnonsense\n").unwrap();
+        let stop = StopToken::new();
+        let (_notifier, thread) =
+            Notifier::start(Arc::clone(&log), Clock::system(), stop.clone()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !out.exists() && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        stop.stop();
+        thread.join().unwrap();
+        assert_eq!(fs::read_to_string(&out).unwrap(), "2\n");
+        assert_eq!(fs::read_to_string(log.started_file()).unwrap(), "", "no longer of use");
     }
 
     #[test]
