@@ -610,6 +610,23 @@ fn evaluating_alarms_allocates_nothing() {
     use netdata_rs::health::{Health, Options};
     use netdata_rs::metrics::{Algorithm, ChartSpec, DimensionSpec, Hosts, SinceLast, Staged};
 
+    /// No cluster.
+    struct Alone;
+
+    impl netdata_rs::health::Cluster for Alone {
+        fn tells(&self, _: &Host) -> bool {
+            false
+        }
+
+        fn told(&self, _: &Host) -> Option<(Vec<(String, i64)>, bool)> {
+            None
+        }
+
+        fn is_there(&self) -> bool {
+            false
+        }
+    }
+
     const CHARTS: usize = 20;
     let dir = tempfile::tempdir().unwrap();
     let alarms = "template: looked\non: t.ctx\nlookup: average -5s unaligned of a,b\nevery: 1s\n\
@@ -653,8 +670,7 @@ fn evaluating_alarms_allocates_nothing() {
     let (notifier, thread) =
         Notifier::start(Arc::clone(&log), clock.clone(), stop.clone()).unwrap();
     let hosts = Hosts::new(Arc::clone(&host));
-    let nobody = Box::new(|_: &Host| false);
-    let health = Health::new(options, hosts, clock.clone(), log, notifier, nobody);
+    let health = Health::new(options, hosts, clock.clone(), log, notifier, Box::new(Alone));
     let tick = || {
         clock.advance(1_000_000);
         for chart in &charts {

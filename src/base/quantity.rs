@@ -2,6 +2,18 @@
 
 /// The text of `value` in `units`. A negative precision lets the size of the number decide.
 pub fn text(value: f64, units: &str, precision: i64) -> String {
+    // As the original has it, what is not known holds.
+    let holds = value > 0.0 || value.is_nan();
+    let state = match units {
+        "on/off" | "on-off" | "onoff" => Some(if holds { "on" } else { "off" }),
+        "up/down" | "up-down" | "updown" => Some(if holds { "up" } else { "down" }),
+        "ok/error" | "ok-error" | "okerror" => Some(if holds { "ok" } else { "error" }),
+        "ok/failed" | "ok-failed" | "okfailed" => Some(if holds { "ok" } else { "failed" }),
+        _ => None,
+    };
+    if let Some(state) = state {
+        return state.to_owned();
+    }
     if !value.is_finite() {
         return match units {
             "seconds" | "seconds ago" | "minutes" | "minutes ago" | "hours" | "hours ago" => {
@@ -19,17 +31,6 @@ pub fn text(value: f64, units: &str, precision: i64) -> String {
     };
     if let Some(lasting) = lasting {
         return lasting.map_or_else(|| "now".to_owned(), |text| format!("{text}{ago}"));
-    }
-    let holds = value > 0.0;
-    let state = match units {
-        "on/off" | "on-off" | "onoff" => Some(if holds { "on" } else { "off" }),
-        "up/down" | "up-down" | "updown" => Some(if holds { "up" } else { "down" }),
-        "ok/error" | "ok-error" | "okerror" => Some(if holds { "ok" } else { "error" }),
-        "ok/failed" | "ok-failed" | "okfailed" => Some(if holds { "ok" } else { "failed" }),
-        _ => None,
-    };
-    if let Some(state) = state {
-        return state.to_owned();
     }
     let number = number(value, precision);
     match units {
@@ -111,6 +112,7 @@ mod tests {
         check(0.0, "KiB", -1, "0 KiB");
         check(0.000_012_3, "empty", -1, "0.0000123");
         check(f64::NAN, "KiB", -1, "-");
+        check(f64::NAN, "ok/failed", -1, "ok");
     }
 
     #[test]

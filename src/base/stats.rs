@@ -75,6 +75,8 @@ pub struct Stats {
     pub points_stored: Counter,
     pub streams: StreamStats,
     pub functions: FunctionStats,
+    /// Files or parts of files of the store that did not hold, since the start.
+    pub store_damaged: AtomicU64,
 }
 
 pub static STATS: Stats = Stats {
@@ -83,6 +85,7 @@ pub static STATS: Stats = Stats {
     points_stored: Counter::new(),
     streams: StreamStats::new(),
     functions: FunctionStats::new(),
+    store_damaged: AtomicU64::new(0),
 };
 
 /// What becomes of calls to functions of plugins and children. All of it only grows.

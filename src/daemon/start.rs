@@ -374,9 +374,10 @@ fn start_health(
         })
         .ok()?;
     let once = ground.config.boolean("health", "one notification per cluster", true);
-    let streams = Arc::clone(streams);
-    let elsewhere = Box::new(move |host: &Host| once && streams.is_watched_nearer(host));
-    let health = Health::new(options, Arc::clone(hosts), clock.clone(), log, notifier, elsewhere);
+    let cluster = Box::new(Parents { streams: Arc::clone(streams), once });
+    let health = Health::new(options, Arc::clone(hosts), clock.clone(), log, notifier, cluster);
+    let asked = Arc::downgrade(&health);
+    streams.tell_what_was_told(Box::new(move |host| asked.upgrade()?.told(host)));
     let (stop, running) = (stop.child(), Arc::clone(&health));
     let evaluating = threads::spawn("HEALTH", {
         let stop = stop.clone();
@@ -387,6 +388,29 @@ fn start_health(
     parts.push(thread_part("HEALTH[notify]", last, notifying));
     parts.push(thread_part("HEALTH", stop, evaluating));
     Some(health)
+}
+
+/// The other parents, as alarms see them.
+struct Parents {
+    streams: Arc<Streams>,
+    /// `[health] one notification per cluster`
+    once: bool,
+}
+
+impl health::Cluster for Parents {
+    fn tells(&self, host: &Host) -> bool {
+        self.once && self.streams.is_watched_nearer(host)
+    }
+
+    fn told(&self, host: &Host) -> Option<(Vec<(String, i64)>, bool)> {
+        let told = self.once.then(|| self.streams.told_by_others(host)).flatten()?;
+        let all = told.len() < stream::path::TOLD_MAX;
+        Some((told, all))
+    }
+
+    fn is_there(&self) -> bool {
+        self.once && self.streams.has_cluster()
+    }
 }
 
 /// `[health]`, and where its files are.
@@ -474,6 +498,11 @@ fn start_collectors(
         let stream::Queues { outboxes, fullest_percent, mailboxes } = watched.queues();
         [outboxes, fullest_percent, mailboxes]
     };
+    let watched = Arc::clone(streams);
+    let children = move || {
+        let stream::status::Worst { behind, behind_s, skew_s } = watched.worst();
+        [i64::try_from(behind).unwrap_or(i64::MAX), behind_s, skew_s]
+    };
     let zero_metrics = config.on_demand("db", "enable zero metrics", OnDemand::No);
     let setup = collectors::Setup {
         host: Arc::clone(host),
@@ -485,6 +514,7 @@ fn start_collectors(
         parts: collectors::Parts {
             engines: Some(Arc::clone(engines)),
             queues: Some(Arc::new(queues)),
+            children: Some(Arc::new(children)),
         },
         prefix: collectors::usable_prefix(&ground.settings.host_prefix),
     };

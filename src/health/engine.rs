@@ -14,8 +14,8 @@ use rustc_hash::FxHashMap;
 use super::alarm::{Change, Quiet, Status, Verdict, wants_notice};
 use super::grammar::{self, Repeat};
 use super::linked::{Alarm, HostAlarms, Rules, Which};
-use super::log::{Entry, Log, Remembered, Write, flag};
-use super::notify::{Notifier, Order};
+use super::log::{Entry, Log, Order, Remembered, Write, flag};
+use super::notify::{self, Notifier};
 use super::silencers::{About, Silencers};
 use super::text;
 use crate::base::ids::MachineGuid;
@@ -31,6 +31,10 @@ const OBSOLETE_AFTER_S: i64 = 60;
 const TRIM_EVERY_S: i64 = 7200;
 /// Alarms that a notification lists by name.
 const LISTED_MAX: usize = 15;
+/// Who told of a host's alarms may be gone for so long when the host comes another way.
+const TAKEOVER_S: i64 = 60;
+/// In a cluster a host's alarms wait at least so long after it connects, for what others have told of them.
+const HEAR_S: i64 = 5;
 const TICK: Duration = Duration::from_secs(1);
 
 /// What `[health]` and its directories say.
@@ -83,11 +87,15 @@ struct Watch {
     not_before: i64,
     /// The connection that alarms were postponed for.
     postponed_for: i64,
+    /// Somebody else may have told of alarms that we did not hear of: its word about that is waited for.
+    unheard: bool,
+    /// When the last pass found that another one tells of them; 0 = it did not.
+    told_elsewhere_at: i64,
+    /// They were evaluated in this run.
+    evaluated: bool,
     trim_at: i64,
     scratch: Scratch,
     writes: Vec<Write>,
-    /// Given once their events are in the log, where their end is noted.
-    orders: Vec<Order>,
 }
 
 impl Watched {
@@ -102,8 +110,16 @@ impl Watched {
     }
 }
 
-/// Whether another agent tells of a host's alarms.
-pub type Elsewhere = Box<dyn Fn(&Host) -> bool + Send + Sync>;
+/// The other agents that may have the same hosts, of which one tells of a host's alarms.
+pub trait Cluster: Send + Sync {
+    /// Another one tells of this host's alarms.
+    fn tells(&self, host: &Host) -> bool;
+    /// Alarms that are raised, as CHART.ALARM, with the number of the status that somebody was told of last; from another
+    /// one that evaluates them. The flag: those are all.
+    fn told(&self, host: &Host) -> Option<(Vec<(String, i64)>, bool)>;
+    /// There are others.
+    fn is_there(&self) -> bool;
+}
 
 pub struct Health {
     options: Options,
@@ -114,8 +130,7 @@ pub struct Health {
     silencers: Silencers,
     log: Arc<Log>,
     notifier: Notifier,
-    /// Somebody nearer to a host tells of its alarms.
-    told_elsewhere: Elsewhere,
+    cluster: Box<dyn Cluster>,
     watched: Mutex<FxHashMap<MachineGuid, Arc<Watched>>>,
 }
 
@@ -126,7 +141,7 @@ impl Health {
         clock: Clock,
         log: Arc<Log>,
         notifier: Notifier,
-        told_elsewhere: Elsewhere,
+        cluster: Box<dyn Cluster>,
     ) -> Arc<Health> {
         let rules = Arc::new(read_rules(&options));
         let silencers = Silencers::load(&options.silencers_file);
@@ -139,7 +154,7 @@ impl Health {
             silencers,
             log,
             notifier,
-            told_elsewhere,
+            cluster,
             watched: Mutex::default(),
         })
     }
@@ -261,10 +276,12 @@ impl Health {
             next_event: if newest > 0 { newest + 1 } else { now },
             not_before: 0,
             postponed_for: 0,
+            unheard: false,
+            told_elsewhere_at: 0,
+            evaluated: false,
             trim_at: now + TRIM_EVERY_S,
             scratch: Scratch::default(),
             writes: Vec::new(),
-            orders: Vec::new(),
         };
         let watched = Arc::new(Watched {
             host: Arc::clone(host),
@@ -286,10 +303,17 @@ impl Health {
         for alarm in watch.alarms.link(host, rules, report) {
             self.remove(watch, alarm, now);
         }
+        if watch.unheard {
+            self.hear(host, watch);
+        }
+        let elsewhere = self.cluster.tells(host);
+        watch.told_elsewhere_at = if elsewhere { now } else { watch.told_elsewhere_at };
         let mut next = now + self.options.run_every;
         if now < watch.not_before {
             next = watch.not_before.min(next);
         } else {
+            watch.unheard = false;
+            watch.evaluated = true;
             if watch.not_before > 0 {
                 watch.not_before = 0;
                 health_log(format_args!(
@@ -308,14 +332,22 @@ impl Health {
             let raised = alarms.filter(|alarm| alarm.state.told.is_some_and(Status::is_raised));
             watch.writes.extend(raised.map(|alarm| Write::Alarm(Box::new(remembered(alarm)))));
         }
-        let writes = std::mem::take(&mut watch.writes);
-        if !writes.is_empty() {
-            self.log.write(host.guid(), &writes);
-            watch.writes = writes;
-            watch.writes.clear();
+        if !watch.writes.is_empty() {
+            self.write(host, &mut watch.writes);
         }
-        watch.orders.drain(..).for_each(|order| self.notifier.order(order));
         next.max(now + 1)
+    }
+
+    /// What happened goes into the log together with what is to be told of it, so that neither is there without the other.
+    fn write(&self, host: &Host, writes: &mut Vec<Write>) {
+        let kept = self.log.write(host.guid(), writes);
+        for write in writes.drain(..) {
+            match write {
+                Write::Order(_) if kept => self.notifier.look(),
+                Write::Order(order) => self.notifier.order(*order),
+                _ => {}
+            }
+        }
     }
 
     /// A machine that slept and a child that has just connected get some time first.
@@ -331,7 +363,21 @@ impl Health {
         let connected = host.connected_at().0;
         if host.kind() == HostKind::Child && connected != watch.postponed_for {
             watch.postponed_for = connected;
-            let postponed = host.health_postponed_s();
+            let others = self.cluster.is_there();
+            // Who told until now is gone, and the host comes another way. Its alarms have gone on here all the time.
+            let takes_over = watch.evaluated
+                && watch.not_before == 0
+                && now - watch.told_elsewhere_at <= TAKEOVER_S;
+            if takes_over {
+                health_log(format_args!(
+                    "[{}]: Not postponing health checks, because it comes another way and they have gone on until now.",
+                    host.hostname()
+                ));
+                return;
+            }
+            watch.unheard = others;
+            // Long enough to hear from others.
+            let postponed = host.health_postponed_s().max(if others { HEAR_S } else { 0 });
             let until = connected + postponed;
             if until > now {
                 watch.not_before = watch.not_before.max(until);
@@ -341,6 +387,36 @@ impl Health {
                 ));
             }
         }
+    }
+
+    /// Takes over what another agent of the cluster has told while this one did not watch.
+    fn hear(&self, host: &Host, watch: &mut Watch) {
+        let Some((told, all)) = self.cluster.told(host) else { return };
+        watch.unheard = false;
+        let told: FxHashMap<String, i64> = told.into_iter().collect();
+        for alarm in &mut watch.alarms.alarms {
+            let word = told.get(&told_name(alarm)).copied().and_then(Status::from_number);
+            let word = match word {
+                None if all && alarm.state.told.is_some() => Some(Status::Clear),
+                None => continue,
+                word => word,
+            };
+            if alarm.state.told != word {
+                alarm.state.told = word;
+                watch.writes.push(Write::Alarm(Box::new(remembered(alarm))));
+            }
+        }
+    }
+
+    /// Of a host whose alarms are evaluated here: those that are raised and that somebody was told of.
+    pub fn told(&self, host: &Host) -> Option<Vec<(String, i64)>> {
+        let watched = self.watched(host).filter(|watched| watched.is_on())?;
+        let state = watched.state.lock();
+        let raised = |alarm: &&Alarm| alarm.state.told.is_some_and(Status::is_raised);
+        let told = |alarm: &Alarm| Some((told_name(alarm), alarm.state.told?.number()));
+        state
+            .evaluated
+            .then(|| state.alarms.alarms.iter().filter(raised).filter_map(told).collect())
     }
 
     fn evaluate(&self, host: &Host, watch: &mut Watch, now: i64) -> i64 {
@@ -704,7 +780,7 @@ impl Health {
     }
 
     fn notify(&self, host: &Host, watch: &mut Watch, index: usize, pending: &Pending, now: i64) {
-        if (self.told_elsewhere)(host) {
+        if self.cluster.tells(host) {
             self.leave(host, watch, index, pending.change.new);
             return;
         }
@@ -731,7 +807,7 @@ impl Health {
             HostKind::Local => String::new(),
             HostKind::Child | HostKind::Virtual => host.guid().to_string(),
         };
-        let arguments = vec![
+        let arguments = [
             definition.to.to_string(),
             info.registry_hostname.clone(),
             pending.event.to_string(),
@@ -762,13 +838,19 @@ impl Health {
             text::edit_command(&self.options.config_dir, definition, &info.registry_hostname),
             guid,
         ];
+        let arguments = arguments.iter().map(|argument| notify::cleaned(argument)).collect();
         let program = self.program(alarm);
-        let order = Order { host: host.guid(), event: pending.event, program, arguments };
-        watch.orders.push(order);
+        let order = Order { id: 0, host: host.guid(), event: pending.event, program, arguments };
+        watch.writes.push(Write::Order(Box::new(order)));
         let alarm = &mut watch.alarms.alarms[index];
         alarm.state.told = Some(status);
         watch.writes.push(Write::Alarm(Box::new(remembered(alarm))));
     }
+}
+
+/// How agents of a cluster name an alarm to each other.
+fn told_name(alarm: &Alarm) -> String {
+    format!("{}.{}", alarm.chart.id(), alarm.name)
 }
 
 fn remembered(alarm: &Alarm) -> Remembered {

@@ -31,7 +31,7 @@ const SUFFIX: &str = ".conf";
 pub const DEFAULT_RECIPIENT: &str = "root";
 pub const UNKNOWN: &str = "Unknown";
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// One chart, by id or name.
     Alarm,

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::alarm::Status;
 use crate::base::ids::MachineGuid;
@@ -29,7 +29,12 @@ CREATE TABLE IF NOT EXISTS health_log(
 CREATE TABLE IF NOT EXISTS health_alarm(
   host_id BLOB NOT NULL, chart TEXT NOT NULL, name TEXT NOT NULL, alarm_id INT NOT NULL,
   last_event INT NOT NULL, events INT NOT NULL, told INT, PRIMARY KEY(host_id, chart, name)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS health_order(
+  id INTEGER PRIMARY KEY AUTOINCREMENT, host_id BLOB NOT NULL, unique_id INT NOT NULL, program TEXT NOT NULL,
+  arguments BLOB NOT NULL);
 ";
+/// Notifications that wait to be started; more are lost.
+pub const ORDERS_MAX: i64 = 4096;
 
 const COLUMNS: &str = "unique_id, alarm_id, alarm_event_id, updated_by_id, updates_id, when_key, duration, \
     non_clear_duration, flags, exec_run_timestamp, delay_up_to_timestamp, name, chart, family, exec, recipient, source, \
@@ -96,6 +101,18 @@ pub struct Remembered {
     pub told: Option<Status>,
 }
 
+/// A program to run, so that somebody is told of an event. Kept until it is started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Grows with every order; 0 = it could not be kept.
+    pub id: i64,
+    pub host: MachineGuid,
+    pub event: i64,
+    pub program: String,
+    /// None of them holds a NUL.
+    pub arguments: Vec<String>,
+}
+
 /// Something to write.
 #[derive(Debug)]
 pub enum Write {
@@ -111,6 +128,7 @@ pub enum Write {
         flags: i64,
     },
     Alarm(Box<Remembered>),
+    Order(Box<Order>),
 }
 
 pub struct Log {
@@ -151,13 +169,65 @@ impl Log {
         Ok(Log { path, connection: Mutex::new(connection) })
     }
 
-    /// Writes what happened to alarms of a host, as one transaction.
-    pub fn write(&self, host: MachineGuid, writes: &[Write]) {
+    /// Writes what happened to alarms of a host, as one transaction; false when nothing could be written.
+    pub fn write(&self, host: MachineGuid, writes: &[Write]) -> bool {
         let mut connection = self.connection.lock();
         let done = connection.transaction().and_then(|transaction| {
             for write in writes {
                 put(&transaction, host, write)?;
             }
+            transaction.commit()
+        });
+        drop(connection);
+        if let Err(error) = &done {
+            log::error!("HEALTH: cannot write to '{}': {error}", self.path.display());
+        }
+        done.is_ok()
+    }
+
+    /// Where programs note the numbers of their orders as they start.
+    pub fn started_file(&self) -> PathBuf {
+        self.path.with_extension("started")
+    }
+
+    /// The first order that was not started yet, of those with higher numbers than `after`.
+    pub fn next_order(&self, after: i64) -> Option<Order> {
+        let connection = self.connection.lock();
+        let read = || -> Result<Option<Order>> {
+            let mut statement = connection.prepare_cached(
+                "SELECT id, host_id, unique_id, program, arguments FROM health_order WHERE id > ?1 ORDER BY id LIMIT 1",
+            )?;
+            let order = statement.query_row([after], |row| {
+                let arguments: Vec<u8> = row.get(4)?;
+                let arguments = String::from_utf8_lossy(&arguments);
+                Ok(Order {
+                    id: row.get(0)?,
+                    host: MachineGuid(uuid::Uuid::from_bytes(row.get(1)?)),
+                    event: row.get(2)?,
+                    program: row.get(3)?,
+                    arguments: arguments.split('\0').map(str::to_owned).collect(),
+                })
+            });
+            order.optional()
+        };
+        read().unwrap_or_else(|error| {
+            log::error!("HEALTH: cannot read '{}': {error}", self.path.display());
+            None
+        })
+    }
+
+    /// The program of an order runs since then: it is kept no longer.
+    pub fn started(&self, order: &Order, at: i64) {
+        let mut connection = self.connection.lock();
+        let done = connection.transaction().and_then(|transaction| {
+            transaction
+                .prepare_cached("DELETE FROM health_order WHERE id = ?1")?
+                .execute([order.id])?;
+            transaction
+                .prepare_cached(
+                    "UPDATE health_log SET exec_run_timestamp = ?3 WHERE host_id = ?1 AND unique_id = ?2",
+                )?
+                .execute(params![id(&order.host), order.event, at])?;
             transaction.commit()
         });
         drop(connection);
@@ -229,6 +299,25 @@ impl Log {
             entries.collect()
         };
         read().unwrap_or_default()
+    }
+
+    /// Shows the events of a host from `after` to `before`, both included, the newest first.
+    pub fn visit(&self, host: MachineGuid, after: i64, before: i64, see: &mut dyn FnMut(Entry)) {
+        let connection = self.connection.lock();
+        let mut read = || -> Result<()> {
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM health_log WHERE host_id = ?1 AND when_key BETWEEN ?2 AND ?3 \
+                 ORDER BY unique_id DESC"
+            ))?;
+            let mut rows = statement.query(params![id(&host), after, before])?;
+            while let Some(row) = rows.next()? {
+                see(entry_of(row)?);
+            }
+            Ok(())
+        };
+        if let Err(error) = read() {
+            log::error!("HEALTH: cannot read '{}': {error}", self.path.display());
+        }
     }
 
     /// Keeps the newest `most` events of a host, and the alarms they are of.
@@ -350,7 +439,31 @@ fn put(connection: &Connection, host: MachineGuid, write: &Write) -> Result<usiz
                 alarm.events,
                 alarm.told.map(Status::number),
             ]),
+        Write::Order(order) => put_order(connection, order),
     }
+}
+
+fn put_order(connection: &Connection, order: &Order) -> Result<usize> {
+    let waiting: Option<i64> = connection
+        .prepare_cached("SELECT max(id) - min(id) FROM health_order")?
+        .query_row([], |row| row.get(0))?;
+    if waiting.is_some_and(|waiting| waiting >= ORDERS_MAX) {
+        log::error!(
+            "HEALTH: {ORDERS_MAX} notifications wait for '{}' already. This one is lost.",
+            order.program
+        );
+        return Ok(0);
+    }
+    connection
+        .prepare_cached(
+            "INSERT INTO health_order(host_id, unique_id, program, arguments) VALUES(?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            id(&order.host),
+            order.event,
+            order.program,
+            order.arguments.join("\0").into_bytes()
+        ])
 }
 
 fn entry_of(row: &Row<'_>) -> Result<Entry> {
@@ -485,6 +598,35 @@ mod tests {
         assert_eq!(log.entries(host, 25, Some("t.odd"), 1000).len(), 2);
         assert_eq!(log.entries(host, 0, None, 3).len(), 3);
         assert!(log.entries(other, 0, None, 3).is_empty());
+    }
+
+    #[test]
+    fn orders_are_kept_until_they_are_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Log::open(dir.path()).unwrap();
+        let host = MachineGuid::random();
+        let order = |event: i64| {
+            let arguments = ["a", "", "b c"].map(str::to_owned).to_vec();
+            Order { id: 0, host, event, program: "/p".into(), arguments }
+        };
+        log.write(host, &[1, 2, 3].map(|event| Write::Order(Box::new(order(event)))));
+        let first = log.next_order(0).unwrap();
+        assert_eq!(first, Order { id: first.id, ..order(1) });
+        log.started(&first, 100);
+        drop(log);
+        let log = Log::open(dir.path()).unwrap();
+        let second = log.next_order(0).unwrap();
+        assert_eq!((second.event, log.next_order(second.id).unwrap().event), (2, 3));
+        log.write(
+            host,
+            &(0..ORDERS_MAX).map(|event| Write::Order(Box::new(order(event)))).collect::<Vec<_>>(),
+        );
+        let mut count = 0;
+        let mut last = 0;
+        while let Some(order) = log.next_order(last) {
+            (count, last) = (count + 1, order.id);
+        }
+        assert_eq!(count, ORDERS_MAX + 1, "what is too much is not kept");
     }
 
     #[test]

@@ -1,43 +1,51 @@
 //! Notifications: the program of an alarm, run with the arguments that scripts for Netdata expect.
 //!
-//! Thread `HEALTH[notify]` runs them, several at a time, and notes how each ended; evaluation never waits for one. What is
-//! queued is bounded: what does not fit is logged and lost.
+//! Thread `HEALTH[notify]` runs them in the order in which they were decided, several at a time, and notes how each ended;
+//! evaluation never waits for one. Those that wait are in the log, so the next start goes on where this one ended: at a stop
+//! programs that run have a moment to end, after that they go on by themselves, and what was not started yet stays in the log.
 
+use std::fs;
 use std::io;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rustc_hash::FxHashSet;
 
-use super::log::Log;
+use super::log::{Log, Order};
 use crate::base::ids::MachineGuid;
 use crate::base::threads::{self, StopToken};
 use crate::base::time::Clock;
 
-/// Notifications that wait for others to end.
-const QUEUE_MAX: usize = 4096;
+/// Orders that the log could not keep and that wait for others to end.
+const UNKEPT_MAX: usize = 1024;
 /// Programs running at once.
 const RUNNING_MAX: usize = 16;
 /// A program that runs longer is ended.
 const TIME_MAX_US: i64 = 600_000_000;
+/// How long a stop waits for programs that run.
+const STOP_WAIT: Duration = Duration::from_secs(2);
+/// Run by the shell, which notes the order's number in a file and becomes the program: whatever happens to us meanwhile, the
+/// next start knows what was started.
+const START: &str = "n=$1 f=$2; shift 2; echo \"$n\" >>\"$f\"; exec \"$0\" \"$@\"";
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_millis(250);
+/// The shell's code for a program that is not there.
+const CANNOT_RUN: i64 = 127;
 /// Longest argument; the kernel takes no more than 128 KiB of one.
 const ARGUMENT_MAX: usize = 64 * 1024;
 
-/// A program to run.
-#[derive(Debug)]
-pub struct Order {
-    pub host: MachineGuid,
-    pub event: i64,
-    pub program: String,
-    pub arguments: Vec<String>,
+enum Word {
+    /// There are new orders in the log.
+    Look,
+    /// One that is not in the log.
+    Unkept(Box<Order>),
 }
 
 pub struct Notifier {
-    orders: Sender<Order>,
+    words: Sender<Word>,
 }
 
 struct Running {
@@ -54,66 +62,125 @@ impl Notifier {
         clock: Clock,
         stop: StopToken,
     ) -> io::Result<(Notifier, JoinHandle<()>)> {
-        let (orders, queue) = bounded(QUEUE_MAX);
-        let thread = threads::spawn("HEALTH[notify]", move || run(&queue, &log, &clock, &stop))?;
-        Ok((Notifier { orders }, thread))
+        let (words, heard) = bounded(UNKEPT_MAX);
+        let thread = threads::spawn("HEALTH[notify]", move || run(&heard, &log, &clock, &stop))?;
+        Ok((Notifier { words }, thread))
     }
 
+    /// The log has new orders.
+    pub fn look(&self) {
+        // Where there is no room for the word there are others, each as good as this one.
+        let _ = self.words.try_send(Word::Look);
+    }
+
+    /// An order that the log could not take.
     pub fn order(&self, order: Order) {
-        if let Err(refused) = self.orders.try_send(order) {
-            let order = refused.into_inner();
+        if let Err(refused) = self.words.try_send(Word::Unkept(Box::new(order)))
+            && let Word::Unkept(order) = refused.into_inner()
+        {
             log::error!(
-                "HEALTH: {QUEUE_MAX} notifications wait for '{}' already. This one is lost.",
+                "HEALTH: {UNKEPT_MAX} notifications wait for '{}' already. This one is lost.",
                 order.program
             );
         }
     }
 }
 
-fn run(queue: &Receiver<Order>, log: &Log, clock: &Clock, stop: &StopToken) {
+fn run(words: &Receiver<Word>, log: &Log, clock: &Clock, stop: &StopToken) {
     let mut running: Vec<Running> = Vec::new();
+    forget_started(log, clock);
+    // Everything up to this one was started; at first there is what the last run left.
+    let (mut last, mut more) = (0, true);
+    let mut deadline = None;
     loop {
-        let wait = if running.is_empty() { IDLE } else { LOOK_AGAIN };
-        let next = if running.len() < RUNNING_MAX {
-            queue.recv_timeout(wait)
-        } else {
-            stop.wait(wait);
-            Err(RecvTimeoutError::Timeout)
-        };
-        match next {
-            Ok(order) => start(&order, log, clock, &mut running),
-            Err(RecvTimeoutError::Timeout) if !stop.is_stopped() => {}
-            Err(_) => break,
+        if stop.is_stopped() {
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + STOP_WAIT);
+            more |= !words.is_empty();
+            if Instant::now() > deadline || (!more && running.is_empty()) {
+                break;
+            }
         }
+        while more && running.len() < RUNNING_MAX {
+            match log.next_order(last) {
+                Some(order) => {
+                    last = order.id;
+                    start(&order, log, clock, &mut running);
+                }
+                None => more = false,
+            }
+        }
+        if running.len() < RUNNING_MAX {
+            let wait = if running.is_empty() { IDLE } else { LOOK_AGAIN };
+            match words.recv_timeout(wait) {
+                Ok(word) => {
+                    more = true;
+                    if let Word::Unkept(order) = word {
+                        start(&order, log, clock, &mut running);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                // Nobody is left to give orders.
+                Err(RecvTimeoutError::Disconnected) => std::thread::park_timeout(LOOK_AGAIN),
+            }
+        } else {
+            std::thread::park_timeout(LOOK_AGAIN);
+        }
+        let ran = !running.is_empty();
         running.retain_mut(|one| !has_ended(one, log, clock));
+        if ran && running.is_empty() {
+            // All of them have noted their numbers, and all these are in the log.
+            let _ = fs::File::create(log.started_file());
+        }
     }
-    // What was decided is told; nobody waits for the answer any more.
-    while let Ok(order) = queue.try_recv() {
-        start(&order, log, clock, &mut running);
+    // In no log: now or never.
+    for word in words.try_iter() {
+        if let Word::Unkept(order) = word {
+            start(&order, log, clock, &mut running);
+        }
     }
-    running.retain_mut(|one| !has_ended(one, log, clock));
+    if !running.is_empty() {
+        log::info!("HEALTH: {} notifications still run. They go on without us.", running.len());
+    }
+}
+
+/// What the last run started without a chance to say so in the log.
+fn forget_started(log: &Log, clock: &Clock) {
+    let noted = fs::read_to_string(log.started_file()).unwrap_or_default();
+    let started: FxHashSet<i64> = noted.lines().filter_map(|line| line.parse().ok()).collect();
+    let mut last = 0;
+    while let Some(order) = log.next_order(last).filter(|_| !started.is_empty()) {
+        last = order.id;
+        if started.contains(&order.id) {
+            log.started(&order, clock.now_seconds().0);
+        }
+    }
 }
 
 fn start(order: &Order, log: &Log, clock: &Clock, running: &mut Vec<Running>) {
     let now = clock.now_seconds().0;
-    let spawned = Command::new(&order.program)
-        .args(order.arguments.iter().map(|argument| cleaned(argument)))
+    let spawned = Command::new("/bin/sh")
+        .args(["-c", START, &order.program, &order.id.to_string()])
+        .arg(log.started_file())
+        .args(&order.arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::inherit())
         .stderr(Stdio::inherit())
         .spawn();
     match spawned {
-        Ok(child) => running.push(Running {
-            child,
-            host: order.host,
-            event: order.event,
-            started: now,
-            started_us: clock.monotonic_us(),
-        }),
+        Ok(child) => {
+            log.started(order, now);
+            running.push(Running {
+                child,
+                host: order.host,
+                event: order.event,
+                started: now,
+                started_us: clock.monotonic_us(),
+            });
+        }
         Err(error) => {
             log::error!("HEALTH: cannot run '{}': {error}", order.program);
-            // The shell's code for a program that is not there.
-            log.executed(order.host, order.event, now, 127);
+            log.started(order, now);
+            log.executed(order.host, order.event, now, CANNOT_RUN);
         }
     }
 }
@@ -123,6 +190,9 @@ fn has_ended(one: &mut Running, log: &Log, clock: &Clock) -> bool {
     match one.child.try_wait() {
         Ok(Some(status)) => {
             let code = status.code().map_or(255, i64::from);
+            if code == CANNOT_RUN {
+                log::error!("HEALTH: cannot run the program of a notification, or it says so.");
+            }
             log.executed(one.host, one.event, one.started, code);
             true
         }
@@ -142,7 +212,7 @@ fn has_ended(one: &mut Running, log: &Log, clock: &Clock) -> bool {
 }
 
 /// No option, no NUL, not too long.
-fn cleaned(argument: &str) -> String {
+pub(super) fn cleaned(argument: &str) -> String {
     let text = argument.trim_start_matches('-').replace('\0', "");
     let mut end = text.len().min(ARGUMENT_MAX);
     while !text.is_char_boundary(end) {
@@ -153,9 +223,7 @@ fn cleaned(argument: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::PermissionsExt;
-    use std::time::Instant;
 
     use super::*;
 
@@ -175,14 +243,14 @@ mod tests {
             Notifier::start(Arc::clone(&log), Clock::system(), stop.clone()).unwrap();
         let host = MachineGuid::random();
         notifier.order(Order {
+            id: 0,
             host,
             event: 1,
             program: script.display().to_string(),
-            arguments: ["root", "--100 KiB/s", "it's", "$(x) `y`\0", ""]
-                .map(str::to_owned)
-                .to_vec(),
+            arguments: ["root", "--100 KiB/s", "it's", "$(x) `y`\0", ""].map(cleaned).to_vec(),
         });
         notifier.order(Order {
+            id: 0,
             host,
             event: 2,
             program: "/no/such/program".into(),
@@ -195,6 +263,92 @@ mod tests {
         stop.stop();
         thread.join().unwrap();
         assert_eq!(fs::read_to_string(&out).unwrap(), "root|100 KiB/s|it's|$(x) `y`||");
+    }
+
+    /// More than fit into a stop: none is lost, none runs twice.
+    #[test]
+    fn what_a_stop_leaves_is_told_by_the_next_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let (script, out) = (dir.path().join("notify"), dir.path().join("out"));
+        let text = format!("#!/bin/sh\nsleep 0.7\necho $1 >>'{}'\n", out.display());
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        let log = Arc::new(Log::open(dir.path()).unwrap());
+        let host = MachineGuid::random();
+        let order = |event: i64| Order {
+            id: 0,
+            host,
+            event,
+            program: script.display().to_string(),
+            arguments: vec![event.to_string()],
+        };
+        const ALL: i64 = 100;
+        let told = |most: i64| {
+            let end = Instant::now() + Duration::from_secs(60);
+            loop {
+                let text = fs::read_to_string(&out).unwrap_or_default();
+                let mut told: Vec<i64> = text.lines().map(|line| line.parse().unwrap()).collect();
+                if told.len() >= usize::try_from(most).unwrap() || Instant::now() > end {
+                    told.sort_unstable();
+                    return told;
+                }
+                std::thread::park_timeout(Duration::from_millis(20));
+            }
+        };
+        let run = |stop: &StopToken| {
+            Notifier::start(Arc::clone(&log), Clock::system(), stop.clone()).unwrap()
+        };
+        let stop = StopToken::new();
+        let (notifier, thread) = run(&stop);
+        let orders: Vec<_> = (1..=ALL)
+            .map(|event| super::super::log::Write::Order(Box::new(order(event))))
+            .collect();
+        assert!(log.write(host, &orders));
+        notifier.look();
+        told(1);
+        let began = Instant::now();
+        stop.stop();
+        thread.join().unwrap();
+        assert!(began.elapsed() < STOP_WAIT * 2, "{:?}", began.elapsed());
+        assert!(log.next_order(0).is_some(), "this many do not fit");
+        let stop = StopToken::new();
+        let (_notifier, thread) = run(&stop);
+        assert_eq!(told(ALL), (1..=ALL).collect::<Vec<_>>());
+        stop.stop();
+        thread.join().unwrap();
+        assert_eq!((told(ALL).len(), log.next_order(0)), (100, None));
+    }
+
+    #[test]
+    fn what_was_started_is_not_started_again_though_the_log_does_not_know() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out");
+        let log = Arc::new(Log::open(dir.path()).unwrap());
+        let host = MachineGuid::random();
+        let orders = [1, 2].map(|event: i64| {
+            let arguments = vec!["-c".to_owned(), format!("echo {event} >>'{}'", out.display())];
+            let program = "/bin/sh".to_owned();
+            super::super::log::Write::Order(Box::new(Order {
+                id: 0,
+                host,
+                event,
+                program,
+                arguments,
+            }))
+        });
+        log.write(host, &orders);
+        fs::write(log.started_file(), "1\n77\nnonsense\n").unwrap();
+        let stop = StopToken::new();
+        let (_notifier, thread) =
+            Notifier::start(Arc::clone(&log), Clock::system(), stop.clone()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !out.exists() && Instant::now() < deadline {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        stop.stop();
+        thread.join().unwrap();
+        assert_eq!(fs::read_to_string(&out).unwrap(), "2\n");
+        assert_eq!(fs::read_to_string(log.started_file()).unwrap(), "", "no longer of use");
     }
 
     #[test]

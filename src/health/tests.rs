@@ -4,11 +4,14 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::alarm::Status;
-use super::engine::{Health, Options};
+use super::engine::{Cluster, Health, Options};
 use super::grammar::Repeat;
 use super::log::{Entry, Log};
 use super::notify::Notifier;
@@ -29,8 +32,30 @@ struct Rig {
     clock: Clock,
     hosts: Arc<Hosts>,
     health: Arc<Health>,
+    others: Arc<Others>,
     stop: StopToken,
     notifying: Option<JoinHandle<()>>,
+}
+
+/// Other agents of a cluster.
+#[derive(Default)]
+struct Others {
+    there: AtomicBool,
+    told: Mutex<Option<Vec<(String, i64)>>>,
+}
+
+impl Cluster for Arc<Others> {
+    fn tells(&self, host: &Host) -> bool {
+        host.hostname() == "elsewhere"
+    }
+
+    fn told(&self, _: &Host) -> Option<(Vec<(String, i64)>, bool)> {
+        Some((self.told.lock().clone()?, true))
+    }
+
+    fn is_there(&self) -> bool {
+        self.there.load(Ordering::Acquire)
+    }
 }
 
 fn host(kind: HostKind, name: &str) -> Arc<Host> {
@@ -72,10 +97,16 @@ impl Rig {
         let stop = StopToken::new();
         let (notifier, notifying) =
             Notifier::start(Arc::clone(&log), clock.clone(), stop.clone()).unwrap();
-        let told_elsewhere = Box::new(|host: &Host| host.hostname() == "elsewhere");
-        let health =
-            Health::new(options, Arc::clone(&hosts), clock.clone(), log, notifier, told_elsewhere);
-        Rig { dir, clock, hosts, health, stop, notifying: Some(notifying) }
+        let others = Arc::new(Others::default());
+        let health = Health::new(
+            options,
+            Arc::clone(&hosts),
+            clock.clone(),
+            log,
+            notifier,
+            Box::new(Arc::clone(&others)),
+        );
+        Rig { dir, clock, hosts, health, others, stop, notifying: Some(notifying) }
     }
 
     fn local(&self) -> Arc<Host> {
@@ -239,6 +270,128 @@ fn names_mean_what_is_nearest() {
     assert_eq!((rig.value("each_a"), rig.value("each_b")), (4.0, 1.0));
     assert_eq!(rig.value("time"), 4.0);
     assert_eq!(rig.status(&host, "time"), Some(Status::Clear), "an unknown name is not true");
+    rig.end();
+}
+
+#[test]
+fn definitions_are_for_the_hosts_and_charts_they_name() {
+    for (condition, applies) in [
+        ("os: linux", true),
+        ("os: freebsd macos", false),
+        ("os: !linux *", false),
+        ("hosts: he*", true),
+        ("hosts: !here *", false),
+        ("host labels: role = data*", true),
+        ("host labels: role = web*", false),
+        ("host labels: nothing = *", false),
+        ("plugin: feed*", true),
+        ("plugin: other", false),
+        ("module: mod", true),
+        ("module: !mod *", false),
+        ("families: fam", true),
+        ("families: !fam *", false),
+        ("charts: t.c", true),
+        ("charts: named*", false),
+        ("charts: t.named", true),
+    ] {
+        let rig = Rig::new(&format!(
+            "template: it\non: t.ctx\n{condition}\ncalc: $a\nevery: 1s\nwarn: $this > 10\n"
+        ));
+        let host = rig.local();
+        let mut labels = crate::metrics::Labels::new();
+        labels.set("role", "database", crate::metrics::LabelSource::AUTO);
+        host.set_labels(labels);
+        let spec = ChartSpec {
+            id: "t.c",
+            name: "named",
+            context: "t.ctx",
+            family: "fam",
+            plugin: "feed.plugin",
+            module: "mod",
+            ..ChartSpec::default()
+        };
+        let chart = host.define_chart(&spec).unwrap();
+        chart.define_dimension(&DimensionSpec::plain("a", Algorithm::Absolute, 1, 1)).unwrap();
+        chart.define_dimension(&DimensionSpec::plain("b", Algorithm::Absolute, 1, 1)).unwrap();
+        rig.seconds(3, &[&chart], 5);
+        assert_eq!(rig.status(&host, "it").is_some(), applies, "{condition}");
+        rig.end();
+    }
+}
+
+#[test]
+fn of_templates_with_one_name_and_the_same_families_the_first_counts() {
+    let one = |families: &str, value: i64| {
+        format!("template: it\non: t.ctx\n{families}\ncalc: {value}\nevery: 1s\nwarn: $this > 10\n")
+    };
+    for (conf, want) in [
+        (one("", 1) + &one("", 2), 1.0),
+        (one("families: other", 1) + &one("families: fam", 2), 2.0),
+        // An alarm for the chart goes before any template.
+        (format!("{}alarm: it\non: t.c\ncalc: 3\nevery: 1s\nwarn: 0\n", one("", 1)), 3.0),
+    ] {
+        let rig = Rig::new(&conf);
+        let host = rig.local();
+        let chart = rig.chart(&host, "t.c");
+        rig.seconds(3, &[&chart], 5);
+        assert_eq!(rig.value("it"), want, "{conf}");
+        rig.end();
+    }
+}
+
+/// As spec'd for scripts that were written for the original.
+#[test]
+fn a_program_is_given_its_arguments_in_the_order_of_the_original() {
+    let conf = "alarm: high\non: t.c\nclass: Errors\ncalc: $a * 1.5\nunits: KiB/s\nevery: 1s\nwarn: $this > 20\n\
+                to: me you\ninfo: of $family\nalarm: other\non: t.c\ncalc: $a\nevery: 1s\ncrit: $this > 10\nto: x\n";
+    let rig = Rig::new(conf);
+    let script = "#!/bin/sh\nd=$(dirname \"$0\")\n[ \"$7\" = high ] || exit 0\n\
+                  for a in \"$@\"; do echo \"$a\"; done >\"$d/new\"; mv \"$d/new\" \"$d/told\"\n";
+    fs::write(rig.dir.path().join("notify"), script).unwrap();
+    let host = rig.local();
+    host.update_info(|info| info.registry_hostname = "registered".into());
+    let chart = rig.chart(&host, "t.c");
+    rig.seconds(2, &[&chart], 5);
+    // The other one is raised first.
+    rig.seconds(2, &[&chart], 12);
+    rig.seconds(2, &[&chart], 15);
+    let told = rig.told(29);
+    let entries = rig.entries(&host);
+    let entry = entries.iter().find(|e| e.name == "high" && e.status == Status::Warning).unwrap();
+    let other = entries.iter().find(|e| e.name == "other" && e.status == Status::Critical).unwrap();
+    let file = format!("{}/health.d/a.conf", rig.dir.path().display());
+    let want = [
+        "me you".to_owned(),
+        "registered".to_owned(),
+        entry.unique_id.to_string(),
+        entry.alarm_id.to_string(),
+        "2".to_owned(),
+        entry.when.to_string(),
+        "high".to_owned(),
+        "t.c".to_owned(),
+        "fam".to_owned(),
+        "WARNING".to_owned(),
+        "CLEAR".to_owned(),
+        "23".to_owned(),
+        "18".to_owned(),
+        format!("1@{file}"),
+        entry.duration.to_string(),
+        "0".to_owned(),
+        "KiB/s".to_owned(),
+        "of fam".to_owned(),
+        "22.5 KiB/s".to_owned(),
+        "18 KiB/s".to_owned(),
+        "$this > 20".to_owned(),
+        "[ $this = 22.5 ] ".to_owned(),
+        "0".to_owned(),
+        "1".to_owned(),
+        String::new(),
+        format!("other={}", other.when),
+        "Errors".to_owned(),
+        "sudo /etc/netdata/edit-config health.d/a.conf=1=registered".to_owned(),
+        String::new(),
+    ];
+    assert_eq!(told, want);
     rig.end();
 }
 
@@ -407,6 +560,114 @@ fn what_another_parent_tells_is_not_told_here_later_either() {
     rig.seconds(5, &[&chart], 5);
     assert_eq!(rig.told(1), ["high WARNING CLEAR 5 here"]);
     rig.end();
+}
+
+/// Postponed for 20 s at every connection; the value is 15 throughout.
+#[track_caller]
+fn cluster_rig() -> (Rig, Arc<Host>, Arc<Chart>) {
+    let rig = Rig::new(HIGH);
+    let child = host(HostKind::Child, "child");
+    rig.hosts.get_or_create(child.guid(), || Arc::clone(&child)).unwrap();
+    child.set_health(HealthPolicy::On, 20);
+    child.set_connected(true, UnixSeconds(rig.clock.now_seconds().0));
+    rig.others.there.store(true, Ordering::Release);
+    let chart = rig.chart(&child, "t.c");
+    (rig, child, chart)
+}
+
+#[test]
+fn who_takes_over_from_another_agent_loses_no_time() {
+    let (rig, child, chart) = cluster_rig();
+    child.update_info(|info| info.hostname = "elsewhere".into());
+    rig.seconds(30, &[&chart], 15);
+    assert_eq!(rig.status(&child, "high"), Some(Status::Warning));
+    // The other one is gone, the host comes directly after a few seconds.
+    child.set_connected(false, UnixSeconds(rig.clock.now_seconds().0));
+    rig.others.there.store(false, Ordering::Release);
+    child.update_info(|info| info.hostname = "child".into());
+    rig.seconds(5, &[], 0);
+    child.set_connected(true, UnixSeconds(rig.clock.now_seconds().0));
+    rig.seconds(3, &[&chart], 25);
+    assert_eq!(rig.told(1), ["high WARNING CRITICAL 25 child"]);
+    rig.end();
+}
+
+#[test]
+fn who_comes_back_hears_what_others_told_meanwhile() {
+    for (heard, value, want) in [
+        // They told of it, and it still is so.
+        (Some(vec![("t.c.high".to_owned(), 3)]), 15, None),
+        // They told of it, and it has ended.
+        (Some(vec![("t.c.high".to_owned(), 3)]), 5, Some("high UNINITIALIZED CLEAR 5 child")),
+        (Some(vec![]), 15, Some("high UNINITIALIZED WARNING 15 child")),
+        (None, 15, Some("high UNINITIALIZED WARNING 15 child")),
+    ] {
+        let (rig, child, chart) = cluster_rig();
+        rig.seconds(2, &[&chart], value);
+        *rig.others.told.lock() = heard.clone();
+        rig.seconds(30, &[&chart], value);
+        assert!(rig.status(&child, "high") > Some(Status::Uninitialized));
+        let told = rig.told(usize::from(want.is_some()));
+        assert_eq!(told, want.into_iter().collect::<Vec<_>>(), "{heard:?} {value}");
+        rig.end();
+    }
+}
+
+#[test]
+fn an_end_that_others_told_is_not_told_again() {
+    let rig = Rig::new(HIGH);
+    let local = rig.local();
+    let chart = rig.chart(&local, "t.c");
+    rig.seconds(5, &[&chart], 15);
+    assert_eq!(rig.told(1).len(), 1);
+    assert_eq!(rig.health.told(&local), Some(vec![("t.c.high".to_owned(), 3)]));
+    let dir = rig.end();
+    // It comes back as a child's parent would: another one has told that it is over.
+    let child = host_again(&local);
+    let rig = Rig::again(dir, HIGH, T0 + 100, host(HostKind::Local, "here"));
+    rig.hosts.get_or_create(child.guid(), || Arc::clone(&child)).unwrap();
+    child.set_health(HealthPolicy::On, 0);
+    child.set_connected(true, UnixSeconds(rig.clock.now_seconds().0));
+    rig.others.there.store(true, Ordering::Release);
+    *rig.others.told.lock() = Some(Vec::new());
+    let chart = rig.chart(&child, "t.c");
+    rig.seconds(20, &[&chart], 5);
+    assert_eq!(rig.status(&child, "high"), Some(Status::Clear));
+    assert_eq!(rig.health.told(&child), Some(Vec::new()));
+    let dir = rig.end();
+    assert_eq!(fs::read_to_string(dir.path().join("told")).unwrap().lines().count(), 1);
+}
+
+/// A host of the same GUID, as one that streams to us.
+fn host_again(local: &Host) -> Arc<Host> {
+    let engine = Arc::new(RingEngine::in_memory(Mode::Ram, 3600));
+    let settings = HostSettings { health_enabled: true, ..HostSettings::default() };
+    let info = HostInfo { os: "linux".into(), ..HostInfo::named("child") };
+    Host::new(local.guid(), HostKind::Child, info, engine, settings)
+}
+
+#[test]
+fn what_was_held_back_at_a_stop_is_told_after_the_next_start() {
+    let conf = format!("{HIGH}delay: up 20s down 20s\n");
+    let rig = Rig::new(&conf);
+    let host = rig.local();
+    let chart = rig.chart(&host, "t.c");
+    rig.seconds(40, &[&chart], 5);
+    rig.seconds(5, &[&chart], 15);
+    let dir = rig.end();
+    assert!(!dir.path().join("told").exists());
+    let rig = Rig::again(dir, &conf, T0 + 100, Arc::clone(&host));
+    rig.seconds(30, &[&chart], 15);
+    assert_eq!(rig.told(1), ["high UNINITIALIZED WARNING 15 here"]);
+    // The same with an end.
+    rig.seconds(5, &[&chart], 5);
+    let dir = rig.end();
+    let rig = Rig::again(dir, &conf, T0 + 300, Arc::clone(&host));
+    rig.seconds(30, &[&chart], 5);
+    assert_eq!(rig.told(2)[1..], ["high UNINITIALIZED CLEAR 5 here"]);
+    rig.seconds(60, &[&chart], 5);
+    let dir = rig.end();
+    assert_eq!(fs::read_to_string(dir.path().join("told")).unwrap().lines().count(), 2);
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! Lock order: a chart, then an outbox; the registers here are locked for moments and never while anything else is.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -98,6 +98,8 @@ pub struct Streams {
     clock: Clock,
     stop: StopToken,
     paths: Paths,
+    /// What this agent has told of a host's alarms, where it evaluates them: see [`path::Entry::told`].
+    told: OnceLock<Told>,
     started_ms: i64,
     /// When a child was last let in, or the first was put off; for the rate limit.
     last_let_in: Mutex<Option<i64>>,
@@ -115,6 +117,9 @@ pub struct Streams {
     /// had left.
     compared: Mutex<FxHashMap<MachineGuid, (u64, i64)>>,
 }
+
+/// Asks whoever evaluates alarms here.
+pub type Told = Box<dyn Fn(&Host) -> Option<Vec<(String, i64)>> + Send + Sync>;
 
 /// Bytes that wait to be sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -187,6 +192,7 @@ impl Streams {
             clock,
             stop: stop.clone(),
             paths: Paths::new(),
+            told: OnceLock::new(),
             started_ms,
             last_let_in: Mutex::new(None),
             pace: Pace::new(),
@@ -367,6 +373,16 @@ impl Streams {
         queues
     }
 
+    /// The worst of the children that are connected.
+    pub fn worst(&self) -> status::Worst {
+        let now = self.clock.now_seconds().0;
+        let mut worst = status::Worst::default();
+        for child in self.children() {
+            worst.add(child.behind_since(now), child.skew(), now);
+        }
+        worst
+    }
+
     pub fn paths(&self) -> &Paths {
         &self.paths
     }
@@ -375,6 +391,22 @@ impl Streams {
     pub fn is_watched_nearer(&self, host: &Host) -> bool {
         let local = self.hosts.local().guid();
         host.guid() != local && self.paths.nearer_watcher(host.guid(), local).is_some()
+    }
+
+    /// Who is asked what was told of alarms; to be said once, at the start.
+    pub fn tell_what_was_told(&self, told: Told) {
+        // A second one has nothing to add.
+        let _ = self.told.set(told);
+    }
+
+    /// What another agent of our cluster has told of a host's alarms.
+    pub fn told_by_others(&self, host: &Host) -> Option<Vec<(String, i64)>> {
+        self.paths.told(host.guid(), self.hosts.local().guid())
+    }
+
+    /// Whether there may be others of our kind that have what we have.
+    pub fn has_cluster(&self) -> bool {
+        self.paths.has_cluster(self.hosts.local().guid())
     }
 
     /// The streaming path of a host as this agent knows it, its own entry included.
@@ -414,6 +446,7 @@ impl Streams {
             shutdown_ms: 0,
             capabilities: Capabilities::OFFERED,
             flags,
+            told: self.told.get().and_then(|told| told(host)),
         }
     }
 

@@ -29,7 +29,13 @@ pub struct Entry {
     pub shutdown_ms: i64,
     pub capabilities: Capabilities,
     pub flags: Vec<String>,
+    /// Ours alone. Of an agent that evaluates the host's alarms: those that are raised and that somebody was told of, as
+    /// CHART.ALARM with the number of the status.
+    pub told: Option<Vec<(String, i64)>>,
 }
+
+/// Alarms of one entry; more are not told.
+pub const TOLD_MAX: usize = 200;
 
 const FLAGS: &[&str] = &["aclk", "health", "ml", "ephemeral", "virtual"];
 
@@ -130,6 +136,25 @@ impl Paths {
         below.iter().find(watches).map(|entry| entry.host_id)
     }
 
+    /// What another agent of our cluster that watches the host has told of its alarms, by its last word; the nearest to the
+    /// origin.
+    pub fn told(&self, host: MachineGuid, local: MachineGuid) -> Option<Vec<(String, i64)>> {
+        let hosts = self.hosts.lock();
+        let ours = &hosts.get(&local)?.above;
+        let path = hosts.get(&host)?;
+        let of_ours = |entry: &&Entry| ours.iter().any(|above| above.host_id == entry.host_id);
+        path.below.iter().chain(&path.above).filter(of_ours).find_map(|entry| entry.told.clone())
+    }
+
+    /// Whether this agent's samples go to another one of our kind, as they do in a cluster.
+    pub fn has_cluster(&self, local: MachineGuid) -> bool {
+        let hosts = self.hosts.lock();
+        let above = hosts.get(&local).map(|path| path.above.as_slice()).unwrap_or_default();
+        above
+            .iter()
+            .any(|entry| entry.host_id != local && entry.capabilities.contains(Capabilities::SPANS))
+    }
+
     /// Tells one state of a host's path from the next.
     pub fn version(&self, host: MachineGuid) -> u64 {
         self.hosts.lock().get(&host).map_or(0, |path| path.version)
@@ -145,7 +170,16 @@ impl Paths {
         json.key("version").integer(1);
         json.key("streaming_path").begin_array();
         for entry in path.below.iter().chain([own]).chain(&path.above) {
-            entry.write(&mut json);
+            json.begin_object();
+            entry.write_members(&mut json);
+            if let Some(told) = &entry.told {
+                json.key("alarms").begin_object();
+                for (alarm, status) in told.iter().take(TOLD_MAX) {
+                    json.key(alarm).integer(*status);
+                }
+                json.end_object();
+            }
+            json.end_object();
         }
         json.end_array();
         json.end_object();
@@ -164,8 +198,14 @@ impl Paths {
 }
 
 impl Entry {
+    /// As the API shows it, without what was told of alarms.
     pub fn write(&self, json: &mut JsonWriter) {
         json.begin_object();
+        self.write_members(json);
+        json.end_object();
+    }
+
+    fn write_members(&self, json: &mut JsonWriter) {
         json.key("version").integer(1);
         json.key("hostname").string(&self.hostname);
         json.key("host_id").string(&self.host_id.to_string());
@@ -186,7 +226,6 @@ impl Entry {
             json.string(flag);
         }
         json.end_array();
-        json.end_object();
     }
 
     fn read(value: &Value) -> Option<Entry> {
@@ -217,6 +256,12 @@ impl Entry {
                 .filter(|word| FLAGS.contains(word))
                 .map(str::to_owned)
                 .collect(),
+            told: value.get("alarms").and_then(Value::object).map(|alarms| {
+                let numbers = alarms.iter().take(TOLD_MAX);
+                numbers
+                    .filter_map(|(name, status)| Some((name.clone(), status.integer()?)))
+                    .collect()
+            }),
         };
         let valid = entry.hops >= 0 && entry.since > 0 && !entry.capabilities.is_empty();
         valid.then_some(entry)
@@ -251,6 +296,7 @@ mod tests {
             shutdown_ms: 2,
             capabilities: Capabilities::VCAPS,
             flags: vec!["health".to_owned()],
+            told: None,
         }
     }
 
@@ -277,6 +323,25 @@ mod tests {
         assert_eq!(ids(&child.render(host, &own[0])).len(), 3);
         assert!(proxy.forget(host, From::Parent));
         assert_eq!(ids(&proxy.render(host, &own[1])).len(), 2);
+    }
+
+    #[test]
+    fn what_was_told_of_alarms_passes_between_the_agents_of_a_cluster() {
+        let (a, host) = (Paths::new(), guid(0));
+        let told = Some(vec![("t.x.high".to_owned(), 3)]);
+        let above = |of: MachineGuid, told: &Option<Vec<(String, i64)>>| {
+            let b = Entry { told: told.clone(), ..entry(2, 2) };
+            let json = Paths::new().render(of, &b);
+            a.learn(of, 1, guid(1), From::Parent, json.as_bytes()).unwrap();
+        };
+        above(host, &told);
+        assert_eq!(a.told(host, guid(1)), None, "not of our cluster");
+        above(guid(1), &None);
+        assert_eq!(a.told(host, guid(1)), told);
+        above(host, &None);
+        assert_eq!(a.told(host, guid(1)), None);
+        above(host, &Some(Vec::new()));
+        assert_eq!(a.told(host, guid(1)), Some(Vec::new()));
     }
 
     #[test]

@@ -95,6 +95,8 @@ pub struct Child {
     /// Bytes written to the child after its first response.
     written: AtomicU64,
     skew: AtomicI64,
+    /// Unix seconds since when its past was found incomplete at every look; 0 = it is complete.
+    behind_since: AtomicI64,
     /// Connections of this host before, in this run.
     reconnects: u64,
     updates: AtomicU64,
@@ -139,6 +141,20 @@ impl Child {
         let mut suspect = self.suspect.lock();
         let proven = suspect.as_ref().is_some_and(|suspect| now_us - suspect.at_us > CLONE_US);
         if proven { suspect.take() } else { None }
+    }
+
+    /// Looks whether the past is complete; gives since when looks have found that it is not, 0 = it is.
+    pub(super) fn behind_since(&self, now: i64) -> i64 {
+        let progress = self.below.puller.progress();
+        let since = match State::of(&progress) {
+            State::Starting | State::Filling => match self.behind_since.load(Ordering::Relaxed) {
+                0 => now,
+                since => since,
+            },
+            _ => 0,
+        };
+        self.behind_since.store(since, Ordering::Relaxed);
+        since
     }
 
     /// How the connection stands.
@@ -388,6 +404,7 @@ fn consider(
             Puller::new(Neighbour::Child, policy_of(&options), clock.clone(), |_| {}),
         )),
         skew: AtomicI64::new(0),
+        behind_since: AtomicI64::new(0),
         reconnects: streams.count_connection(guid),
         closer: connection.closer(),
         rhythm: Mutex::new(Rhythm::new(clock.monotonic_us())),

@@ -110,6 +110,28 @@ impl Filling {
     }
 }
 
+/// The worst of all children that are connected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Worst {
+    /// Children whose past is not complete.
+    pub behind: usize,
+    /// For how many seconds that of one of them has not been, without a break.
+    pub behind_s: i64,
+    /// How far the clock of one is from ours, in seconds.
+    pub skew_s: i64,
+}
+
+impl Worst {
+    /// Takes one more into account: since when its past has not been complete, 0 = it is, and our clock minus its own.
+    pub fn add(&mut self, behind_since: i64, skew_s: i64, now: i64) {
+        if behind_since > 0 {
+            self.behind += 1;
+            self.behind_s = self.behind_s.max(now - behind_since);
+        }
+        self.skew_s = self.skew_s.max(skew_s.saturating_abs());
+    }
+}
+
 /// One connection.
 #[derive(Clone, Debug)]
 pub struct Connection {
@@ -181,6 +203,15 @@ pub struct HostStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_worst_child_is_the_one_that_is_behind_for_longest() {
+        let mut worst = Worst::default();
+        for (since, skew) in [(0, 3), (900, -7), (400, 0)] {
+            worst.add(since, skew, 1000);
+        }
+        assert_eq!(worst, Worst { behind: 2, behind_s: 600, skew_s: 7 });
+    }
 
     #[test]
     fn what_is_missing_gives_state_share_and_time_left() {

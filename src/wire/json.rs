@@ -42,6 +42,10 @@ impl Value {
         if let Value::Array(values) = self { Some(values) } else { None }
     }
 
+    pub fn object(&self) -> Option<&[(String, Value)]> {
+        if let Value::Object(members) = self { Some(members) } else { None }
+    }
+
     /// A whole number.
     pub fn integer(&self) -> Option<i64> {
         match self {

@@ -12,6 +12,7 @@ use crate::base::time::UnixMicros;
 use crate::metrics::ChartType;
 use crate::net::Usage;
 use crate::net::usage::read;
+use crate::storage::dbengine::Store;
 
 static CPU: ChartDef = ChartDef {
     id: "netdata.server_cpu",
@@ -246,6 +247,36 @@ static FULLEST: ChartDef = ChartDef {
     ..CHART
 };
 
+static BEHIND: ChartDef = ChartDef {
+    id: "netdata.streams_behind",
+    title: "Children whose past is not complete yet",
+    units: "children",
+    family: "streaming",
+    priority: 130_746,
+    dims: &[absolute("children")],
+    ..CHART
+};
+
+static BEHIND_FOR: ChartDef = ChartDef {
+    id: "netdata.streams_behind_for",
+    title: "How long the past of a child has not been complete, at most",
+    units: "seconds",
+    family: "streaming",
+    priority: 130_747,
+    dims: &[absolute("longest")],
+    ..CHART
+};
+
+static SKEW: ChartDef = ChartDef {
+    id: "netdata.streams_clock_skew",
+    title: "How far the clock of a child is from ours, at most",
+    units: "seconds",
+    family: "streaming",
+    priority: 130_748,
+    dims: &[absolute("largest")],
+    ..CHART
+};
+
 static FUNCTIONS: ChartDef = ChartDef {
     id: "netdata.functions",
     title: "Calls of functions of plugins and children",
@@ -313,6 +344,26 @@ static STORE_METRICS: ChartDef = ChartDef {
     ..CHART
 };
 
+static STORE_ROOM: ChartDef = ChartDef {
+    id: "netdata.dbengine_room",
+    title: "Space left on the store's disk, and what the store may still take of it",
+    units: "KiB",
+    family: "dbengine",
+    priority: 131_130,
+    dims: &[absolute("free").scaled(1, 1024), absolute("wanted").scaled(1, 1024)],
+    ..CHART
+};
+
+static STORE_TROUBLE: ChartDef = ChartDef {
+    id: "netdata.dbengine_trouble",
+    title: "What of the store was found damaged since the start, and kinds of work that the disk refuses now",
+    units: "events",
+    family: "dbengine",
+    priority: 131_140,
+    dims: &[absolute("damaged"), absolute("refused")],
+    ..CHART
+};
+
 /// As many as there can be.
 const TIERS: usize = 5;
 const TIER_DIMS: &[DimDef; TIERS] = &[
@@ -332,6 +383,31 @@ const TIER_DIMS_KIB: &[DimDef; TIERS] = &[
 
 /// The store's figures change slowly and cost a look at every segment.
 const STORE_EVERY_S: i64 = 10;
+/// Those of children cost a look at all of their charts.
+const CHILDREN_EVERY_S: i64 = 10;
+
+/// What is known of the store, as of a while ago.
+#[derive(Clone, Copy, Default)]
+struct StoreFigures {
+    bytes: [i64; TIERS],
+    files: [i64; TIERS],
+    metrics: i64,
+    /// Free on its disk, and wanted by it.
+    room: Option<[i64; 2]>,
+}
+
+impl StoreFigures {
+    fn of(store: &Store) -> StoreFigures {
+        let mut figures = StoreFigures::default();
+        for (tier, stats) in store.stats().iter().enumerate().take(TIERS) {
+            figures.bytes[tier] = stats.bytes.cast_signed();
+            figures.files[tier] = stats.files as i64;
+            figures.metrics = i64::from(stats.metrics);
+        }
+        figures.room = store.room().map(|(free, wanted)| [free, wanted].map(u64::cast_signed));
+        figures
+    }
+}
 
 /// Charts about what only some agents have.
 struct Inner {
@@ -345,12 +421,19 @@ struct Inner {
     space: Row,
     files: Row,
     metrics: Row,
+    room: Row,
+    trouble: Row,
+    behind: Row,
+    behind_for: Row,
+    skew: Row,
     /// Of this process, kept open.
     stat: Option<ProcFile>,
     buffer: Vec<u8>,
     page_kib: i64,
     store_at: i64,
-    store: Option<([i64; TIERS], [i64; TIERS], i64)>,
+    store: Option<StoreFigures>,
+    children_at: i64,
+    children: [i64; 3],
 }
 
 impl Inner {
@@ -367,11 +450,18 @@ impl Inner {
             space: row(&STORE_SPACE),
             files: row(&STORE_FILES),
             metrics: row(&STORE_METRICS),
+            room: row(&STORE_ROOM),
+            trouble: row(&STORE_TROUBLE),
+            behind: row(&BEHIND),
+            behind_for: row(&BEHIND_FOR),
+            skew: row(&SKEW),
             stat: ProcFile::open("/proc/self/stat".into()),
             buffer: Vec::new(),
             page_kib: sys::page_size() / 1024,
             store_at: 0,
             store: None,
+            children_at: 0,
+            children: [0; 3],
         }
     }
 
@@ -383,6 +473,15 @@ impl Inner {
             self.queues.collect(at, &[parents, children]);
             self.fullest.collect(at, &[fullest]);
         }
+        if let Some(children) = &self.parts.children {
+            if now - self.children_at >= CHILDREN_EVERY_S || now < self.children_at {
+                (self.children, self.children_at) = (children(), now);
+            }
+            let [behind, longest, skew] = self.children;
+            self.behind.collect(at, &[behind]);
+            self.behind_for.collect(at, &[longest]);
+            self.skew.collect(at, &[skew]);
+        }
         let f = &STATS.functions;
         self.functions.collect(at, &[&f.calls, &f.refused, &f.timed_out, &f.cancelled].map(now_of));
         let stat = self.stat.as_mut().and_then(|file| file.read(&mut self.buffer));
@@ -393,19 +492,17 @@ impl Inner {
         let store = self.parts.engines.as_ref().and_then(|engines| engines.open_store());
         let Some(store) = store else { return };
         if self.store.is_none() || now - self.store_at >= STORE_EVERY_S {
-            let (mut bytes, mut files, mut metrics) = ([0; TIERS], [0; TIERS], 0);
-            for (tier, stats) in store.stats().iter().enumerate().take(TIERS) {
-                bytes[tier] = stats.bytes.cast_signed();
-                files[tier] = stats.files as i64;
-                metrics = i64::from(stats.metrics);
-            }
-            self.store = Some((bytes, files, metrics));
+            self.store = Some(StoreFigures::of(&store));
             self.store_at = now;
         }
-        if let Some((bytes, files, metrics)) = &self.store {
-            self.space.collect(at, bytes);
-            self.files.collect(at, files);
-            self.metrics.collect(at, &[*metrics]);
+        self.trouble.collect(at, &[now_of(&STATS.store_damaged), store.refused_chores().into()]);
+        if let Some(figures) = &self.store {
+            self.space.collect(at, &figures.bytes);
+            self.files.collect(at, &figures.files);
+            self.metrics.collect(at, &[figures.metrics]);
+            if let Some(room) = &figures.room {
+                self.room.collect(at, room);
+            }
         }
     }
 }

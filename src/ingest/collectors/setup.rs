@@ -36,6 +36,9 @@ pub struct Parts {
     pub engines: Option<Arc<Engines>>,
     /// What waits in queues, as bytes to parents, percent of the fullest queue to one, and bytes to children.
     pub queues: Option<Arc<dyn Fn() -> [usize; 3] + Send + Sync>>,
+    /// Children whose past is incomplete, for how many seconds it has been at most, and by how many seconds a clock differs at
+    /// most.
+    pub children: Option<Arc<dyn Fn() -> [i64; 3] + Send + Sync>>,
 }
 
 impl Setup {

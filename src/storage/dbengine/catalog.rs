@@ -24,6 +24,7 @@ use rustc_hash::FxHashMap;
 use super::codec::Input;
 use super::files;
 use crate::base::ids::MachineGuid;
+use crate::base::stats::{STATS, count};
 use crate::storage::MetricKey;
 use crate::storage::map::Cells;
 
@@ -176,6 +177,7 @@ impl Catalog {
         let mut state = self.state.lock();
         if number >= state.next_number && !state.complained {
             // A log that ends with a whole record looks whole.
+            count(&STATS.store_damaged);
             log::error!(
                 "DBENGINE: '{}' is damaged: it knows {} metrics, samples are stored under numbers up to {number}; the names of the others are lost",
                 self.path.display(),
@@ -288,6 +290,7 @@ impl State {
                 files::set_aside(path, &"it has no whole record");
                 return State::open(path, directory);
             }
+            count(&STATS.store_damaged);
             log::error!(
                 "DBENGINE: '{}' has a damaged head: written anew, {records} records found",
                 path.display()
@@ -363,6 +366,7 @@ impl State {
             complain(path, read.damaged, self.end);
         }
         if missing > 0 {
+            count(&STATS.store_damaged);
             log::error!(
                 "DBENGINE: '{}' is damaged ({missing} metrics are missing in it): made anew",
                 self.index.path.display()
@@ -580,6 +584,7 @@ fn read_at(log: &File, at: u64, end: u64) -> io::Result<Option<(Record, u64)>> {
 }
 
 fn complain(path: &Path, damaged: u64, length: u64) {
+    count(&STATS.store_damaged);
     log::error!(
         "DBENGINE: '{}' is damaged: {damaged} of its {length} bytes belong to no whole record, the names that stood there are lost",
         path.display()

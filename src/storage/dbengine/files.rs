@@ -17,6 +17,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::base::stats::{STATS, count};
+
 pub(super) const LOCK: &str = "store.lock";
 pub(super) const DERIVED: &str = "derived";
 pub(super) const CATALOG: &str = "catalog.log";
@@ -112,6 +114,7 @@ pub(super) fn set_aside(path: &Path, why: &dyn std::fmt::Display) {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".damaged");
     let moved = fs::rename(path, &aside);
+    count(&STATS.store_damaged);
     log::error!(
         "DBENGINE: '{}' is damaged ({why}): {}",
         path.display(),

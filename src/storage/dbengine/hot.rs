@@ -27,6 +27,7 @@ use rustc_hash::FxHashMap;
 
 use super::files::{self, HotName};
 use crate::base::number::Sample;
+use crate::base::stats::{STATS, count};
 use crate::base::sys;
 use crate::storage::map::Cells;
 
@@ -197,6 +198,7 @@ impl Block {
             wrong.push(format!("{columns} of its columns have no metric"));
         }
         if !wrong.is_empty() {
+            count(&STATS.store_damaged);
             log::error!(
                 "DBENGINE: '{}' is damaged ({}): the samples that stood there are lost",
                 path.display(),

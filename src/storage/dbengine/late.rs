@@ -21,6 +21,7 @@ use super::files;
 use super::late_log::{self, Batches, Place};
 use super::runs::{self, Appender, Part, Run};
 use crate::base::number::Sample;
+use crate::base::stats::{STATS, count};
 
 /// Slots of memory that ask for a flush: the longer the pages it makes, the less there is to merge. Fewer where the tier may
 /// hold little, as its limit counts what is flushed.
@@ -131,6 +132,7 @@ impl Late {
                         series.push((place.time, sample));
                     });
                     if damaged > 0 {
+                        count(&STATS.store_damaged);
                         log::error!(
                             "DBENGINE: '{}' is damaged: {damaged} of its {} bytes do not hold, their late samples are lost",
                             path.display(),

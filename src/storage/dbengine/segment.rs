@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use memmap2::Mmap;
 
 use super::files::{self, SegmentName};
+use crate::base::stats::{STATS, count};
 use crate::storage::map;
 
 const MAGIC: &[u8; 8] = b"NDRSSEG2";
@@ -279,6 +280,7 @@ impl Segment {
     fn rebuilt(&self) -> &[[u32; 4]] {
         self.rebuilt.get_or_init(|| {
             let found = self.walk();
+            count(&STATS.store_damaged);
             log::error!(
                 "DBENGINE: '{}' has a damaged index: read again from its pages, {} found",
                 self.path.display(),
@@ -497,6 +499,7 @@ impl Segment {
             .page_at(offset as usize)
             .filter(|page| page.key.metric == metric && page.key.start == start);
         if page.is_none() && !self.complained.swap(true, Ordering::Relaxed) {
+            count(&STATS.store_damaged);
             log::error!(
                 "DBENGINE: '{}' has a damaged page of metric {metric} at {start}: its samples are lost",
                 self.path.display()

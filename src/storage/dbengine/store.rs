@@ -332,6 +332,23 @@ impl Store {
         self.tiers.iter().map(stats).collect()
     }
 
+    /// How many kinds of its work the disk refused when they were tried last.
+    pub fn refused_chores(&self) -> u32 {
+        self.failing.load(Ordering::Acquire).count_ones()
+    }
+
+    /// Bytes that tier 0's file system has left for us, and bytes that all tiers may still grow by; `None` when it does not
+    /// say. Tiers without a limit are not counted.
+    pub fn room(&self) -> Option<(u64, u64)> {
+        let usage = sys::disk_usage(&self.tiers.first()?.directory).ok()?;
+        let free = usage.available.saturating_mul(usage.unit).max(0).cast_unsigned();
+        let grows = |tier: &TierStats| match tier.bytes_max {
+            0 => 0,
+            most => most.saturating_sub(tier.bytes),
+        };
+        Some((free, self.stats().iter().map(grows).sum()))
+    }
+
     // --- threads ---------------------------------------------------------------------------------
 
     /// Starts the service threads; they end with `stop`. Afterwards call [`Store::close`].

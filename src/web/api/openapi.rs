@@ -101,6 +101,9 @@ const DOCS: &[Doc] = &[
     doc("v2/function", "As in v1").takes("function! timeout_s")
         .gives(&[ContentType::Json, ContentType::Text, ContentType::Html]).fails(&[400, 404, 499, 503, 504, 591]),
     doc("v2/alerts", "What is wrong, over all hosts").takes(SCOPE).members("api nodes alerts versions agents timings"),
+    doc("v2/alert_transitions", "What happened to alarms, over all hosts, the newest first")
+        .takes("scope_nodes nodes scope_contexts contexts options after before last anchor_gi alert transition f_status f_type f_role f_class f_component f_node f_alert f_instance f_context")
+        .members("api nodes facets transitions items versions agents timings"),
     doc("v2/versions", "Numbers that change when what they name does").members("api versions timings"),
     doc("v2/weights", "As in v1").takes("method after before baseline_after baseline_before points group options timeout contexts tier")
         .members("after before method contexts").fails(&[400, 404, 504]),
@@ -221,6 +224,19 @@ const PARAMETERS: &[Parameter] = &[
     parameter("active", Text, "Anything: only what is raised"),
     parameter("status", Text, "A state of alarms; RAISED by default"),
     Parameter { name: "after_id", wire: "after", value: COUNT, about: "Unique id after which entries are wanted" },
+    parameter("last", Value::Integer { from: 1, to: 1000 }, "How many transitions are listed at most; 1 by default"),
+    parameter("anchor_gi", Value::Integer { from: 0, to: 9_000_000_000_000_000 }, "The `gi` of a transition: only older ones are listed"),
+    parameter("alert", Text, "Name of an alarm"),
+    parameter("transition", Text, "Id of a transition"),
+    parameter("f_status", Text, "New states of alarms, separated by commas"),
+    parameter("f_type", Text, "Types of alarms, separated by commas"),
+    parameter("f_role", Text, "Recipients, separated by commas"),
+    parameter("f_class", Text, "Classes of alarms, separated by commas"),
+    parameter("f_component", Text, "Components, separated by commas"),
+    parameter("f_node", Text, "Hostnames, separated by commas"),
+    parameter("f_alert", Text, "Names of alarms, separated by commas"),
+    parameter("f_instance", Text, "Ids of charts, separated by commas"),
+    parameter("f_context", Text, "Contexts, separated by commas"),
     parameter("cmd", OneOf(&["LIST", "SILENCE ALL", "DISABLE ALL", "SILENCE", "DISABLE", "RESET"]), "What is to be done"),
     parameter("hosts", Text, "Patterns of hosts"),
     parameter("families", Text, "Patterns of families"),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 
+use crate::base::ids::MachineGuid;
 use crate::base::json::JsonWriter;
 use crate::base::time::MICROS;
 use crate::health::alarm::Status;
@@ -22,6 +23,12 @@ use crate::web::http::{ContentType, Response};
 
 /// What our definitions have no hash of.
 pub const NO_HASH: &str = "00000000-0000-0000-0000-000000000000";
+
+/// The number of an event among those of all hosts; it grows with time.
+pub fn global_id(host: MachineGuid, when: i64, event: i64) -> i64 {
+    let (host, event) = (host.0.as_u128() % 1000, event.rem_euclid(1000));
+    when.saturating_mul(1_000_000) + i64::try_from(host).unwrap_or(0) * 1000 + event
+}
 
 /// A host's alarms, when they are evaluated.
 pub fn watched(call: &Call<'_>) -> Option<(Arc<Health>, Arc<Watched>)> {
@@ -142,9 +149,10 @@ fn describe(j: &mut JsonWriter, health: &Health, alarm: &Alarm, about: &text::Of
 }
 
 fn option_words(options: Options) -> String {
-    // The original has this one by its longer name.
+    // The original has this one by its longer name, and those about ids and names not at all.
     let words = options.words();
-    let words = words.split(',').map(|word| if word == "abs" { "absolute" } else { word });
+    let words = words.split(',').filter(|word| !word.starts_with("match"));
+    let words = words.map(|word| if word == "abs" { "absolute" } else { word });
     words.collect::<Vec<_>>().join(" ")
 }
 
@@ -384,7 +392,7 @@ pub fn write_alerts<'a>(
         watched.show(|alarms, _| {
             for alarm in running(alarms) {
                 names.entry(Arc::clone(&alarm.name)).or_default().add(alarm, node);
-                write_instance(&mut instances, alarm, node);
+                write_instance(&mut instances, alarm, node, host.guid());
             }
         });
     }
@@ -445,7 +453,7 @@ impl Summary {
     }
 }
 
-fn write_instance(j: &mut JsonWriter, alarm: &Alarm, node: usize) {
+fn write_instance(j: &mut JsonWriter, alarm: &Alarm, node: usize, host: MachineGuid) {
     let about = text::of_chart(alarm);
     let (definition, state) = (&alarm.definition, &alarm.state);
     j.object(|j| {
@@ -463,7 +471,7 @@ fn write_instance(j: &mut JsonWriter, alarm: &Alarm, node: usize) {
         j.key("tp").string(&definition.type_);
         j.key("cmp").string(&definition.component);
         j.key("cls").string(&definition.class);
-        j.key("gi").integer(alarm.last_event);
+        j.key("gi").integer(global_id(host, state.last_change, alarm.last_event));
         j.key("v").number(state.value);
         j.key("t").integer(state.last_updated);
         j.key("tr_t").integer(state.last_change);

@@ -10,6 +10,7 @@ pub mod instances;
 pub mod contexts;
 pub mod data;
 pub mod rest;
+pub mod transitions;
 
 pub use self::instances::handshake;
 
@@ -25,6 +26,7 @@ pub const COMMANDS: &[Endpoint] = &[
     read("functions", rest::functions),
     read("function", v1::functions::function),
     read("alerts", rest::alerts),
+    read("alert_transitions", transitions::alert_transitions),
     read("versions", rest::versions),
     read("weights", v1::weights::weights),
 ];
