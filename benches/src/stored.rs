@@ -55,7 +55,28 @@ pub fn settle(agent: &Agent) {
     }
 }
 
-/// Bytes per sample and per point of each tier after a clean stop, of so many seconds of the past of a child.
+/// How many of the samples of so many seconds the agent's store gives back.
+fn held(agent: &Agent, shape: Shape, (after, before): (i64, i64)) -> io::Result<u64> {
+    let mut client = Client::connect(agent.address())?;
+    let mut held = 0;
+    for chart in 1..=shape.charts {
+        for from in (after..before).step_by(DAY as usize) {
+            let to = before.min(from + DAY);
+            let path = format!(
+                "/host/load1/api/v1/data?chart=load.chart{chart}&format=csv&after={from}&before={to}&points={}&options=unaligned",
+                to - from
+            );
+            let text = client.body(&path)?;
+            let rows = text.split(|&byte| byte == b'\n').skip(1);
+            let cells = rows.flat_map(|row| row.split(|&byte| byte == b',').skip(1));
+            held += cells.filter(|cell| cell.first().is_some_and(|&byte| byte != b'n')).count() as u64;
+        }
+    }
+    Ok(held)
+}
+
+/// Bytes per sample that it holds, and per point of each tier above, after a clean stop, of so many seconds of the past of
+/// a child.
 fn bytes_per(
     program: &Path,
     shape: Shape,
@@ -68,13 +89,19 @@ fn bytes_per(
     child.past(end - seconds, end, value)?;
     child.finish()?;
     settle(&parent);
+    let samples = shape.samples() as f64 * seconds as f64;
+    let held = held(&parent, shape, (end - seconds, end))? as f64;
+    if held < 0.98 * samples {
+        let of = program.display();
+        println!("{of} holds {:.1} % of the {samples} samples it was sent", 100.0 * held / samples);
+    }
     parent.stop()?;
     let bytes = weigh(&parent.cache());
-    let samples = shape.samples() as f64 * seconds as f64;
     if bytes.contains(&0) {
         return Err(io::Error::other(format!("a tier is empty:\n{}", parent.log_end())));
     }
-    Ok([0, 1, 2].map(|tier| bytes[tier] as f64 / (samples / 60f64.powi(tier as i32))))
+    let per = |tier: usize, held: f64| bytes[tier] as f64 / held;
+    Ok([per(0, held), per(1, samples / 60.0), per(2, samples / 3600.0)])
 }
 
 fn made(
@@ -131,13 +158,14 @@ pub fn disk(programs: &Programs) -> io::Result<Vec<Figure>> {
 
 /// Of this machine's own metrics, as long as that takes.
 pub fn disk_own(programs: &Programs) -> io::Result<Vec<Figure>> {
-    const SECONDS: u64 = 3600;
-    let recording = record(&programs.ours, SECONDS)?;
-    let (ours, real) = programs.both(|program, _| repeated(program, &recording, SECONDS as i64))?;
+    // OWN_SECONDS: a shorter look
+    let seconds = std::env::var("OWN_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3600u64);
+    let recording = record(&programs.ours, seconds)?;
+    let (ours, real) = programs.both(|program, _| repeated(program, &recording, seconds as i64))?;
     let dims = recording.len() / 10 * 10;
     Ok(vec![Figure {
         row: "disk-own",
-        what: format!("a sample: this machine, {dims} dims, an hour"),
+        what: format!("a sample: this machine, {dims} dims, {seconds} s"),
         unit: "bytes",
         real: real.map(|real| real[0]),
         ours: ours[0],
