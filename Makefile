@@ -9,7 +9,7 @@ SCRIPTS   := .ci/run $(wildcard packaging/*.sh packaging/edit-config packaging/c
 # What `make torture` tortures; CI takes the binary its tests were run with.
 PROGRAM   ?= $(TARGET)/release/netdata
 
-.PHONY: help deps build web quick run test test-web deb rpm chaos scenarios lint fmt bench fuzz torture install clean
+.PHONY: help deps build web quick run test test-web test-deb deb rpm chaos scenarios lint fmt bench fuzz torture install clean
 
 help:
 	@echo "make run               build, then run a parent (http://localhost:19999) and a child on this machine; Ctrl-C stops both"
@@ -24,6 +24,7 @@ help:
 	@echo "make fuzz [TIME=600] [ONLY=target]   the fuzz targets, TIME seconds each"
 	@echo "make torture [CYCLES=1000] [SEED=n]   kills, power cuts, failing disks and damage, every sample compared"
 	@echo "make install DESTDIR=  what a package holds; see packaging/install.sh for the paths"
+	@echo "make test-deb [ONLY=words]   installs, runs, upgrades and removes the Debian package, and follows docs/, in roots of its own (as root)"
 	@echo "make deb, make rpm     a Debian package, an RPM package, in $(TARGET)/packages"
 
 deps:
@@ -107,6 +108,10 @@ deb: $(if $(filter $(TARGET)/release,$(BINARIES)),build)
 rpm: $(if $(filter $(TARGET)/release,$(BINARIES)),build)
 	@packaging/deps.sh rpm
 	@packaging/rpm.sh "$(BINARIES)" "$(TARGET)/packages"
+
+test-deb: deb
+	@packaging/deps.sh roots || true
+	tests/package/run "$$(ls -t "$(TARGET)"/packages/netdata-rs_*.deb | head -n 1)" $(ONLY)
 
 clean:
 	$(CARGO) clean

@@ -1,10 +1,10 @@
 #!/bin/bash
 # Installs the Debian packages that building, testing or benchmarking lacks, and nothing when all are there.
-#   packaging/deps.sh build|test|bench|peer|lint|deb|rpm ...
+#   packaging/deps.sh build|test|bench|peer|lint|deb|rpm|roots ...
 #   build  a C linker, OpenSSL's headers and cargo (Debian 12's own package where no newer toolchain is on the machine)
 #   test   what tests/peer.sh needs to unpack and run the real netdata without installing it
 #   fuzz   a C++ compiler for libFuzzer; lint  shellcheck; venv  Python's venv; browser  Chromium
-#   deb    what makes a Debian package, and lintian; rpm  rpmbuild
+#   deb    what makes a Debian package, and lintian; rpm  rpmbuild; roots  what tests/package runs in
 #   bench, peer  Debian's real netdata itself, installed without starting it
 set -euo pipefail
 
@@ -104,6 +104,9 @@ for what in "$@"; do
     deb)
         { command -v dpkg-shlibdeps && command -v strip; } >/dev/null || install_packages dpkg-dev binutils
         command -v lintian >/dev/null || install_packages lintian || say "without lintian, then"
+        ;;
+    roots)
+        install_packages systemd adduser util-linux iproute2 uuid-runtime curl rsync logrotate man-db
         ;;
     rpm) command -v rpmbuild >/dev/null || install_packages rpm ;;
     browser) command -v chromium >/dev/null || install_packages chromium fonts-dejavu-core ;;
