@@ -175,3 +175,70 @@ fn every_command_is_completed_and_explained() {
         assert!(page.contains(option.trim_end_matches(',')), "netdata.8 lacks {option}");
     }
 }
+
+/// All of src/ as one text, without the breaks within strings.
+fn sources() -> String {
+    let (mut folders, mut all) = (vec![repository().join("src")], String::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(path).unwrap();
+                let mut rest = text.as_str();
+                while let Some((before, after)) = rest.split_once("\\\n") {
+                    all.push_str(before);
+                    rest = after.trim_start();
+                }
+                all.push_str(rest);
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn every_log_line_that_is_explained_is_one_of_ours() {
+    let sources = sources();
+    let page = text("docs/troubleshooting.md");
+    let lines: Vec<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert!(lines.len() > 30, "only {} lines were read", lines.len());
+    for line in lines {
+        for piece in line.split('…').map(|piece| piece.trim_matches([' ', '\'', '.', ':', ','])) {
+            // What is left of a line between two names says little by itself.
+            if piece.len() >= 8 {
+                assert!(sources.contains(piece), "no log line of ours has '{piece}', of '{line}'");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_figures_of_the_sizing_table_are_measured_ones() {
+    let measured = text("docs/measurements.md");
+    for figure in [
+        "5.5",
+        "0.053",
+        "0.38",
+        "0.696",
+        "1,373 bytes",
+        "0.135",
+        "1.294",
+        "3.831",
+        "5.726",
+        "1.55",
+        "3.65",
+        "771 to 803",
+        "0.43",
+        "25.79",
+        "2.12",
+        "3.13",
+    ] {
+        assert!(
+            measured.contains(figure),
+            "measurements.md no longer has {figure}: look at operating.md and roles.md"
+        );
+    }
+}

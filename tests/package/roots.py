@@ -84,7 +84,10 @@ class Root:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, kind, *_):
+        if kind:
+            log = self.try_run("grep -hE 'STREAM|ERROR|CONFIG|BUG' /var/log/netdata/error.log | tail -n 25; systemctl status netdata --no-pager -n 3 | head -n 12").stdout
+            say(f"--- {self.name}, the end of its log:\n{log}")
         self.end()
 
     def end(self):
