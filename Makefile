@@ -4,18 +4,18 @@
 TARGET    := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 CARGO     ?= cargo
 CARGOFLAGS ?= --locked
-SCRIPTS   := .ci/run $(wildcard packaging/*.sh packaging/edit-config tests/*.sh plugins.d/*.sh plugins.d/*.plugin)
+SCRIPTS   := .ci/run $(wildcard packaging/*.sh packaging/edit-config packaging/completions/* packaging/debian/p* tests/*.sh plugins.d/*.sh plugins.d/*.plugin)
 
 # What `make torture` tortures; CI takes the binary its tests were run with.
 PROGRAM   ?= $(TARGET)/release/netdata
 
-.PHONY: help deps build web quick run test test-web chaos scenarios lint fmt bench fuzz torture install clean
+.PHONY: help deps build web quick run test test-web test-deb deb rpm chaos scenarios lint fmt bench fuzz torture install clean
 
 help:
 	@echo "make run               build, then run a parent (http://localhost:19999) and a child on this machine; Ctrl-C stops both"
 	@echo "make test              all tests, with Debian's real netdata as peer"
-	@echo "make build             the release binaries, in $(TARGET)/release"
-	@echo "make web               the dashboard, in web/dist, where npm is at hand; make run serves it then"
+	@echo "make build             the release binaries, in $(TARGET)/release, and the dashboard, in web/dist, where npm is at hand"
+	@echo "make web               the dashboard alone"
 	@echo "make test-web          the dashboard's tests, in a browser against real agents"
 	@echo "make chaos [SEEDS=50] [SEED=n] [EVENTS=200]   a child and three parents as real processes, under random mishaps"
 	@echo "make scenarios [SCENARIOS=words] [TOGETHER=6]   each mishap and outage between each child and parent"
@@ -24,11 +24,13 @@ help:
 	@echo "make fuzz [TIME=600] [ONLY=target]   the fuzz targets, TIME seconds each"
 	@echo "make torture [CYCLES=1000] [SEED=n]   kills, power cuts, failing disks and damage, every sample compared"
 	@echo "make install DESTDIR=  what a package holds; see packaging/install.sh for the paths"
+	@echo "make test-deb [ONLY=words]   installs, runs, upgrades and removes the Debian package, and follows docs/, in roots of its own (as root)"
+	@echo "make deb, make rpm     a Debian package, an RPM package, in $(TARGET)/packages"
 
 deps:
 	@packaging/deps.sh build
 
-build: deps
+build: deps web
 	$(CARGO) build $(CARGOFLAGS) --release --bins
 
 # Never fails for want of npm: the agent has a plain page of its own.
@@ -93,6 +95,23 @@ torture: $(if $(filter $(TARGET)/release/netdata,$(PROGRAM)),build)
 
 install:
 	packaging/install.sh "$(TARGET)/release" "$(DESTDIR)"
+
+# What packages are made of; CI takes the programs its tests were run with.
+BINARIES  ?= $(TARGET)/release
+
+deb: $(if $(filter $(TARGET)/release,$(BINARIES)),build)
+	@packaging/deps.sh deb
+	@packaging/deb.sh "$(BINARIES)" "$(TARGET)/packages"
+	@if command -v lintian >/dev/null; then lintian --allow-root --fail-on error,warning "$(TARGET)"/packages/netdata-rs_*.deb; \
+	else echo "lintian is not installed: the package was not looked at"; fi
+
+rpm: $(if $(filter $(TARGET)/release,$(BINARIES)),build)
+	@packaging/deps.sh rpm
+	@packaging/rpm.sh "$(BINARIES)" "$(TARGET)/packages"
+
+test-deb: deb
+	@packaging/deps.sh roots || true
+	tests/package/run "$$(ls -t "$(TARGET)"/packages/netdata-rs_*.deb | head -n 1)" $(ONLY)
 
 clean:
 	$(CARGO) clean

@@ -1,10 +1,11 @@
 #!/bin/bash
 # Installs the Debian packages that building, testing or benchmarking lacks, and nothing when all are there.
-#   packaging/deps.sh build|test|bench|peer|lint ...
+#   packaging/deps.sh build|test|bench|peer|lint|deb|rpm|roots ...
 #   build  a C linker, OpenSSL's headers and cargo (Debian 12's own package where no newer toolchain is on the machine)
 #   test   what tests/peer.sh needs to unpack and run the real netdata without installing it; openssl and tshark, which look at
 #          our ports (without them those tests say "skipped:")
 #   fuzz   a C++ compiler for libFuzzer; lint  shellcheck; venv  Python's venv; browser  Chromium
+#   deb    what makes a Debian package, and lintian; rpm  rpmbuild; roots  what tests/package runs in
 #   bench, peer  Debian's real netdata itself, installed without starting it
 set -euo pipefail
 
@@ -105,6 +106,14 @@ for what in "$@"; do
     bench | peer) peer ;;
     fuzz) command -v c++ >/dev/null || install_packages g++ ;;
     venv) install_packages python3-venv ;;
+    deb)
+        { command -v dpkg-shlibdeps && command -v strip; } >/dev/null || install_packages dpkg-dev binutils
+        command -v lintian >/dev/null || install_packages lintian || say "without lintian, then"
+        ;;
+    roots)
+        install_packages systemd adduser util-linux iproute2 uuid-runtime curl rsync logrotate man-db
+        ;;
+    rpm) command -v rpmbuild >/dev/null || install_packages rpm ;;
     browser) command -v chromium >/dev/null || install_packages chromium fonts-dejavu-core ;;
     lint)
         cargo fmt --version >/dev/null 2>&1 || install_packages rustfmt-web

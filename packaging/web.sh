@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../web" || exit 1
 OLDEST_NODE=20
 strict=${1:-}
 without() {
-    echo "web: $1; the agent serves its plain first page instead of the dashboard" >&2
+    echo "web: the dashboard is not built: $1; the agent serves its plain first page instead. To have it: install Node $OLDEST_NODE and npm, then make web" >&2
     [ "$strict" = check ] && exit 1
     exit 0
 }

@@ -378,6 +378,14 @@ impl Config {
         }
     }
 
+    /// The options of a section that somebody asked for.
+    #[cfg(test)]
+    pub(super) fn asked(&self, section: &str) -> Vec<String> {
+        let sections = self.sections.lock();
+        let list = sections.get(section).map_or(&[][..], |section| &section.list);
+        list.iter().filter(|entry| entry.used).map(|entry| entry.name.to_string()).collect()
+    }
+
     /// The effective configuration as text: `GET /netdata.conf`. Fed back as a file it gives the same agent.
     pub fn render(&self) -> String {
         let sections = self.sections.lock();

@@ -296,8 +296,23 @@ pub const NETDATA_CONF: &[Known] = &[
     later("plugin:proc", "/sys/class/power_supply", Some("no"), &[]),
 ];
 
-/// stream.conf, `[stream]`: other names of the sender's options.
+/// stream.conf, `[stream]`: the sender's options, all of which the stock file explains.
 pub(super) const STREAM_SENDER: &[Known] = &[
+    now("stream", "enabled", &[]),
+    now("stream", "destination", &[]),
+    now("stream", "api key", &[]),
+    now("stream", "default port", &[]),
+    now("stream", "send charts matching", &[]),
+    now("stream", "initial clock resync iterations", &[]),
+    now("stream", "enable compression", &[]),
+    now("stream", "zstd compression level", &[]),
+    now("stream", "lz4 compression acceleration", &[]),
+    now("stream", "gzip compression level", &[]),
+    now("stream", "ssl skip certificate verification", &[]),
+    now("stream", "CApath", &[]),
+    now("stream", "CAfile", &[]),
+    now("stream", "ssl key", &[]),
+    now("stream", "ssl certificate", &[]),
     now("stream", "timeout seconds", &[("stream", "timeout")]),
     now("stream", "buffer size bytes", &[("stream", "buffer size")]),
     now("stream", "reconnect delay seconds", &[("stream", "reconnect delay")]),
@@ -326,6 +341,12 @@ pub(super) mod receiver {
         Names { key: name, machine: name, also }
     }
 
+    // Who may come in; looked at by admission alone.
+    pub(in super::super) const TYPE: Names = both("type", &[]);
+    pub(in super::super) const ENABLED: Names = both("enabled", &[]);
+    pub(in super::super) const ALLOW_FROM: Names = both("allow from", &[]);
+
+    pub(in super::super) const UPDATE_EVERY: Names = both("update every", &[]);
     pub(in super::super) const HISTORY: Names =
         Names { key: "default history", machine: "history", also: &["retention"] };
     pub(in super::super) const MODE: Names = Names {
@@ -367,6 +388,10 @@ pub(super) mod receiver {
         &[&HISTORY, &POSTPONE, &REPLICATE, &REPLICATION_STEP];
 
     pub(in super::super) const ALL: &[&Names] = &[
+        &TYPE,
+        &ENABLED,
+        &ALLOW_FROM,
+        &UPDATE_EVERY,
         &HISTORY,
         &MODE,
         &HEALTH,
@@ -451,7 +476,9 @@ pub(super) mod exporting {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::collections::{BTreeSet, HashSet};
+
+    use super::super::StreamConf;
 
     use super::*;
 
@@ -463,6 +490,92 @@ mod tests {
             for place in known.was.iter().copied().chain([own]) {
                 assert!(places.insert(place), "{place:?} stands twice in the table");
             }
+        }
+    }
+
+    /// What a stock file says: (section, option, value), those behind a `#` too, and whether a comment stands above it.
+    fn stock(text: &str) -> Vec<(String, String, String, bool)> {
+        let (mut section, mut explained, mut options) = (String::new(), false, Vec::new());
+        for line in text.lines().map(str::trim) {
+            let bare = line.strip_prefix('#').unwrap_or(line);
+            if line.is_empty()
+                || (line.starts_with('#') && (bare.is_empty() || bare.starts_with(' ')))
+            {
+                explained = !line.is_empty();
+            } else if let Some(name) = bare.strip_prefix('[').and_then(|b| b.strip_suffix(']')) {
+                section = name.to_owned();
+                explained = false;
+            } else {
+                let (name, value) = bare.split_once('=').unwrap_or((bare, ""));
+                options.push((section.clone(), name.trim().into(), value.trim().into(), explained));
+            }
+        }
+        options
+    }
+
+    #[track_caller]
+    fn same(file: &str, section: &str, known: &[&str]) {
+        let said = stock(file);
+        let of = |o: &&(String, _, _, _)| o.0 == section;
+        for (section, name, _, explained) in said.iter().filter(of) {
+            assert!(explained, "[{section}] '{name}' stands there without a comment");
+        }
+        let said: BTreeSet<&str> = said.iter().filter(of).map(|o| o.1.as_str()).collect();
+        assert_eq!(said, known.iter().copied().collect(), "[{section}]");
+    }
+
+    const STREAM: &str = include_str!("../../conf.d/stream.conf");
+    const EXPORTING: &str = include_str!("../../conf.d/exporting.conf");
+    const KEY: &str = "11111111-2222-3333-4444-555555555555";
+
+    #[test]
+    fn the_stock_stream_conf_explains_every_option_and_no_other() {
+        let sender: Vec<_> = STREAM_SENDER.iter().map(|known| known.name).collect();
+        same(STREAM, "stream", &sender);
+        let key: Vec<_> = receiver::ALL.iter().map(|names| names.key).collect();
+        same(STREAM, KEY, &key);
+        let machine: Vec<_> = receiver::ALL.iter().map(|names| names.machine).collect();
+        same(STREAM, "MACHINE_GUID", &machine);
+    }
+
+    #[test]
+    fn the_table_holds_what_a_sender_asks_for() {
+        let conf = StreamConf::from_text("");
+        conf.sender();
+        let asked: BTreeSet<String> = conf.asked("stream").into_iter().collect();
+        assert_eq!(asked, STREAM_SENDER.iter().map(|known| known.name.to_owned()).collect());
+    }
+
+    #[test]
+    fn what_the_stock_stream_conf_calls_defaults_are_the_defaults() {
+        assert_eq!(StreamConf::from_text(STREAM).sender(), StreamConf::from_text("").sender());
+        // Also behind a #, but for the examples.
+        let whole: String = stock(STREAM)
+            .iter()
+            .filter(|(section, name, ..)| {
+                section == "stream"
+                    && !name.starts_with("CA")
+                    && !["ssl key", "ssl certificate"].contains(&name.as_str())
+            })
+            .map(|(_, name, value, _)| format!("{name} = {value}\n"))
+            .collect();
+        let sender = StreamConf::from_text(&format!("[stream]\n{whole}")).sender();
+        assert_eq!(sender, StreamConf::from_text("").sender());
+    }
+
+    #[test]
+    fn the_stock_exporting_conf_names_what_is_known_and_all_of_it() {
+        let said = stock(EXPORTING);
+        let known = |name: &str| exporting::ALL.iter().find(|named| named.name == name);
+        for (section, name, value, _) in &said {
+            let Some(named) = known(name) else { panic!("[{section}] '{name}' is not known") };
+            if section == "exporting:global" {
+                assert_eq!(value, named.default, "[{section}] '{name}'");
+            }
+        }
+        let named: BTreeSet<&str> = said.iter().map(|o| o.1.as_str()).collect();
+        for option in exporting::ALL {
+            assert!(named.contains(option.name), "'{}' is explained nowhere", option.name);
         }
     }
 }

@@ -228,6 +228,12 @@ impl StreamConf {
         faults
     }
 
+    /// The options of a section that somebody asked for.
+    #[cfg(test)]
+    pub(super) fn asked(&self, section: &str) -> Vec<String> {
+        self.options.asked(section)
+    }
+
     /// From text, for tests and tools.
     pub fn from_text(text: &str) -> StreamConf {
         let options = Config::new();
@@ -310,7 +316,7 @@ impl StreamConf {
     /// True when some key may stream here, which makes the node a parent.
     pub fn is_parent(&self) -> bool {
         self.guid_sections().any(|section| {
-            let value = self.options.peek(&section, "enabled");
+            let value = self.options.peek(&section, receiver::ENABLED.key);
             value.is_some_and(|text| values::boolean(&text))
         })
     }
@@ -318,7 +324,7 @@ impl StreamConf {
     /// True when an enabled section asks for the given memory mode.
     pub fn wants_mode(&self, mode: &str) -> bool {
         self.guid_sections().any(|section| {
-            let enabled = self.options.peek(&section, "enabled");
+            let enabled = self.options.peek(&section, receiver::ENABLED.key);
             enabled.is_some_and(|text| values::boolean(&text))
                 && self.find(&section, &receiver::MODE, Kind::Key).is_some_and(|text| text == mode)
         })
@@ -327,7 +333,9 @@ impl StreamConf {
     /// The `type` of a section, for telling a peer's operator what it was mistaken for.
     pub fn type_of(&self, guid: &str) -> String {
         let section = self.section_of_key(guid);
-        section.and_then(|section| self.options.peek(&section, "type")).unwrap_or_default()
+        section
+            .and_then(|section| self.options.peek(&section, receiver::TYPE.key))
+            .unwrap_or_default()
     }
 
     /// Where the options of an API key stand; `None` for one that is not known.
@@ -342,13 +350,14 @@ impl StreamConf {
         let Some(key) = self.section_of_key(api_key) else { return Err(Denied::KeyNotEnabled) };
         let o = &self.options;
         let is_of = |section: &str, kind: &str| {
-            o.peek(section, "type").is_none_or(|text| text.is_empty() || text == kind)
+            o.peek(section, receiver::TYPE.key).is_none_or(|text| text.is_empty() || text == kind)
         };
         let enabled = |section: &str, default| {
-            o.peek(section, "enabled").map_or(default, |text| values::boolean(&text))
+            o.peek(section, receiver::ENABLED.key).map_or(default, |text| values::boolean(&text))
         };
         let allowed = |section: &str| {
-            o.peek(section, "allow from").is_none_or(|list| SimplePattern::new(&list).matches(peer))
+            let list = o.peek(section, receiver::ALLOW_FROM.key);
+            list.is_none_or(|list| SimplePattern::new(&list).matches(peer))
         };
         let checks: [(bool, Denied); 6] = [
             (is_of(&key, "api"), Denied::KeyIsNotApiKey),
@@ -392,7 +401,7 @@ impl StreamConf {
         let update_every = [Some(&machine), key.as_ref()]
             .into_iter()
             .flatten()
-            .find_map(|section| self.options.peek(section, "update every"))
+            .find_map(|section| self.options.peek(section, receiver::UPDATE_EVERY.key))
             .map(|text| values::number(&text))
             .filter(|&seconds| seconds > 0);
         ReceiverOptions {

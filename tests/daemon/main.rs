@@ -38,6 +38,8 @@ mod reload;
 #[cfg(test)]
 mod same_guid;
 #[cfg(test)]
+mod shipped;
+#[cfg(test)]
 mod storm;
 #[cfg(test)]
 mod transport;

@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use rustc_hash::FxHashSet;
 
 use super::procfile::{lines, unsigned, words};
 
@@ -39,18 +41,23 @@ pub struct Mount {
     pub root: PathBuf,
     pub point: PathBuf,
     pub kind: String,
+    /// The file system is, not only this mount: to a service that systemd protects all mounts are.
     pub read_only: bool,
     /// Never holds files that take space.
     pub is_empty_kind: bool,
 }
 
-/// The mounts in a text like that of mountinfo; of several over the same point, the last one, which is on top.
+/// The mounts in a text like that of mountinfo; of several over the same point, the last one, which is on top. A part of a file system
+/// that is mounted whole elsewhere is left out: it has no room of its own.
 pub fn parse(text: &[u8]) -> Vec<Mount> {
     let mut mounts: Vec<Mount> = Vec::new();
     for mount in lines(text).filter_map(parse_line).take(MOUNTS_MAX) {
         mounts.retain(|other| other.point != mount.point);
         mounts.push(mount);
     }
+    let whole: FxHashSet<_> =
+        mounts.iter().filter(|m| m.root == Path::new("/")).map(|m| (m.major, m.minor)).collect();
+    mounts.retain(|m| m.root == Path::new("/") || !whole.contains(&(m.major, m.minor)));
     mounts
 }
 
@@ -61,18 +68,16 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     let colon = device.iter().position(|&b| b == b':')?;
     let root = unescape(words.next()?);
     let point = unescape(words.next()?);
-    let options = words.next()?;
     words.find(|word| *word == b"-")?;
     let kind = words.next()?;
     let super_options = words.nth(1).unwrap_or_default();
-    let is_read_only = |options: &[u8]| options.split(|&b| b == b',').any(|word| word == b"ro");
     Some(Mount {
         major: unsigned(&device[..colon]),
         minor: unsigned(&device[colon + 1..]),
         root,
         point,
         kind: String::from_utf8_lossy(kind).into_owned(),
-        read_only: is_read_only(options) || is_read_only(super_options),
+        read_only: super_options.split(|&b| b == b',').any(|word| word == b"ro"),
         is_empty_kind: EMPTY_KINDS.contains(&kind),
     })
 }
@@ -120,10 +125,22 @@ bad line
         assert_eq!((mounts[0].major, mounts[0].minor), (254, 0));
         assert_eq!(
             mounts.iter().map(|m| m.read_only).collect::<Vec<_>>(),
-            [false, false, true, true]
+            [false, false, true, false]
         );
         assert!(mounts[1].is_empty_kind && !mounts[0].is_empty_kind);
         assert_eq!(mounts[2].root, PathBuf::from("/src"));
+    }
+
+    #[test]
+    fn a_part_of_what_is_mounted_whole_has_no_room_of_its_own() {
+        let text = b"1 0 8:1 / / ro,relatime - ext4 /dev/sda1 rw
+2 1 8:1 /var/lib/netdata /var/lib/netdata rw - ext4 /dev/sda1 rw
+3 1 0:5 /@home /home rw - btrfs /dev/sdb rw
+";
+        let mounts = parse(text);
+        let points: Vec<_> = mounts.iter().map(|m| m.point.to_str().unwrap()).collect();
+        assert_eq!(points, ["/", "/home"]);
+        assert!(!mounts[0].read_only);
     }
 
     proptest! {
