@@ -123,12 +123,7 @@ impl Executor {
         if self.skips_block {
             return Ok(());
         }
-        let dim = match self.named_dimension(&mut words, "RSET", "RBEGIN") {
-            Err(Violation::UnknownDimension { .. }) if self.agreed(Capabilities::SPANS) => {
-                return Ok(());
-            }
-            named => named?,
-        };
+        let Some(dim) = self.replayed_dimension(&mut words, "RSET")? else { return Ok(()) };
         self.learn(dim, start(line, b"RSET ", &words));
         let [value, flags] = words.take_words();
         let value = value.and_then(numbers::double).unwrap_or(f64::NAN);
@@ -143,12 +138,24 @@ impl Executor {
         Ok(())
     }
 
+    /// The dimension a line names; none if it was archived here since its chart was asked for.
+    fn replayed_dimension(
+        &mut self,
+        words: &mut Words<'_>,
+        command: &'static str,
+    ) -> Result<Option<u32>, Violation> {
+        match self.named_dimension(words, command, "RBEGIN") {
+            Err(Violation::UnknownDimension { .. }) if self.agreed(Capabilities::SPANS) => Ok(None),
+            named => named.map(Some),
+        }
+    }
+
     pub(super) fn replay_dimension(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
         self.store_slot();
         if self.skips_block {
             return Ok(());
         }
-        let dim = self.named_dimension(&mut words, "RDSTATE", "RBEGIN")?;
+        let Some(dim) = self.replayed_dimension(&mut words, "RDSTATE")? else { return Ok(()) };
         let [collected_us, collected, calculated, _stored] = words.take_words();
         let number = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0);
         let calculated =
