@@ -5,7 +5,7 @@
 //! the session's [`Hooks`](super::Hooks).
 
 use super::commands::{TIME_MAX, number_flags, start};
-use super::{Executor, Offer, Replayed, Violation, limits};
+use super::{Executor, Offer, Replayed, Violation};
 use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
 use crate::metrics::{DimensionReplay, Point, PointValue};
 use crate::wire::caps::Capabilities;
@@ -70,16 +70,8 @@ impl Executor {
         }
         let [start, end, wall] = words.take_words();
         let number = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0);
-        if self.is_of_the_future(number(end)) {
-            return Err(self.exceeded("sent a sample of the future", limits::FUTURE));
-        }
         self.begin_slot(number(start), number(end), number(wall), now);
         Ok(())
-    }
-
-    /// Further ahead of us than a wrong clock explains.
-    pub(super) fn is_of_the_future(&self, end: i64) -> bool {
-        (1..=TIME_MAX).contains(&end) && end > self.latest
     }
 
     /// The slot of the chart in scope that ends then; without times none begins.
@@ -96,6 +88,9 @@ impl Executor {
         } else {
             now.seconds().0 + every + AHEAD_OF_US
         };
+        // Further ahead of us than a wrong clock explains, `self.latest`, is what a child stored before its clock was set
+        // right: it is asked for no such samples, and what it sends of them ends nothing.
+        let latest = latest.min(self.latest.saturating_add(1));
         let impossible = start <= 0 || end <= start || end > TIME_MAX || end >= latest;
         if impossible {
             let chart = self
