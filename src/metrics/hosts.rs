@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rustc_hash::FxHashMap;
 
 use super::host::Host;
@@ -15,6 +15,8 @@ pub const HOSTS_MAX: usize = 100_000;
 pub struct Hosts {
     local: Arc<Host>,
     index: RwLock<Index>,
+    /// Held while a host is forgotten with all it has stored, so that nobody comes back into the middle of that.
+    leaving: Mutex<()>,
     /// Where all of them are remembered, if they are.
     database: OnceLock<Arc<Database>>,
 }
@@ -30,7 +32,8 @@ impl Hosts {
         let mut index = Index::default();
         index.by_guid.insert(local.guid(), Arc::clone(&local));
         index.in_order.push(Arc::clone(&local));
-        Arc::new(Hosts { local, index: RwLock::new(index), database: OnceLock::new() })
+        let (index, leaving) = (RwLock::new(index), Mutex::default());
+        Arc::new(Hosts { local, index, leaving, database: OnceLock::new() })
     }
 
     /// From now on every host is remembered in this database. To be called once, before others than the local one come.
@@ -72,18 +75,29 @@ impl Hosts {
 
     /// The host of that GUID, made by `make` if there is none or only an archived one, whose place the new one takes.
     /// The flag says whether it was made. It stays until it was connected and left, or for good if it never leaves.
-    /// `None` when there are [`HOSTS_MAX`] already.
+    /// `None` when there are [`HOSTS_MAX`] already. Waits while a host is being forgotten, unless this one is there.
     pub fn get_or_create(
         &self,
         guid: MachineGuid,
         make: impl FnOnce() -> Arc<Host>,
     ) -> Option<(Arc<Host>, bool)> {
-        let mut index = self.index.write();
-        let known = index.by_guid.get(&guid).cloned();
-        if let Some(host) = known.as_ref().filter(|host| !host.is_archived()) {
+        // Nobody takes it away while the index is locked, for reading or for writing.
+        let expected = |index: &Index| {
+            let host = index.by_guid.get(&guid).filter(|host| !host.is_archived())?;
             host.expect();
-            return Some((Arc::clone(host), false));
+            Some((Arc::clone(host), false))
+        };
+        let there = expected(&self.index.read());
+        if there.is_some() {
+            return there;
         }
+        let _nobody_leaves = self.leaving.lock();
+        let mut index = self.index.write();
+        let there = expected(&index);
+        if there.is_some() {
+            return there;
+        }
+        let known = index.by_guid.get(&guid).cloned();
         if known.is_none() && index.in_order.len() >= HOSTS_MAX {
             return None;
         }
@@ -130,14 +144,18 @@ impl Hosts {
         true
     }
 
-    /// Forgets a host that nobody is or is about to be connected as, never the local one; false when somebody is.
-    pub fn remove(&self, host: &Arc<Host>) -> bool {
+    /// Forgets a host that nobody is or is about to be connected as, never the local one, and then what is stored of it, by
+    /// `forget`; false when somebody is. Whoever comes back meanwhile waits and is new.
+    pub fn remove(&self, host: &Arc<Host>, forget: impl FnOnce()) -> bool {
+        let _nobody_leaves = self.leaving.lock();
         let mut index = self.index.write();
         if host.guid() == self.local.guid() || !index.holds(host) || !host.is_left() {
             return false;
         }
         index.by_guid.remove(&host.guid());
         index.in_order.retain(|other| !Arc::ptr_eq(other, host));
+        drop(index);
+        forget();
         true
     }
 }
@@ -155,5 +173,46 @@ impl Index {
             Some(place) => *place = Arc::clone(host),
             None => self.in_order.push(Arc::clone(host)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::threads;
+    use crate::base::time::UnixSeconds;
+    use crate::metrics::{HostInfo, HostKind, HostSettings};
+    use crate::storage::none::NoneEngine;
+
+    #[test]
+    fn whoever_comes_back_while_it_is_forgotten_waits_and_is_new() {
+        let make = |kind, guid, name: &str| {
+            let (engine, settings) = (Arc::new(NoneEngine::new()), HostSettings::default());
+            Host::new(guid, kind, HostInfo::named(name), engine, settings)
+        };
+        let hosts = Hosts::new(make(HostKind::Local, MachineGuid::random(), "local"));
+        let guid = MachineGuid::random();
+        let child = make(HostKind::Child, guid, "child");
+        hosts.get_or_create(guid, || Arc::clone(&child)).unwrap();
+        assert!(!hosts.remove(&child, || panic!("it is expected")));
+        child.set_connected(true, UnixSeconds(1));
+        child.set_connected(false, UnixSeconds(2));
+        let (told, is_back) = mpsc::channel();
+        let come_back = || {
+            let (hosts, again) = (Arc::clone(&hosts), make(HostKind::Child, guid, "child"));
+            let come = move || {
+                let made = hosts.get_or_create(guid, || again).is_some_and(|(_, made)| made);
+                told.send(made).unwrap();
+            };
+            threads::spawn("child", come).unwrap();
+            let waits = is_back.recv_timeout(Duration::from_millis(50));
+            assert_eq!(waits, Err(mpsc::RecvTimeoutError::Timeout));
+        };
+        assert!(hosts.remove(&child, come_back));
+        assert_eq!(is_back.recv_timeout(Duration::from_secs(10)), Ok(true));
+        assert!(!hosts.remove(&child, || panic!("another one took its place")));
     }
 }

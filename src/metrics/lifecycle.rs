@@ -172,7 +172,7 @@ impl Lifecycle {
         let away = now - host.disconnected_at().0;
         let Rules { orphan_hosts_after, ephemeral_hosts_after, .. } = self.rules;
         if ephemeral_hosts_after > 0 && away >= ephemeral_hosts_after && host.is_ephemeral() {
-            if self.hosts.remove(host) {
+            self.hosts.remove(host, || {
                 log::info!(
                     "Host '{}' with machine guid '{}' is ephemeral and left {away} seconds ago - forgetting it.",
                     host.hostname(),
@@ -180,7 +180,7 @@ impl Lifecycle {
                 );
                 host.retire_charts(&|_, _| true);
                 forget_host(host);
-            }
+            });
         } else if !host.is_archived() && away >= orphan_hosts_after {
             self.clean_orphan(host);
         }
@@ -200,21 +200,22 @@ impl Lifecycle {
                 Mode::Save | Mode::Map => !self.rules.delete_host_files,
                 Mode::None | Mode::Ram | Mode::Alloc => false,
             };
-        let gone = if keeps {
+        let clean_up = || {
+            let (name, guid) = (host.hostname(), host.guid());
+            log::info!("Host '{name}' with machine guid '{guid}' is obsolete - cleaning up.");
+            host.retire_charts(&|_, _| true);
+        };
+        if keeps {
             host.engine().save();
             let archived = host_of(record_of_host(host), Arc::clone(host.engine()));
-            self.hosts.archive(host, &archived)
+            if self.hosts.archive(host, &archived) {
+                clean_up();
+            }
         } else {
-            self.hosts.remove(host)
-        };
-        if !gone {
-            return;
-        }
-        let (name, guid) = (host.hostname(), host.guid());
-        log::info!("Host '{name}' with machine guid '{guid}' is obsolete - cleaning up.");
-        host.retire_charts(&|_, _| true);
-        if !keeps {
-            forget_host(host);
+            self.hosts.remove(host, || {
+                clean_up();
+                forget_host(host);
+            });
         }
     }
 }

@@ -1,23 +1,37 @@
 //! Requests for samples that peers made and nobody has answered yet: which comes next.
 //!
 //! A plain state machine behind the replication threads. Links take turns, so that one with a long backlog does not keep
-//! the others waiting; within a link, requests that make a chart live come first, then the oldest. A link is answered by
+//! the others waiting; within a link, requests that make a chart live come first, then questions about digests, then the
+//! oldest request. A link is answered by
 //! one thread at a time, which keeps its blocks in order; one without room is left alone until it has some.
 
 use std::collections::VecDeque;
 use std::hash::Hash;
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
 use super::replication::Ask;
+use super::verify::Question;
 
 /// Requests that may wait on one link; a peer asks once per chart.
 const REQUESTS_MAX: usize = 1 << 20;
 /// What they may take: ids are as long as the peer likes.
 const BYTES_MAX: usize = 128 << 20;
 
+/// Questions about digests that may wait on one link; whoever asks waits for each answer.
+const QUESTIONS_MAX: usize = 64;
+
 /// What a request takes beside its id: it stands in a queue and in a set.
 const REQUEST_BYTES: usize = 128;
+
+/// What a peer wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Samples of a chart.
+    Samples(String, Ask),
+    /// What a span comes to.
+    Digest(Question),
+}
 
 fn cost(chart: &str) -> usize {
     REQUEST_BYTES + 2 * chart.len()
@@ -26,10 +40,15 @@ fn cost(chart: &str) -> usize {
 /// The requests of one link.
 #[derive(Debug, Default)]
 struct Waiting {
-    starts: VecDeque<(String, Ask)>,
-    rest: VecDeque<(String, Ask)>,
-    /// The charts in either: of two requests for one chart the older is kept.
-    charts: FxHashSet<String>,
+    /// Charts in the order of their requests. One that is in [`Waiting::asks`] no more, or asks for the other thing, is passed
+    /// over.
+    starts: VecDeque<String>,
+    questions: VecDeque<Question>,
+    rest: VecDeque<String>,
+    /// What is wanted of each chart. A peer waits for one answer at a time for a chart, that to its latest request; but one
+    /// that makes the chart live is never dropped for one about its past.
+    asks: FxHashMap<String, Ask>,
+    /// Of both queues.
     bytes: usize,
     busy: bool,
     full: bool,
@@ -38,7 +57,54 @@ struct Waiting {
 
 impl Waiting {
     fn is_ready(&self) -> bool {
-        !self.busy && !self.full && !self.charts.is_empty()
+        let has_samples = !self.full && !self.asks.is_empty();
+        !self.busy && (has_samples || !self.questions.is_empty())
+    }
+
+    /// Takes a request in; false when there is one already that comes first.
+    fn put(&mut self, chart: String, ask: Ask, first: bool) -> bool {
+        let before = self.asks.insert(chart.clone(), ask);
+        match before {
+            Some(old) if old.start && !ask.start => {
+                self.asks.insert(chart, old);
+                return false;
+            }
+            Some(old) if old.start == ask.start => return false,
+            _ => {}
+        }
+        self.bytes += cost(&chart);
+        let queue = if ask.start { &mut self.starts } else { &mut self.rest };
+        if first {
+            queue.push_front(chart)
+        } else {
+            queue.push_back(chart)
+        }
+        true
+    }
+
+    /// The next request of those that make charts live, or of the others.
+    fn pop(&mut self, start: bool) -> Option<Work> {
+        loop {
+            let chart = if start { self.starts.pop_front() } else { self.rest.pop_front() }?;
+            self.bytes -= cost(&chart);
+            if let Some(ask) = self.asks.get(&chart).copied().filter(|ask| ask.start == start) {
+                self.asks.remove(&chart);
+                if self.asks.is_empty() {
+                    self.starts.clear();
+                    self.rest.clear();
+                    self.bytes = 0;
+                }
+                return Some(Work::Samples(chart, ask));
+            }
+        }
+    }
+
+    /// What is to be done next. A digest needs no room.
+    fn next(&mut self) -> Option<Work> {
+        let start = if self.full { None } else { self.pop(true) };
+        start
+            .or_else(|| self.questions.pop_front().map(Work::Digest))
+            .or_else(|| if self.full { None } else { self.pop(false) })
     }
 }
 
@@ -66,32 +132,34 @@ impl<L: Copy + Eq + Hash> Queue<L> {
     /// A request came; true when there is something new to do.
     pub fn ask(&mut self, link: L, chart: String, ask: Ask) -> bool {
         let Some(waiting) = self.links.get_mut(&link) else { return false };
-        let cost = cost(&chart);
-        let is_full = waiting.charts.len() >= REQUESTS_MAX || waiting.bytes + cost > BYTES_MAX;
-        if is_full || !waiting.charts.insert(chart.clone()) {
+        let requests = waiting.starts.len() + waiting.rest.len();
+        if requests >= REQUESTS_MAX || waiting.bytes + cost(&chart) > BYTES_MAX {
             return false;
         }
-        waiting.bytes += cost;
-        let queue = if ask.start { &mut waiting.starts } else { &mut waiting.rest };
-        queue.push_back((chart, ask));
+        waiting.put(chart, ask, false) && self.queue(link)
+    }
+
+    /// A question came; true when there is something new to do. Of too many the newest are dropped.
+    pub fn question(&mut self, link: L, question: Question) -> bool {
+        let Some(waiting) = self.links.get_mut(&link) else { return false };
+        if waiting.questions.len() >= QUESTIONS_MAX {
+            return false;
+        }
+        waiting.questions.push_back(question);
         self.queue(link)
     }
 
-    /// The request to answer next. Its link is the caller's until [`Queue::done`] or [`Queue::put_back`].
-    pub fn take(&mut self) -> Option<(L, String, Ask)> {
+    /// What to do next. Its link is the caller's until [`Queue::done`] or [`Queue::put_back`].
+    pub fn take(&mut self) -> Option<(L, Work)> {
         while let Some(link) = self.turn.pop_front() {
             let Some(waiting) = self.links.get_mut(&link) else { continue };
             waiting.in_turn = false;
             if !waiting.is_ready() {
                 continue;
             }
-            let next = waiting.starts.pop_front().or_else(|| waiting.rest.pop_front());
-            if let Some((chart, ask)) = next {
+            if let Some(work) = waiting.next() {
                 waiting.busy = true;
-                if waiting.charts.remove(&chart) {
-                    waiting.bytes -= cost(&chart);
-                }
-                return Some((link, chart, ask));
+                return Some((link, work));
             }
         }
         None
@@ -110,10 +178,9 @@ impl<L: Copy + Eq + Hash> Queue<L> {
         let Some(waiting) = self.links.get_mut(&link) else { return };
         waiting.busy = false;
         waiting.full = !retry;
-        if waiting.charts.insert(chart.clone()) {
-            waiting.bytes += cost(&chart);
-            let queue = if ask.start { &mut waiting.starts } else { &mut waiting.rest };
-            queue.push_front((chart, ask));
+        // One that came meanwhile is the later one.
+        if ask.start || !waiting.asks.contains_key(&chart) {
+            waiting.put(chart, ask, true);
         }
         self.queue(link);
     }
@@ -126,7 +193,7 @@ impl<L: Copy + Eq + Hash> Queue<L> {
 
     /// Requests that wait on a link.
     pub fn waiting(&self, link: L) -> usize {
-        self.links.get(&link).map_or(0, |waiting| waiting.charts.len())
+        self.links.get(&link).map_or(0, |waiting| waiting.asks.len())
     }
 
     fn queue(&mut self, link: L) -> bool {
@@ -148,9 +215,39 @@ mod tests {
     }
 
     fn taken(queue: &mut Queue<u32>) -> (u32, String) {
-        let (link, chart, _) = queue.take().unwrap();
+        let (link, Work::Samples(chart, _)) = queue.take().unwrap() else { panic!("no samples") };
         queue.done(link);
         (link, chart)
+    }
+
+    fn question(number: u64) -> Question {
+        Question { number, chart: "t.a".to_owned(), after: 1, before: 2, dim: None }
+    }
+
+    #[test]
+    fn questions_need_no_room_and_do_not_pile_up() {
+        let mut queue = Queue::default();
+        queue.open(1);
+        queue.ask(1, "a".to_owned(), past(0));
+        let Some((_, Work::Samples(chart, ask))) = queue.take() else { panic!("nothing to do") };
+        queue.put_back(1, chart, ask, false);
+        for number in 0..QUESTIONS_MAX as u64 {
+            queue.question(1, question(number));
+        }
+        assert!(!queue.question(1, question(1000)));
+        for number in 0..QUESTIONS_MAX as u64 {
+            assert_eq!(queue.take(), Some((1, Work::Digest(question(number)))));
+            assert!(queue.take().is_none(), "one at a time");
+            queue.done(1);
+        }
+        assert!(queue.take().is_none(), "the samples wait for room");
+        queue.has_room(1);
+        queue.ask(1, "live".to_owned(), Ask::LIVE);
+        queue.question(1, question(7));
+        assert_eq!(taken(&mut queue).1, "live");
+        assert!(matches!(queue.take(), Some((1, Work::Digest(_)))));
+        queue.done(1);
+        assert_eq!(taken(&mut queue).1, "a");
     }
 
     #[test]
@@ -176,16 +273,41 @@ mod tests {
         queue.open(1);
         queue.ask(1, "a".to_owned(), past(0));
         queue.ask(1, "b".to_owned(), past(0));
-        assert!(!queue.ask(1, "b".to_owned(), past(5)), "the older one is kept");
-        let (link, chart, ask) = queue.take().unwrap();
+        assert!(!queue.ask(1, "b".to_owned(), past(5)), "it waits already");
+        let (link, Work::Samples(chart, ask)) = queue.take().unwrap() else { panic!("no samples") };
         assert!(queue.take().is_none(), "somebody else has the link");
         queue.put_back(link, chart, ask, false);
         assert!(queue.take().is_none(), "there is no room");
         assert!(queue.has_room(1) && !queue.has_room(1));
         assert_eq!(taken(&mut queue), (1, "a".to_owned()));
+        assert_eq!(queue.take(), Some((1, Work::Samples("b".to_owned(), past(5)))), "the latest");
+        queue.ask(1, "b".to_owned(), past(7));
+        queue.put_back(1, "b".to_owned(), past(5), true);
+        assert_eq!(queue.take(), Some((1, Work::Samples("b".to_owned(), past(7)))));
+        queue.done(1);
         queue.close(1);
         assert!(queue.take().is_none());
     }
+
+    #[test]
+    fn a_chart_goes_live_whatever_else_is_asked_of_it() {
+        let mut queue = Queue::default();
+        queue.open(1);
+        for _ in 0..3 {
+            queue.ask(1, "a".to_owned(), past(0));
+            queue.ask(1, "a".to_owned(), Ask::LIVE);
+            queue.ask(1, "a".to_owned(), past(5));
+            assert_eq!(queue.waiting(1), 1);
+            assert_eq!(queue.take(), Some((1, Work::Samples("a".to_owned(), Ask::LIVE))));
+            queue.ask(1, "a".to_owned(), past(9));
+            queue.put_back(1, "a".to_owned(), Ask::LIVE, true);
+            assert_eq!(queue.take(), Some((1, Work::Samples("a".to_owned(), Ask::LIVE))));
+            queue.done(1);
+        }
+        assert!(queue.take().is_none());
+        assert_eq!(queue.links[&1].bytes, 0);
+    }
+
     #[test]
     fn requests_are_bounded_by_what_they_take() {
         let mut queue = Queue::default();

@@ -13,6 +13,14 @@ const LONGER_WAY_US: i64 = 30 * MICROS;
 /// The distance of a session that only compares what was stored earlier: everybody else comes first.
 pub const PAST_HOPS: i64 = i64::MAX;
 
+/// Farther than any chain of parents: whoever says more is not believed, and has no number that another could not exceed.
+pub const HOPS_MAX: i64 = 64;
+
+/// How far from the host a peer says to be, as far as it is believed.
+pub fn believed_hops(said: Option<i64>) -> i64 {
+    said.unwrap_or(1).clamp(1, HOPS_MAX)
+}
+
 /// The session that is there already.
 #[derive(Clone, Copy, Debug)]
 pub struct Session {
@@ -60,5 +68,11 @@ mod tests {
         ] {
             assert_eq!(decide(&old, hops), verdict, "{old:?} {hops}");
         }
+    }
+
+    #[test]
+    fn nobody_is_farther_away_than_a_chain_is_long() {
+        let said = [None, Some(i64::MIN), Some(0), Some(3), Some(65), Some(i64::MAX)];
+        assert_eq!(said.map(believed_hops), [1, 1, 1, 3, HOPS_MAX, HOPS_MAX]);
     }
 }

@@ -13,7 +13,7 @@ use super::receiver::Child;
 use super::replication::{Ahead, AheadOfLink, Ask};
 use super::shelf::Shelf;
 use super::uplink::{PAST_BYTES, Uplink};
-use super::verify::{Digest, Digests};
+use super::verify::{Digest, Digests, Question};
 use super::workers::Outlet;
 use crate::base::time::{Clock, MICROS, UnixSeconds};
 use crate::ingest::executor::{Executor, Hooks, Offer, Origin, Replayed, Setup};
@@ -74,6 +74,11 @@ impl Below {
         self.shelf.get().is_some_and(Shelf::is_told)
     }
 
+    /// Gives back what was read ahead and nobody came for. Never waits.
+    pub fn rest(&self, clock: &Clock) {
+        rest(&self.ahead, clock);
+    }
+
     pub fn ask(&self, chart: &str, ask: Ask) {
         self.mailbox.post(|out| {
             pluginsd::replay_chart(out, chart, ask.start, ask.after, ask.before);
@@ -83,14 +88,6 @@ impl Below {
     /// Asks for what may be asked for now.
     pub fn more(&self, host: &Host) {
         self.puller.more(host, &mut |chart, ask| self.ask(chart, ask));
-    }
-
-    /// The child asks what a span comes to here.
-    pub fn digest(&self, number: u64, chart: &str, after: i64, before: i64, dim: Option<&str>) {
-        if let Some(shelf) = self.shelf.get() {
-            let Digest { samples, sum } = shelf.digest(chart, after, before, dim);
-            self.mailbox.post(|out| pluginsd::digest_is(out, number, samples, sum));
-        }
     }
 
     /// Asks the child the same; waits, so never to be called by who reads the link.
@@ -171,8 +168,22 @@ impl Outlet for Below {
         true
     }
 
+    fn digest(&self, question: &Question) {
+        if let Some(shelf) = self.shelf.get() {
+            let Digest { samples, sum } = shelf.digest(question);
+            self.mailbox.post(|out| pluginsd::digest_is(out, question.number, samples, sum));
+        }
+    }
+
     fn has_room(&self) -> bool {
         self.mailbox.waiting() + self.unsent.load(Ordering::Acquire) <= 2 * PAST_BYTES
+    }
+}
+
+/// Whoever answers just now has use for what was read.
+fn rest(ahead: &AheadOfLink, clock: &Clock) {
+    if let Some(mut ahead) = ahead.try_lock() {
+        ahead.rest(clock.now_seconds());
     }
 }
 
@@ -239,10 +250,14 @@ impl Above {
         }
     }
 
-    /// What reads a parent's words about samples, if it is one of ours.
-    pub fn reader(self: &Arc<Self>, agreed: Capabilities) -> Option<Executor> {
+    /// What reads a parent's words about samples, if it is one of ours; `questioned` is called with its questions.
+    pub fn reader(
+        self: &Arc<Self>,
+        agreed: Capabilities,
+        questioned: impl Fn(Question) + Send + 'static,
+    ) -> Option<Executor> {
         self.shelf.as_ref()?;
-        let hooks = FromAbove(Arc::clone(self));
+        let hooks = FromAbove { above: Arc::clone(self), questioned: Box::new(questioned) };
         Some(Executor::new(Setup {
             origin: Origin::Stream(agreed),
             hooks: Box::new(hooks),
@@ -274,6 +289,11 @@ impl Above {
                 pluginsd::digest(out, number, chart, after, before, dim.unwrap_or(""));
             });
         })
+    }
+
+    /// Gives back what was read ahead and nobody came for. Never waits.
+    pub fn rest(&self, clock: &Clock) {
+        rest(&self.ahead, clock);
     }
 
     /// Everything was offered, and everything missing was asked for and answered.
@@ -333,6 +353,14 @@ impl Outlet for Above {
         uplink.replay(number, chart, ask, mailbox, &self.ahead)
     }
 
+    fn digest(&self, question: &Question) {
+        if let Some(shelf) = &self.shelf {
+            let Digest { samples, sum } = shelf.digest(question);
+            let put = |out: &mut Vec<u8>| pluginsd::digest_is(out, question.number, samples, sum);
+            self.uplink.push(self.number, put);
+        }
+    }
+
     fn has_room(&self) -> bool {
         // What waits for a child's answer is tried again when the outbox was emptied.
         self.uplink.host().settings().mode != Mode::None && self.uplink.has_room(self.number)
@@ -340,36 +368,36 @@ impl Outlet for Above {
 }
 
 /// What a parent says of samples.
-struct FromAbove(Arc<Above>);
+struct FromAbove {
+    above: Arc<Above>,
+    questioned: Box<dyn Fn(Question) + Send>,
+}
 
 impl Hooks for FromAbove {
     fn wants_archived(&self, _host: &Arc<Host>) -> bool {
-        self.0.puller.is_some()
+        self.above.puller.is_some()
     }
 
     fn offered(&mut self, _host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer, dims: &[Arc<str>]) {
-        if let Some(puller) = &self.0.puller {
+        if let Some(puller) = &self.above.puller {
             puller.offered(chart, offer, dims);
         }
     }
 
     fn replayed(&mut self, _host: &Arc<Host>, chart: &Arc<Chart>, block: Replayed) {
-        if let Some(puller) = &self.0.puller
+        if let Some(puller) = &self.above.puller
             && let Some(ask) = puller.replayed(chart, block)
         {
-            put_ask(&self.0.uplink, self.0.number, chart.id(), ask);
+            put_ask(&self.above.uplink, self.above.number, chart.id(), ask);
         }
     }
 
     fn digest(&mut self, number: u64, chart: &str, after: i64, before: i64, dim: Option<&str>) {
-        if let Some(shelf) = &self.0.shelf {
-            let Digest { samples, sum } = shelf.digest(chart, after, before, dim);
-            let put = |out: &mut Vec<u8>| pluginsd::digest_is(out, number, samples, sum);
-            self.0.uplink.push(self.0.number, put);
-        }
+        let (chart, dim) = (chart.to_owned(), dim.map(str::to_owned));
+        (self.questioned)(Question { number, chart, after, before, dim });
     }
 
     fn digest_is(&mut self, number: u64, samples: u64, sum: u64) {
-        self.0.digests.answered(number, Digest { samples, sum });
+        self.above.digests.answered(number, Digest { samples, sum });
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! A plain state machine. It is given the time and events and says what to try and what to log; the sender's thread does
 //! both. The order is that of 1.37: list order, a destination that accepts the TCP connection goes to the end of the
-//! list, one that refuses us is put off for a time that depends on how.
+//! list, one that refuses us is put off for a time that depends on how and, as in 2.x, on chance. Who refused us for a
+//! reason that may have passed is tried all the same when nobody else takes us, so nobody waits for a parent that is there.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::net::Destination;
 use crate::wire::handshake::Refusal;
@@ -97,7 +99,19 @@ impl Failure {
         }
     }
 
-    /// For how long that destination is left alone, in seconds.
+    /// What may be over at any moment: a parent that starts or ends, a way of our samples that has ended.
+    fn may_have_passed(self) -> bool {
+        matches!(
+            self,
+            Failure::AlreadyStreaming
+                | Failure::NoResponse
+                | Failure::Busy
+                | Failure::InternalError
+                | Failure::Initializing
+        )
+    }
+
+    /// For how long that destination is left alone at most, in seconds.
     fn postpone_s(self) -> i64 {
         match self {
             Failure::NotUnderstood | Failure::Denied | Failure::SendTimeout => 60,
@@ -108,6 +122,9 @@ impl Failure {
         }
     }
 }
+
+/// A destination that refused us is left alone for so many seconds at least.
+const POSTPONE_LEAST_S: i64 = 5;
 
 /// One destination and its past.
 #[derive(Clone, Debug)]
@@ -132,6 +149,7 @@ impl Parent {
 pub struct Parents {
     list: Vec<Parent>,
     default_port: u16,
+    chance: u64,
 }
 
 /// A destination that is left out of a pass.
@@ -156,8 +174,25 @@ impl fmt::Display for Skipped {
 }
 
 impl Parents {
-    pub fn new(destinations: Vec<Destination>, default_port: u16) -> Parents {
-        Parents { list: destinations.into_iter().map(Parent::new).collect(), default_port }
+    /// `chance` is where its random numbers begin.
+    pub fn new(destinations: Vec<Destination>, default_port: u16, chance: u64) -> Parents {
+        Parents { list: destinations.into_iter().map(Parent::new).collect(), default_port, chance }
+    }
+
+    /// How long to wait for the next pass when nobody took us: `reconnect delay seconds` at most, so that the children of a
+    /// parent that comes back do not come all at once.
+    pub fn pause(&mut self, most: Duration) -> Duration {
+        let most_ms = i64::try_from(most.as_millis()).unwrap_or(i64::MAX);
+        Duration::from_millis(self.between(most_ms / 2, most_ms).unsigned_abs())
+    }
+
+    fn between(&mut self, least: i64, most: i64) -> i64 {
+        // SplitMix64.
+        self.chance = self.chance.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.chance ^ (self.chance >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let width = most.saturating_sub(least).max(0).unsigned_abs() + 1;
+        least.saturating_add_unsigned((z ^ (z >> 31)) % width)
     }
 
     /// Another list: who stands in both keeps its past, and unless it `forgives`, its failures. The order is that of the new
@@ -212,11 +247,12 @@ impl Parents {
         (tries, skipped)
     }
 
-    /// Whom to try when nobody of a pass could be reached: those that refused us because our samples came to them another
-    /// way, which has ended if it led over one that cannot be reached.
+    /// Whom to try when nobody of a pass takes us: those that refused us for what may have passed. Our samples came to them
+    /// another way, which has ended if it led over one that cannot be reached; or they were about to start or to end.
     pub fn last_resort(&self, now: i64) -> Vec<Destination> {
         let refused = |parent: &&Parent| {
-            parent.last_failure == Some(Failure::AlreadyStreaming) && parent.postponed_until > now
+            parent.last_failure.is_some_and(Failure::may_have_passed)
+                && parent.postponed_until > now
         };
         self.list.iter().filter(refused).map(|parent| parent.destination.clone()).collect()
     }
@@ -246,9 +282,10 @@ impl Parents {
 
     /// The parent did not take us.
     pub fn failed(&mut self, destination: &Destination, failure: Failure, now: i64) {
+        let seconds = self.between(POSTPONE_LEAST_S, failure.postpone_s());
         if let Some(parent) = self.find(destination) {
             parent.last_failure = Some(failure);
-            parent.postponed_until = now.saturating_add(failure.postpone_s());
+            parent.postponed_until = now.saturating_add(seconds);
         }
     }
 
@@ -263,7 +300,7 @@ mod tests {
     use crate::net::parse_destinations;
 
     fn parents(list: &str) -> Parents {
-        Parents::new(parse_destinations(list, 19999), 19999)
+        Parents::new(parse_destinations(list, 19999), 19999, 1)
     }
 
     fn tries(parents: &Parents, now: i64) -> Vec<String> {
@@ -301,22 +338,42 @@ mod tests {
     fn whoever_refuses_is_left_alone_for_a_while() {
         let mut parents = parents("host:19999 b");
         let first = parents.list()[0].destination.clone();
-        parents.failed(&first, Failure::NoResponse, 1000);
-        let (tries, skipped) = parents.pass(1005);
+        parents.failed(&first, Failure::Denied, 1000);
+        let seconds = parents.list()[0].postponed_until - 1004;
+        let (tries, skipped) = parents.pass(1004);
         assert_eq!(tries.len(), 1);
         assert_eq!(
             skipped[0].to_string(),
-            "skipping destination 'host:19999' (default port: 19999) due to last error (code: -6, timeout while expecting first response), will retry it in 25 seconds"
+            format!(
+                "skipping destination 'host:19999' (default port: 19999) due to last error (code: -4, remote server denied access, probably we don't have the right API key?), will retry it in {seconds} seconds"
+            )
         );
-        assert_eq!(parents.pass(1030).0.len(), 2);
-        assert!(parents.last_resort(1005).is_empty());
-        parents.failed(&first, Failure::AlreadyStreaming, 1000);
-        assert_eq!(parents.pass(1005).0.len(), 1);
-        assert_eq!(parents.last_resort(1005), std::slice::from_ref(&first));
+        assert!(parents.last_resort(1004).is_empty());
+        assert_eq!(parents.pass(1060).0.len(), 2);
+        for failure in [Failure::AlreadyStreaming, Failure::NoResponse, Failure::Initializing] {
+            parents.failed(&first, failure, 1000);
+            assert_eq!(parents.pass(1004).0.len(), 1);
+            assert_eq!(parents.last_resort(1004), std::slice::from_ref(&first), "{failure:?}");
+        }
         parents.failed(&first, Failure::NoResponse, 90_000);
         assert_eq!(parents.pass(1000).0.len(), 2, "the clock was set back");
         parents.failed(&first, Failure::Localhost, 1000);
         parents.accepted(&first);
         assert_eq!(parents.pass(1001).0.len(), 2);
+    }
+
+    #[test]
+    fn for_how_long_is_left_to_chance_within_bounds() {
+        let mut parents = parents("a");
+        let first = parents.list()[0].destination.clone();
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..500 {
+            parents.failed(&first, Failure::Initializing, 1000);
+            seen.insert(parents.list()[0].postponed_until - 1000);
+            let pause = parents.pause(Duration::from_secs(5));
+            assert!((2500..=5000).contains(&pause.as_millis()), "{pause:?}");
+        }
+        assert_eq!(seen, (POSTPONE_LEAST_S..=30).collect());
+        assert_eq!(parents.pause(Duration::ZERO), Duration::ZERO);
     }
 }

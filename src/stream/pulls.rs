@@ -13,7 +13,7 @@ use rustc_hash::FxHashMap;
 
 use super::replication::{Ask, Policy, Standing};
 use crate::base::time::MICROS;
-use crate::ingest::executor::{Offer, Replayed};
+use crate::ingest::executor::{Offer, Replayed, latest_believed};
 
 /// Slots of the first answer at most. More than the hundred that peers of 2.x add to any request so close to the end.
 const FIRST_SLOTS: i64 = 120;
@@ -458,7 +458,7 @@ impl Pull {
 /// The end and the beginning of what may be asked for; `None` when there is nothing to get.
 fn asked_span(offer: Offer, standing: Standing, policy: Policy) -> Option<Span> {
     let clock = if offer.wall > 0 { offer.wall } else { standing.now };
-    let last = offer.last.min(clock);
+    let last = offer.last.min(clock).min(latest_believed(standing.now));
     let nothing = !policy.enabled
         || !standing.has_dimensions
         || last <= 0

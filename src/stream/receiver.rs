@@ -24,7 +24,7 @@ use super::puller::Puller;
 use super::replication::{Ask, Policy};
 use super::sender::host_fact;
 use super::status::{Connection as Status, Direction, Filling, State};
-use super::verify::Digest;
+use super::verify::{Digest, Question};
 use super::workers::{Asked, Outlet};
 use super::{Streams, health_word};
 use crate::access_log;
@@ -327,7 +327,7 @@ fn consider(
     }
     let from = format!("STREAM {host} [receive from {peer}]");
     let rival = streams.child(guid);
-    let distance = if request.past { fence::PAST_HOPS } else { request.hops.unwrap_or(1).max(1) };
+    let distance = if request.past { fence::PAST_HOPS } else { fence::believed_hops(request.hops) };
     if let Some(rival) = &rival {
         match judge(streams, rival, distance) {
             Rival::Active { seconds } => {
@@ -772,6 +772,7 @@ impl Session {
             child.below.more(host);
             if now_us >= stands.look_us {
                 stands.look_us = now_us + LOOK_EVERY_US;
+                child.below.rest(clock);
                 self.note_state(&mut stands.state);
             }
             let eager = child.below.puller.is_eager().then_some(now_us);
@@ -970,7 +971,10 @@ impl Hooks for Told {
     }
 
     fn digest(&mut self, number: u64, chart: &str, after: i64, before: i64, dim: Option<&str>) {
-        self.child.below.digest(number, chart, after, before, dim);
+        if let Some(asked) = &self.asked {
+            let (chart, dim) = (chart.to_owned(), dim.map(str::to_owned));
+            asked.question(Question { number, chart, after, before, dim });
+        }
     }
 
     fn digest_is(&mut self, number: u64, samples: u64, sum: u64) {
@@ -1094,7 +1098,7 @@ fn info_of(request: &Request, options: &ReceiverOptions, default_every: UpdateEv
         program_name: or(&request.program_name, "unknown"),
         program_version: or(&request.program_version, "unknown"),
         update_every: every.map_or(default_every, UpdateEvery::clamped).seconds(),
-        hops: request.hops.filter(|hops| *hops > 0).unwrap_or(1),
+        hops: fence::believed_hops(request.hops),
         system: request.facts.iter().map(fact).collect(),
         ml_capable: request.ml_capable.unwrap_or(0) > 0,
         ml_enabled: request.ml_enabled.unwrap_or(0) > 0,

@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 
 use crate::base::number::{Sample, SampleFlags};
 use crate::base::time::UnixSeconds;
+use crate::ingest::executor::latest_believed;
 use crate::metrics::{Chart, ChartState, Relayed};
 use crate::storage::Reader;
 use crate::wire::caps::Capabilities;
@@ -233,6 +234,16 @@ impl Ahead {
         Rows::read(view, first, last.max(ordinal) * every, now)
     }
 
+    /// Gives back what nobody came back for, when there is nothing else.
+    pub fn rest(&mut self, now: UnixSeconds) {
+        let is_fresh = |rows: &Rows| (0..=AHEAD_S).contains(&(now.0 - rows.read_at));
+        if !self.charts.values().any(is_fresh) && self.charts.capacity() > 0 {
+            self.charts = FxHashMap::default();
+            self.cells = 0;
+            self.block = Vec::new();
+        }
+    }
+
     /// What was not sent is kept, if there is room.
     fn keep(&mut self, id: &str, rows: Rows) {
         if self.cells + rows.cells.len() > self.cells_max {
@@ -321,7 +332,8 @@ pub fn answer(
         after = after.max(first);
         before = before.min(last);
         if ask.start {
-            before = last;
+            // A clock that was set back leaves samples of a future that nobody believes.
+            before = last.min(latest_believed(now.0).max(before));
         }
         let wanted = before;
         before = before.min(after.saturating_add(SLOTS_MAX * every));
@@ -565,6 +577,11 @@ mod tests {
         let rows = ahead.rows("t.a", &view, 1391, 1395, 2000 + AHEAD_S + 1);
         assert_eq!((rows.first, rows.read_at), (1391, 2000 + AHEAD_S + 1), "read anew");
         assert_eq!(ahead.cells, 0);
+        ahead.keep("t.a", rows);
+        ahead.rest(UnixSeconds(2000 + AHEAD_S + 1));
+        assert!(ahead.cells > 0, "somebody may come back for it");
+        ahead.rest(UnixSeconds(2000 + 2 * AHEAD_S + 2));
+        assert_eq!((ahead.cells, ahead.charts.capacity(), ahead.block.capacity()), (0, 0, 0));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use uuid::Uuid;
 
 use super::Streams;
 use super::link::{Above, OFFER_AFTER_US};
@@ -286,11 +287,12 @@ impl Sender {
         log::info!("STREAM {host} [send]: thread created (task id {})", sys::thread_id());
         log::error!("STREAM {host} [send]: not ready - collected metrics are not sent to parent.");
         let plan = self.plan();
+        let (chance, _) = Uuid::new_v4().as_u64_pair();
         let mut thread = Thread {
             sender: self,
             streams,
             clock: streams.clock().clone(),
-            parents: Parents::new(plan.destinations.clone(), plan.default_port),
+            parents: Parents::new(plan.destinations.clone(), plan.default_port, chance),
             told: Told::default(),
             offered: plan.offered,
             plan,
@@ -300,7 +302,7 @@ impl Sender {
             thread.adopt();
             let pause = match thread.connect() {
                 Some(link) => thread.stream(link),
-                None => thread.plan.reconnect_delay,
+                None => thread.parents.pause(thread.plan.reconnect_delay),
             };
             // A comparison that failed is made again with our next connection.
             if self.purpose == Purpose::Past || (!pause.is_zero() && self.stop.wait(pause)) {
@@ -428,7 +430,7 @@ impl Thread<'_> {
 
     // --- finding a parent ----------------------------------------------------------------------------
 
-    /// One pass over the destinations, ended by the first that accepts the TCP connection.
+    /// One pass over the destinations, ended by the first that takes us.
     fn connect(&mut self) -> Option<Link> {
         let host = self.host().hostname();
         let (tries, skipped) = self.parents.pass(self.clock.now_seconds().0);
@@ -455,7 +457,10 @@ impl Thread<'_> {
             match dialled {
                 Ok(connection) => {
                     self.parents.reached(&destination);
-                    return self.agree(connection, destination);
+                    if let Some(link) = self.agree(connection, destination) {
+                        return Some(link);
+                    }
+                    unreachable = None;
                 }
                 Err(_) => {
                     count(&STATS.streams.unreachable);
@@ -696,8 +701,10 @@ impl Thread<'_> {
         let above = Arc::new(self.above(number, link.agreed));
         *self.sender.above.lock() = Some(Arc::clone(&above));
         let asked = Asked::new(self.streams.workers(), Arc::clone(&above) as Arc<dyn Outlet>);
-        let mut commands =
-            Commands::new(link, number, Arc::clone(self.host()), asked, above.reader(link.agreed));
+        let asked = Arc::new(asked);
+        let questioned = Arc::clone(&asked);
+        let back = above.reader(link.agreed, move |question| questioned.question(question));
+        let mut commands = Commands::new(link, number, Arc::clone(self.host()), asked, back);
         let is_ours = link.agreed.contains(Capabilities::SPANS);
         let mut offer_us = is_ours.then_some(progress_us + OFFER_AFTER_US);
         let mut introduced = self.charts_that_flow(link.agreed);
@@ -754,6 +761,7 @@ impl Thread<'_> {
             let now_us = self.clock.monotonic_us();
             if now_us >= look_us || self.sender.changed.swap(false, Ordering::AcqRel) {
                 look_us = now_us + LOOK_EVERY_US;
+                above.rest(&self.clock);
                 let agreed = link.agreed;
                 self.touch_charts_with_new_functions(agreed);
                 let mut news = Vec::new();
@@ -985,7 +993,7 @@ struct Commands {
     host: Arc<Host>,
     body: Option<Body>,
     /// Who answers `REPLAY_CHART`.
-    asked: Asked,
+    asked: Arc<Asked>,
     /// Reads what a parent of ours says of samples.
     back: Option<Executor>,
     /// The latest calls, answered or not: what the parent may take back.
@@ -1021,7 +1029,7 @@ impl Commands {
         link: &Link,
         number: u32,
         host: Arc<Host>,
-        asked: Asked,
+        asked: Arc<Asked>,
         back: Option<Executor>,
     ) -> Commands {
         let later = link.agreed.contains(Capabilities::INTERPOLATED);

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use rustc_hash::FxHashSet;
 
 use super::replication::{self, AheadOfLink, Answering, Ask, View};
-use super::verify::{self, Digest};
+use super::verify::{self, Digest, Question};
 use crate::base::time::{Clock, UnixSeconds};
 use crate::metrics::{
     Chart, ChartHead, ChartOptions, ChartState, Dimension, DimensionOptions, Host,
@@ -150,9 +150,12 @@ impl Shelf {
     }
 
     /// What a span comes to, of all that is held.
-    pub fn digest(&self, id: &str, after: i64, before: i64, dim: Option<&str>) -> Digest {
-        let view = whole_view(&self.host, id);
-        view.map_or_else(Digest::default, |view| verify::digest(&view, after, before, dim))
+    pub fn digest(&self, question: &Question) -> Digest {
+        let Question { after, before, .. } = *question;
+        let view = whole_view(&self.host, &question.chart);
+        view.map_or_else(Digest::default, |view| {
+            verify::digest(&view, after, before, question.dim.as_deref())
+        })
     }
 
     /// The peer was told of dimensions of this chart that do not flow.

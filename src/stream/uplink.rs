@@ -394,10 +394,11 @@ impl Uplink {
             };
         }
         state.upstream.version = state.version;
-        let wanted = outbox.options.wants(chart, state);
-        state.upstream.wanted = Some(wanted);
         // What the parent never heard of need not be taken from it.
-        if !wanted || (fresh && state.is_obsolete()) {
+        let is_news = state.upstream.slot == 0 && state.is_obsolete();
+        let wanted = !is_news && outbox.options.wants(chart, state);
+        state.upstream.wanted = Some(wanted);
+        if !wanted {
             return false;
         }
         if state.upstream.slot == 0 {
@@ -721,8 +722,8 @@ mod tests {
     use crate::base::number::SampleFlags;
     use crate::base::time::{UnixMicros, UpdateEvery};
     use crate::metrics::{
-        Algorithm, ChartSpec, DimensionSpec, HostInfo, HostKind, HostSettings, Point, PointValue,
-        SinceLast, Staged,
+        Algorithm, ChartSpec, DimensionSpec, HostInfo, HostKind, HostSettings, Neighbour, Point,
+        PointValue, SinceLast, Staged,
     };
     use crate::storage::none::NoneEngine;
 
@@ -868,6 +869,24 @@ mod tests {
         assert!(bed.taken()[0].starts_with("CHART SLOT:#B \"t.heir\""));
         bed.collect(&chart, 1);
         assert!(bed.taken()[0].starts_with("CHART SLOT:#C \"t.a\""));
+    }
+
+    #[test]
+    fn what_was_over_before_the_connection_is_not_defined_on_it() {
+        let bed = bed("*", 1 << 20);
+        let chart = bed.chart("t.a");
+        chart.mark_obsolete();
+        let number = bed.uplink.open(LATER | Capabilities::SPANS, |_| {});
+        chart.end_filling(Neighbour::Parent, false);
+        assert!(bed.taken().is_empty());
+        assert!(
+            !Uplink::is_defined(number, &chart.lock()),
+            "it is asked for as what does not flow"
+        );
+        bed.collect(&chart, 1);
+        bed.collect(&chart, 1);
+        assert!(bed.taken()[0].starts_with("CHART SLOT:#B"), "it is collected again");
+        assert!(Uplink::is_defined(number, &chart.lock()));
     }
 
     #[test]

@@ -28,6 +28,17 @@ pub struct Digest {
     pub sum: u64,
 }
 
+/// A peer's question what a span comes to here, of one dimension or all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The peer's, for the answer.
+    pub number: u64,
+    pub chart: String,
+    pub after: i64,
+    pub before: i64,
+    pub dim: Option<String>,
+}
+
 /// The digest of what a view holds with `after < time <= before`, of one dimension or all.
 pub fn digest(view: &View, after: i64, before: i64, dim: Option<&str>) -> Digest {
     let before = before.min(after.saturating_add(SPAN_MAX));

@@ -11,8 +11,9 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use rustc_hash::FxHashMap;
 
-use super::answers::Queue;
+use super::answers::{Queue, Work};
 use super::replication::Ask;
+use super::verify::Question;
 use crate::base::log::Errno;
 use crate::base::stats::{STATS, count};
 use crate::base::threads::{self, StopToken};
@@ -22,6 +23,9 @@ pub trait Outlet: Send + Sync {
     /// Answers one request; false when there is no room for that now. Without a chart it is our own: to offer what does
     /// not flow.
     fn answer(&self, chart: &str, ask: Ask) -> bool;
+
+    /// Answers what a span comes to; that takes hardly any room.
+    fn digest(&self, question: &Question);
 
     /// There may be room for an answer.
     fn has_room(&self) -> bool;
@@ -46,6 +50,11 @@ impl Asked {
     /// The peer asks.
     pub fn ask(&self, chart: String, ask: Ask) {
         self.workers.ask(self.link, chart, ask);
+    }
+
+    /// The peer asks what a span comes to.
+    pub fn question(&self, question: Question) {
+        self.workers.question(self.link, question);
     }
 
     /// Offers what does not flow, in the background.
@@ -145,6 +154,12 @@ impl Workers {
         }
     }
 
+    fn question(&self, link: LinkId, question: Question) {
+        if self.shared.lock().queue.question(link, question) {
+            self.work.notify_one();
+        }
+    }
+
     /// The outbox of a link was emptied.
     pub fn has_room(&self, link: LinkId) {
         if self.shared.lock().queue.has_room(link) {
@@ -174,12 +189,23 @@ impl Workers {
     fn run(&self) {
         let mut shared = self.shared.lock();
         while !shared.over {
-            let Some((link, chart, ask)) = shared.queue.take() else {
+            let Some((link, work)) = shared.queue.take() else {
                 self.work.wait(&mut shared);
                 continue;
             };
             let outlet = shared.outlets.get(&link).cloned();
             drop(shared);
+            let (chart, ask) = match work {
+                Work::Samples(chart, ask) => (chart, ask),
+                Work::Digest(question) => {
+                    if let Some(outlet) = outlet {
+                        outlet.digest(&question);
+                    }
+                    shared = self.shared.lock();
+                    shared.queue.done(link);
+                    continue;
+                }
+            };
             let answered = outlet.as_ref().is_none_or(|outlet| outlet.answer(&chart, ask));
             shared = self.shared.lock();
             if answered {

@@ -551,13 +551,16 @@ fn compare(
     patience: u64,
 ) -> Result<String, String> {
     let ahead = if case.mishap == ChildAhead { STEP_S } else { 0 };
+    // What is of the future at the parent is not told by it before it is not any more.
+    let patience = patience + ahead.unsigned_abs();
     let spans =
         [("", "child", OWN_CHART, began, until + ahead), ("kid", "kid", KID_CHART, first, until)];
     let end = Instant::now() + Duration::from_secs(patience);
     loop {
         let found = spans.map(|(here, there, chart, after, before)| {
             let source = held(child, here, chart, after, before);
-            let copy = held(parent, there, chart, after, before);
+            // What is held late there may be held behind the end.
+            let copy = held(parent, there, chart, after, before + 1);
             Found::compare(case, there, &source, &copy)
         });
         let wrong: Vec<_> = found.iter().flat_map(|found| &found.wrong).collect();
@@ -603,13 +606,14 @@ impl Found {
                 let close = |other: f64| (other - value).abs() <= 1e-6 * value.abs().max(1.0);
                 // The one before it, late, and the next one in its place: live samples have overwritten this one.
                 let was = |time: i64| source.get(&time).and_then(|row| row.get(dimension)).copied();
+                let interpolated = excuse.values && host == "child";
                 let overwritten = there == was(time - 1)
                     && at(time + 1).is_some()
-                    && at(time + 1) == was(time + 1);
+                    && (interpolated || at(time + 1) == was(time + 1));
                 if there.is_some_and(|there| there == *value) {
                     continue;
                 }
-                let excused = (excuse.values && host == "child" && there.is_some())
+                let excused = (interpolated && there.is_some())
                     || (excuse.late && (overwritten || at(time + 1).is_some_and(close)))
                     || *time < oldest;
                 if excused {

@@ -45,6 +45,22 @@ fn a_parent_that_goes_silent_is_given_up() {
 }
 
 #[test]
+fn an_only_parent_that_hangs_up_is_asked_again_and_again() {
+    let parent = FakeParent::listen(NEW_LIVE);
+    let child = Agent::new("child").plugin("counting", COUNTING);
+    let child = child.streams_to(&[parent.port]).start();
+    // `reconnect delay seconds` is one here
+    for _ in 0..4 {
+        let (socket, head) = parent.request(6);
+        assert!(head.contains("hostname=child"));
+        drop(socket);
+    }
+    let (mut link, _) = parent.accept(6);
+    link.expect("CHART", 20);
+    drop(child);
+}
+
+#[test]
 fn a_refusal_is_logged_with_its_reason_and_the_next_one_is_tried() {
     let refusing = Agent::new("refusing").start();
     let parent = Agent::new("parent").takes_children().start();

@@ -34,6 +34,8 @@ mod life;
 #[cfg(test)]
 mod many_children;
 #[cfg(test)]
+mod past_and_live;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod same_guid;

@@ -15,6 +15,8 @@ const TROUBLE_STEPS: usize = 2_400;
 const PEACE_STEPS: usize = 3_000;
 const QUIET_STEPS: usize = 300;
 const SEEDS: u64 = 300;
+/// Seeds that once broke, beside the first ones: an answer to a request that was made twice was waited for in vain.
+const BROKEN_ONCE: [u64; 2] = [6191, 9183];
 
 /// Runs one seed; gives what broke.
 fn run(seed: u64, tell: bool) -> Result<(), String> {
@@ -82,7 +84,8 @@ fn clusters_heal() {
     }
     let first = number("FIRST").unwrap_or(1);
     let mut failed = Vec::new();
-    for seed in first..first + number("SEEDS").unwrap_or(SEEDS) {
+    let once = BROKEN_ONCE.into_iter().filter(|_| number("FIRST").is_none());
+    for seed in once.chain(first..first + number("SEEDS").unwrap_or(SEEDS)) {
         if let Err(broken) = run(seed, false) {
             println!("SEED={seed}: {broken}");
             failed.push(seed);

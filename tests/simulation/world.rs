@@ -17,7 +17,7 @@ use netdata_rs::metrics::{
 };
 use netdata_rs::net::parse_destinations;
 use netdata_rs::storage::Mode;
-use netdata_rs::stream::answers::Queue;
+use netdata_rs::stream::answers::{Queue, Work};
 use netdata_rs::stream::fence;
 use netdata_rs::stream::link::{Above, Below, OFFER_AFTER_US};
 use netdata_rs::stream::liveness::Rhythm;
@@ -308,7 +308,11 @@ impl World {
         node.life = Some(Life {
             host,
             uplink,
-            parents: Parents::new(parse_destinations(&list.join(" "), 19999), 19999),
+            parents: Parents::new(
+                parse_destinations(&list.join(" "), 19999),
+                19999,
+                self.now.unsigned_abs(),
+            ),
             charts,
             hops: 0,
             up: None,
@@ -501,10 +505,10 @@ impl World {
                 Ok(()) => {
                     life.parents.accepted(&destination);
                     self.establish(at, to, hops);
+                    return;
                 }
                 Err(failure) => life.parents.failed(&destination, failure, seconds),
             }
-            return;
         }
     }
 
@@ -581,7 +585,7 @@ impl World {
                 Arc::new(Above::new(uplink, number, agreed, puller, &clock, Box::new(|| None)));
             life.queue.open(id);
             life.outlets.insert(id, Arc::clone(&above) as Arc<dyn Outlet>);
-            let reader = above.reader(agreed);
+            let reader = above.reader(agreed, |_| {});
             life.up = Some(Up {
                 link: id,
                 above,
@@ -791,7 +795,9 @@ impl World {
     fn answer(&mut self, at: usize) {
         let Some(life) = &mut self.nodes[at].life else { return };
         for _ in 0..64 {
-            let Some((link, chart, ask)) = life.queue.take() else { return };
+            let Some((link, work)) = life.queue.take() else { return };
+            // Nobody asks for digests here.
+            let Work::Samples(chart, ask) = work else { continue };
             let answered = life.outlets.get(&link).is_none_or(|outlet| outlet.answer(&chart, ask));
             if answered {
                 life.queue.done(link);

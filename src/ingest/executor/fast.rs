@@ -163,9 +163,6 @@ impl Executor {
         let (end, rest) = integer_and_blank(rest)?;
         let (wall, taken) = numbers::leading_integer(rest)?;
         let rest = after_line(&rest[taken..])?;
-        if self.is_of_the_future(end) {
-            return None;
-        }
         self.store_slot();
         self.begin_slot(start, end, wall, now);
         Some(rest)

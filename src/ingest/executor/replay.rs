@@ -5,7 +5,7 @@
 //! the session's [`Hooks`](super::Hooks).
 
 use super::commands::{TIME_MAX, number_flags, start};
-use super::{Executor, Offer, Replayed, Violation, limits};
+use super::{Executor, Offer, Replayed, Violation};
 use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
 use crate::metrics::{DimensionReplay, Point, PointValue};
 use crate::wire::caps::Capabilities;
@@ -70,16 +70,8 @@ impl Executor {
         }
         let [start, end, wall] = words.take_words();
         let number = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0);
-        if self.is_of_the_future(number(end)) {
-            return Err(self.exceeded("sent a sample of the future", limits::FUTURE));
-        }
         self.begin_slot(number(start), number(end), number(wall), now);
         Ok(())
-    }
-
-    /// Further ahead of us than a wrong clock explains.
-    pub(super) fn is_of_the_future(&self, end: i64) -> bool {
-        (1..=TIME_MAX).contains(&end) && end > self.latest
     }
 
     /// The slot of the chart in scope that ends then; without times none begins.
@@ -96,6 +88,9 @@ impl Executor {
         } else {
             now.seconds().0 + every + AHEAD_OF_US
         };
+        // Further ahead of us than a wrong clock explains, `self.latest`, is what a child stored before its clock was set
+        // right: it is asked for no such samples, and what it sends of them ends nothing.
+        let latest = latest.min(self.latest.saturating_add(1));
         let impossible = start <= 0 || end <= start || end > TIME_MAX || end >= latest;
         if impossible {
             let chart = self
@@ -123,12 +118,7 @@ impl Executor {
         if self.skips_block {
             return Ok(());
         }
-        let dim = match self.named_dimension(&mut words, "RSET", "RBEGIN") {
-            Err(Violation::UnknownDimension { .. }) if self.agreed(Capabilities::SPANS) => {
-                return Ok(());
-            }
-            named => named?,
-        };
+        let Some(dim) = self.replayed_dimension(&mut words, "RSET")? else { return Ok(()) };
         self.learn(dim, start(line, b"RSET ", &words));
         let [value, flags] = words.take_words();
         let value = value.and_then(numbers::double).unwrap_or(f64::NAN);
@@ -143,12 +133,24 @@ impl Executor {
         Ok(())
     }
 
+    /// The dimension a line names; none if it was archived here since its chart was asked for.
+    fn replayed_dimension(
+        &mut self,
+        words: &mut Words<'_>,
+        command: &'static str,
+    ) -> Result<Option<u32>, Violation> {
+        match self.named_dimension(words, command, "RBEGIN") {
+            Err(Violation::UnknownDimension { .. }) if self.agreed(Capabilities::SPANS) => Ok(None),
+            named => named.map(Some),
+        }
+    }
+
     pub(super) fn replay_dimension(&mut self, mut words: Words<'_>) -> Result<(), Violation> {
         self.store_slot();
         if self.skips_block {
             return Ok(());
         }
-        let dim = self.named_dimension(&mut words, "RDSTATE", "RBEGIN")?;
+        let Some(dim) = self.replayed_dimension(&mut words, "RDSTATE")? else { return Ok(()) };
         let [collected_us, collected, calculated, _stored] = words.take_words();
         let number = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0);
         let calculated =
