@@ -69,7 +69,8 @@ fn held(agent: &Agent, shape: Shape, (after, before): (i64, i64)) -> io::Result<
             let text = client.body(&path)?;
             let rows = text.split(|&byte| byte == b'\n').skip(1);
             let cells = rows.flat_map(|row| row.split(|&byte| byte == b',').skip(1));
-            held += cells.filter(|cell| cell.first().is_some_and(|&byte| byte != b'n')).count() as u64;
+            held +=
+                cells.filter(|cell| cell.first().is_some_and(|&byte| byte != b'n')).count() as u64;
         }
     }
     Ok(held)

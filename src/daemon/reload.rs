@@ -311,6 +311,10 @@ fn look_again(parts: &Parts<'_>) {
     let body = move || {
         while !streams.stop_token().wait(LOOK_AGAIN) && Arc::ptr_eq(&access, &gate.now()) {
             learn_names(&access, &names, &streams);
+            // Another reload may have come while DNS was waited for; what it says holds.
+            if !Arc::ptr_eq(&access, &gate.now()) {
+                break;
+            }
             let effects = streams.review(&doorkeeper(&access, &names));
             for effect in effects.iter().filter(|one| matches!(one, Effect::Revoked { .. })) {
                 log::info!("CONFIG: {effect}.");

@@ -77,7 +77,11 @@ pub struct Watched {
     on: AtomicBool,
     next: AtomicI64,
     state: Mutex<Watch>,
+    /// What [`HealthEngine::told`] gives: streams ask for it and must not wait for a pass.
+    told: Mutex<Option<Told>>,
 }
+
+type Told = Arc<[(String, i64)]>;
 
 struct Watch {
     alarms: HostAlarms,
@@ -288,6 +292,7 @@ impl Health {
             on: AtomicBool::new(false),
             next: AtomicI64::new(0),
             state: Mutex::new(state),
+            told: Mutex::new(None),
         });
         self.watched.lock().insert(host.guid(), Arc::clone(&watched));
         watched
@@ -335,18 +340,27 @@ impl Health {
         if !watch.writes.is_empty() {
             self.write(host, &mut watch.writes);
         }
+        let raised = |alarm: &&Alarm| alarm.state.told.is_some_and(Status::is_raised);
+        let told = |alarm: &Alarm| Some((told_name(alarm), alarm.state.told?.number()));
+        *watched.told.lock() = watch
+            .evaluated
+            .then(|| watch.alarms.alarms.iter().filter(raised).filter_map(told).collect());
         next.max(now + 1)
     }
 
     /// What happened goes into the log together with what is to be told of it, so that neither is there without the other.
     fn write(&self, host: &Host, writes: &mut Vec<Write>) {
         let kept = self.log.write(host.guid(), writes);
+        let mut orders = false;
         for write in writes.drain(..) {
             match write {
-                Write::Order(_) if kept => self.notifier.look(),
+                Write::Order(_) if kept => orders = true,
                 Write::Order(order) => self.notifier.order(*order),
                 _ => {}
             }
+        }
+        if orders {
+            self.notifier.look();
         }
     }
 
@@ -389,13 +403,16 @@ impl Health {
         }
     }
 
-    /// Takes over what another agent of the cluster has told while this one did not watch.
+    /// Takes over what another agent of the cluster has told while this one did not watch; again in each pass until alarms
+    /// are evaluated, since charts and words may both come late.
     fn hear(&self, host: &Host, watch: &mut Watch) {
         let Some((told, all)) = self.cluster.told(host) else { return };
-        watch.unheard = false;
+        // What is not among its words is over, unless it is this agent that told until now.
+        let all = all && (!watch.evaluated || watch.told_elsewhere_at > 0);
         let told: FxHashMap<String, i64> = told.into_iter().collect();
         for alarm in &mut watch.alarms.alarms {
             let word = told.get(&told_name(alarm)).copied().and_then(Status::from_number);
+            let word = word.filter(|word| word.is_raised());
             let word = match word {
                 None if all && alarm.state.told.is_some() => Some(Status::Clear),
                 None => continue,
@@ -411,12 +428,8 @@ impl Health {
     /// Of a host whose alarms are evaluated here: those that are raised and that somebody was told of.
     pub fn told(&self, host: &Host) -> Option<Vec<(String, i64)>> {
         let watched = self.watched(host).filter(|watched| watched.is_on())?;
-        let state = watched.state.lock();
-        let raised = |alarm: &&Alarm| alarm.state.told.is_some_and(Status::is_raised);
-        let told = |alarm: &Alarm| Some((told_name(alarm), alarm.state.told?.number()));
-        state
-            .evaluated
-            .then(|| state.alarms.alarms.iter().filter(raised).filter_map(told).collect())
+        let told = watched.told.lock();
+        told.as_ref().map(|told| told.to_vec())
     }
 
     fn evaluate(&self, host: &Host, watch: &mut Watch, now: i64) -> i64 {

@@ -128,8 +128,8 @@ fn run(words: &Receiver<Word>, log: &Log, clock: &Clock, stop: &StopToken) {
         let ran = !running.is_empty();
         running.retain_mut(|one| !has_ended(one, log, clock));
         if ran && running.is_empty() {
-            // All of them have noted their numbers, and all these are in the log.
-            let _ = fs::File::create(log.started_file());
+            // All of them have noted their numbers; the file ends with what the log could not forget before.
+            forget_started(log, clock);
         }
     }
     // In no log: now or never.
@@ -154,6 +154,15 @@ fn forget_started(log: &Log, clock: &Clock) {
             log.started(&order, clock.now_seconds().0);
         }
     }
+    let mut last = 0;
+    while let Some(order) = log.next_order(last).filter(|_| !started.is_empty()) {
+        last = order.id;
+        if started.contains(&order.id) {
+            // The log could not forget it: its number has to stay.
+            return;
+        }
+    }
+    let _ = fs::File::create(log.started_file());
 }
 
 fn start(order: &Order, log: &Log, clock: &Clock, running: &mut Vec<Running>) {

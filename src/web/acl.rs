@@ -249,8 +249,12 @@ impl Names {
         let answer = (self.resolver)(address);
         self.asking.fetch_sub(1, Ordering::AcqRel);
         let kept_us = if answer.is_ok() { NAME_KEPT_US } else { SILENCE_KEPT_US };
-        let until_us = self.clock.monotonic_us() + kept_us;
+        let now_us = self.clock.monotonic_us();
+        let until_us = now_us + kept_us;
         let mut known = self.known.lock();
+        if known.len() >= NAMES_MAX {
+            known.retain(|_, known| now_us < known.until_us);
+        }
         if known.len() >= NAMES_MAX {
             known.clear();
         }
