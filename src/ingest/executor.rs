@@ -137,6 +137,9 @@ pub struct Replayed {
     pub before: i64,
     /// Slots of samples that were in it.
     pub slots: u32,
+    /// Up to where the answer is sure to be complete: seed peers of 1.x end theirs at the first slot without samples, and say
+    /// all the same that it reaches `before` (spec, peer quirks).
+    pub reached: i64,
 }
 
 /// No interest in any of it.
@@ -216,6 +219,8 @@ pub struct Executor {
     replay: Option<replay::Block>,
     /// Slots stored since the block of replicated samples began.
     replay_slots: u32,
+    /// The end of the newest of them.
+    replay_newest: i64,
     /// A block of replicated samples is about a chart that is not here any more.
     skips_block: bool,
 
@@ -268,6 +273,7 @@ impl Executor {
             replayed: 0,
             replay: None,
             replay_slots: 0,
+            replay_newest: 0,
             skips_block: false,
             origin: setup.origin,
             limits: matches!(setup.origin, Origin::Stream(_)).then(Limits::new),

@@ -193,7 +193,11 @@ impl Kept {
         let values = [PointValue { dim: 0, collected, value, flags: SampleFlags::default() }];
         let point = Point { end, every, values: &values };
         let newest = chart.lock().last_updated;
-        if end >= newest { chart.store_point(&point) } else { chart.store_replicated(&point) }
+        if end >= newest {
+            chart.store_point(&point)
+        } else {
+            chart.store_replicated(&point, false)
+        }
     }
 }
 

@@ -22,8 +22,9 @@ pub struct DimensionReplay {
 }
 
 impl Chart {
-    /// Stores one replicated slot.
-    pub fn store_replicated(&self, point: &Point<'_>) {
+    /// Stores one replicated slot. `raw`: what is live of the chart are collected values, which go on from where it stands,
+    /// so that a slot that comes while it is live must not move it.
+    pub fn store_replicated(&self, point: &Point<'_>, raw: bool) {
         let mut guard = self.lock();
         let state = &mut *guard;
         if state.replicating || state.last_updated.0 == 0 {
@@ -34,7 +35,8 @@ impl Chart {
         }
         let end = point.end.floor_to(point.every);
         // What is older than the newest collection changes nothing about where the chart stands.
-        let newest = end > state.last_updated && end.micros() > state.last_collected;
+        let stands = raw && !state.replicating && state.last_updated.0 != 0;
+        let newest = !stands && end > state.last_updated && end.micros() > state.last_collected;
         for set in point.values {
             let Some(dim) = state.dims.get_mut(set.dim as usize) else { continue };
             let sample = Sample::pack(set.value, set.flags);
@@ -89,10 +91,11 @@ impl Chart {
         }
     }
 
-    /// Takes over how a dimension stood, if that is newer than what is known.
+    /// Takes over how a dimension stood, if that is newer than what is known and nothing is live of it yet.
     pub fn restore_dimension(&self, replay: &DimensionReplay) {
         let mut state = self.lock();
-        if let Some(dim) = state.dims.get_mut(replay.dim as usize)
+        if state.replicating
+            && let Some(dim) = state.dims.get_mut(replay.dim as usize)
             && replay.last_collected_us > dim.last_collected_us
         {
             dim.last_collected_us = replay.last_collected_us;
@@ -104,9 +107,12 @@ impl Chart {
         }
     }
 
-    /// Takes over when the chart was collected and stored last, if that is newer than what is known.
+    /// The same of when the chart was collected and stored last.
     pub fn restore_times(&self, last_collected: UnixMicros, last_updated: UnixSeconds) {
         let mut state = self.lock();
+        if !state.replicating {
+            return;
+        }
         if last_collected > state.last_collected {
             state.last_collected = last_collected;
         }

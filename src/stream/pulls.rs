@@ -24,6 +24,11 @@ const CURRENT_SLOTS: i64 = 5;
 const IDLE_MAX: u32 = 8;
 /// Answers in a row that leave a hole as it was, until it is given up for this connection.
 const STUCK_MAX: u32 = 3;
+/// Answers about a chart that may end early, on one connection: a seed peer that has every other slot only would have to be
+/// asked for each of them.
+const SHORT_MAX: u32 = 300;
+/// Slots at most that are jumped over unasked: what it holds for a shorter time between gaps may be missed.
+const JUMP_SLOTS: i64 = 60;
 /// Slots looked through for holes at a time, of one chart and of all.
 pub const LOOK_SLOTS: i64 = 6 * 3600;
 /// Without an answer for so long a request counts as lost: seed peers never answer for a chart they have dropped.
@@ -52,6 +57,10 @@ struct Pull {
     /// A request about the past, with the time it was made.
     asked: Option<i64>,
     stuck: u32,
+    /// How far the request under way jumped into the hole, past slots that a seed peer stumbles over; 0 = not at all.
+    jumped: i64,
+    /// Answers that a seed peer ended early.
+    short: u32,
     in_turn: bool,
     /// Something came in answer to a request about the past.
     brought: bool,
@@ -202,7 +211,14 @@ impl Pulls {
             pull.offer = block.offer;
         }
         if !pull.live {
+            // A real child moves the end of an answer up to what it collected meanwhile, and may withhold the start all the
+            // same, with the older end as its last entry. It holds what it answered up to.
+            pull.offer.last = pull.offer.last.max(block.before.min(block.offer.wall));
             pull.live = block.start;
+            if block.reached < block.before {
+                let rest = (block.reached.max(pull.offer.first), block.before);
+                pull.unseen = Some(pull.unseen.map_or(rest, |seen| (seen.0.min(rest.0), rest.1)));
+            }
             if !block.start {
                 return Outcome { ask: Some(pull.again(block, standing, policy)), finished: None };
             }
@@ -341,6 +357,8 @@ impl Pulls {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
         pull.stuck = 0;
+        pull.jumped = 0;
+        pull.short = 0;
         pull
     }
 
@@ -443,13 +461,30 @@ impl Pull {
             return 0;
         }
         self.stuck = 0;
-        let covered = block.before.min(hole.1) - hole.0;
+        let (begin, every, jumped) = (hole.0, self.every, std::mem::take(&mut self.jumped));
+        let mut end = block.before;
+        let is_short = block.reached < block.before && self.short < SHORT_MAX;
+        self.short += u32::from(is_short);
+        if is_short && block.reached > begin {
+            end = block.reached;
+        } else if is_short {
+            // It ends at its very first slot. What comes after that one may be there: twice as far each time, but not over
+            // more than half of what is left.
+            let half = (hole.1 - begin) / 2 / every * every;
+            self.jumped = (2 * jumped).min(half).min(JUMP_SLOTS * every).max(every);
+            end = begin + self.jumped;
+        }
+        let covered = end.min(hole.1) - begin;
         while let Some(hole) = self.holes.front_mut() {
-            if block.before < hole.1 {
-                hole.0 = hole.0.max(block.before);
+            if end < hole.1 {
+                hole.0 = hole.0.max(end);
                 break;
             }
             self.holes.pop_front();
+        }
+        if block.slots > 0 && block.reached > begin && jumped > every {
+            // Some of what was jumped over may be there as well; its first slot is not.
+            self.holes.push_front((begin - jumped + every, begin));
         }
         covered
     }
@@ -525,8 +560,14 @@ mod tests {
         let mut ask = pulls.defined(&id(), offer, standing(0), 1);
         let mut asked = vec![ask];
         while !ask.start {
-            let block =
-                Replayed { offer, start: false, after: ask.after, before: ask.before, slots: 1 };
+            let block = Replayed {
+                offer,
+                start: false,
+                after: ask.after,
+                before: ask.before,
+                slots: 1,
+                reached: i64::MAX,
+            };
             ask = pulls.answered(&id(), block, standing(ask.before), 0).ask.unwrap();
             asked.push(ask);
         }
@@ -536,8 +577,14 @@ mod tests {
         let mut pulls = Pulls::new(POLICY);
         let first = pulls.defined(&id(), offer, standing(0), 1);
         let offer = Offer { last: 99_999, ..offer };
-        let block =
-            Replayed { offer, start: false, after: first.after, before: first.before, slots: 1 };
+        let block = Replayed {
+            offer,
+            start: false,
+            after: first.after,
+            before: first.before,
+            slots: 1,
+            reached: i64::MAX,
+        };
         let ask = pulls.answered(&id(), block, standing(98_600), 0).ask.unwrap();
         assert_eq!(ask, Ask { start: true, after: 99_879, before: 99_999 });
         assert_eq!(pulls.progress().missing_seconds, 99_879 - 98_600);
@@ -552,6 +599,7 @@ mod tests {
             after: 1,
             before: 99_999,
             slots: 1,
+            reached: i64::MAX,
         };
         let mut finished = pulls.answered(&chart, start, standing(99_999), 0).finished.is_some();
         let mut asked = Vec::new();
@@ -572,6 +620,7 @@ mod tests {
                         after,
                         before,
                         slots: 1,
+                        reached: i64::MAX,
                     };
                     let outcome = pulls.answered(&chart, block, standing(99_999), 0);
                     finished = outcome.finished.is_some();
@@ -610,6 +659,7 @@ mod tests {
             after,
             before,
             slots: 1,
+            reached: i64::MAX,
         };
         assert_eq!(
             pulls.answered(&chart, block(95_000, 95_600), standing(0), 0),
@@ -634,6 +684,7 @@ mod tests {
                 after: 99_950,
                 before: 99_999,
                 slots: 1,
+                reached: i64::MAX,
             };
             let ask = pulls.answered(&chart, block, standing(99_999), 0).ask.unwrap();
             asks += 1;
@@ -643,6 +694,99 @@ mod tests {
             assert!(ask.start && ask.after == 99_999);
         }
         assert_eq!(asks, IDLE_MAX + 1);
+    }
+
+    #[test]
+    fn a_start_withheld_at_a_newer_end_is_asked_for_from_there_on() {
+        let mut pulls = Pulls::new(POLICY);
+        let chart = id();
+        pulls.defined(&chart, offer(99_900, 99_990), standing(0), 1);
+        let block = Replayed {
+            offer: Offer { first: 99_900, last: 99_990, wall: 99_992 },
+            start: false,
+            after: 99_900,
+            before: 99_991,
+            slots: 91,
+            reached: i64::MAX,
+        };
+        // Live samples alone would leave out what is collected until the child answers that.
+        let ask = pulls.answered(&chart, block, standing(99_991), 0).ask;
+        assert_eq!(ask, Some(Ask { start: true, after: 99_991, before: 99_991 }));
+    }
+
+    /// A seed peer of 1.x: an answer ends at the first slot without samples, and says that it reaches as far as was asked for.
+    /// Gives what came, and how many requests it took.
+    fn play_seed(held: &dyn Fn(i64) -> bool, last: i64) -> (Vec<i64>, usize) {
+        let mut pulls = Pulls::new(POLICY);
+        let chart = id();
+        let offer = Offer { first: 99_000, last, wall: last + 1 };
+        let mut came: Vec<i64> = Vec::new();
+        let mut next = Some(pulls.defined(&chart, offer, standing(0), 1));
+        let mut requests = 0;
+        while let Some(ask) = next {
+            requests += 1;
+            assert!(requests < 2_000);
+            let slots: Vec<i64> =
+                (ask.after + 1..=ask.before).take_while(|slot| held(*slot)).collect();
+            let reached = match slots.last() {
+                Some(newest) if newest + 1 >= ask.before => ask.before,
+                Some(newest) => *newest,
+                None => ask.after,
+            };
+            let block = Replayed {
+                offer,
+                start: ask.start,
+                after: ask.after,
+                before: ask.before,
+                slots: slots.len() as u32,
+                reached,
+            };
+            came.extend(slots);
+            came.sort_unstable();
+            came.dedup();
+            next =
+                pulls.answered(&chart, block, standing(came.last().copied().unwrap_or(0)), 0).ask;
+            let mut missing = |_: &str, after: i64, until: i64| {
+                let mut spans: Vec<Span> = Vec::new();
+                for slot in (after + 1..=until).filter(|slot| came.binary_search(slot).is_err()) {
+                    match spans.last_mut() {
+                        Some(span) if span.1 == slot - 1 => span.1 = slot,
+                        _ => spans.push((slot - 1, slot)),
+                    }
+                }
+                spans
+            };
+            while next.is_none() {
+                match pulls.more(0, &mut 1_000_000, &mut missing) {
+                    Some(Next::Ask(_, ask)) => next = Some(ask),
+                    Some(Next::Finished(..)) => {}
+                    None => break,
+                }
+            }
+        }
+        (came, requests)
+    }
+
+    #[test]
+    fn gaps_that_a_seed_peer_stumbles_over_cost_no_sample_behind_them() {
+        let last = 99_999;
+        let gaps: [&[Span]; 5] = [
+            &[],
+            &[(99_950, 99_952)],
+            &[(99_300, 99_314), (99_700, 99_701), (99_960, 99_974)],
+            &[(99_001, 99_200), (99_990, 99_999)],
+            &[(99_400, 99_400), (99_402, 99_402), (99_404, 99_431), (99_440, 99_503)],
+        ];
+        for gaps in gaps {
+            let held = |slot: i64| !gaps.iter().any(|gap| (gap.0..=gap.1).contains(&slot));
+            let (came, requests) = play_seed(&held, last);
+            let expected: Vec<i64> = (99_001..=last).filter(|slot| held(*slot)).collect();
+            assert_eq!(came, expected, "{gaps:?}, {requests} requests");
+            assert!(requests < 60, "{requests} requests for {gaps:?}");
+        }
+        // Every other slot is more than it is asked for.
+        let (came, requests) = play_seed(&|slot| slot % 2 == 0, last);
+        assert!(requests < 2 * SHORT_MAX as usize, "{requests} requests, {} slots", came.len());
     }
 
     #[test]
@@ -668,6 +812,7 @@ mod tests {
             after: 1,
             before: 90_600,
             slots: 1,
+            reached: i64::MAX,
         };
         pulls.answered(&ids[0], block, standing(0), 2 * MICROS);
         assert_eq!(asked(&mut pulls, 2 * MICROS).len(), 0, "one is enough for a slow link");

@@ -62,6 +62,7 @@ impl Executor {
             self.skips_block = false;
             self.enter(chart);
             self.replay_slots = 0;
+            self.replay_newest = 0;
         } else if self.skips_block {
             return Ok(());
         } else {
@@ -209,12 +210,20 @@ impl Executor {
             wall: wall.map_or(now.seconds().0, number),
         };
         chart.end_replication(&end);
+        let newest = std::mem::take(&mut self.replay_newest);
+        let reached = if self.agreed(Capabilities::INTERPOLATED) || newest + end.every >= end.before
+        {
+            end.before
+        } else {
+            newest.max(end.after).min(end.before)
+        };
         let block = Replayed {
             offer: Offer { first: end.first, last: end.last, wall: end.wall },
             start: end.start,
             after: end.after,
             before: end.before,
             slots: std::mem::take(&mut self.replay_slots),
+            reached,
         };
         let host = self.session.host.clone();
         self.replayed += 1;
@@ -230,8 +239,9 @@ impl Executor {
             && let Some(known) = self.session.chart(self.chart)
         {
             let point = Point { end: block.end, every: block.every, values: &self.point };
-            known.chart.store_replicated(&point);
+            known.chart.store_replicated(&point, !self.agreed(Capabilities::INTERPOLATED));
             self.replay_slots += 1;
+            self.replay_newest = self.replay_newest.max(block.end.0);
         }
         self.point.clear();
         // Its dimensions may begin with any.
