@@ -91,16 +91,13 @@ fn bytes_per(
     child.finish()?;
     settle(&parent);
     let samples = shape.samples() as f64 * seconds as f64;
-    parent.stop()?;
-    let bytes = weigh(&parent.cache());
-    // What the files hold is what another start finds in them.
-    let again = Setup { cache: Some(parent.cache()), ..Setup::default().dbengine() };
-    let again = Agent::start(program, "parent", &again)?;
-    let held = held(&again, shape, (end - seconds, end))? as f64;
+    let held = held(&parent, shape, (end - seconds, end))? as f64;
     if held < 0.98 * samples {
         let of = program.display();
         println!("{of} holds {:.1} % of the {samples} samples it was sent", 100.0 * held / samples);
     }
+    parent.stop()?;
+    let bytes = weigh(&parent.cache());
     if bytes.contains(&0) {
         return Err(io::Error::other(format!("a tier is empty:\n{}", parent.log_end())));
     }
