@@ -216,8 +216,13 @@ impl Pulls {
             pull.offer.last = pull.offer.last.max(block.before.min(block.offer.wall));
             pull.live = block.start;
             if block.reached < block.before {
-                let rest = (block.reached.max(pull.offer.first), block.before);
-                pull.unseen = Some(pull.unseen.map_or(rest, |seen| (seen.0.min(rest.0), rest.1)));
+                pull.see((block.reached.max(pull.offer.first), block.before));
+            }
+            if block.start && policy.enabled && block.offer.first > 0 {
+                // What it has stored between its offer and this answer came with neither.
+                let end = block.before.max(block.offer.last).min(latest_believed(standing.now));
+                let oldest = block.offer.first.max(standing.now - policy.period);
+                pull.see((standing.local_last.max(oldest), end));
             }
             if !block.start {
                 return Outcome { ask: Some(pull.again(block, standing, policy)), finished: None };
@@ -397,6 +402,14 @@ impl Pulls {
 impl Pull {
     fn is_filling(&self) -> bool {
         self.unseen.is_some() || !self.holes.is_empty() || self.asked.is_some()
+    }
+
+    /// A span is to be looked through for holes, too.
+    fn see(&mut self, span: Span) {
+        if span.0 < span.1 {
+            let of = |seen: Span| (seen.0.min(span.0), seen.1.max(span.1));
+            self.unseen = Some(self.unseen.map_or(span, of));
+        }
     }
 
     /// The request after an answer that did not start: a peer withholds it while the second changes, or cuts a block.
@@ -712,6 +725,27 @@ mod tests {
         // Live samples alone would leave out what is collected until the child answers that.
         let ask = pulls.answered(&chart, block, standing(99_991), 0).ask;
         assert_eq!(ask, Some(Ask { start: true, after: 99_991, before: 99_991 }));
+    }
+
+    #[test]
+    fn what_was_stored_between_an_offer_and_its_answer_is_asked_for() {
+        let mut pulls = Pulls::new(POLICY);
+        let chart = id();
+        // Nothing was held when it was defined; the first sample came before live ones were asked for.
+        assert_eq!(pulls.defined(&chart, offer(0, 0), standing(0), 1), Ask::LIVE);
+        let block = Replayed {
+            offer: offer(99_997, 99_999),
+            start: true,
+            after: 0,
+            before: 0,
+            slots: 0,
+            reached: 0,
+        };
+        assert_eq!(pulls.answered(&chart, block, standing(0), 0).finished, None);
+        let mut missing = |_: &str, after: i64, until: i64| vec![(after, until)];
+        let next = pulls.more(0, &mut 1_000, &mut missing);
+        let ask = Ask { start: false, after: 99_997, before: 99_999 };
+        assert_eq!(next, Some(Next::Ask(chart, ask)));
     }
 
     /// A seed peer of 1.x: an answer ends at the first slot without samples, and says that it reaches as far as was asked for.
