@@ -378,7 +378,7 @@ impl Streams {
         let now = self.clock.now_seconds().0;
         let mut worst = status::Worst::default();
         for child in self.children() {
-            worst.add(child.behind_since(), child.skew(), now);
+            worst.add(child.behind_since(now), child.skew(), now);
         }
         worst
     }

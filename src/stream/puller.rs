@@ -139,6 +139,11 @@ impl Puller {
         self.pulls.lock().pulls.progress()
     }
 
+    /// The same, unless somebody is at it: for who must not wait.
+    pub fn progress_now(&self) -> Option<Progress> {
+        self.pulls.try_lock().map(|state| state.pulls.progress())
+    }
+
     fn standing(&self, chart: &Chart) -> (Standing, i64) {
         let state = chart.lock();
         let standing = Standing {

@@ -143,9 +143,17 @@ impl Child {
         if proven { suspect.take() } else { None }
     }
 
-    /// Since when looks of its receiver have found that the past is not complete, 0 = it is.
-    pub(super) fn behind_since(&self) -> i64 {
-        self.behind_since.load(Ordering::Relaxed)
+    /// Looks whether the past is complete; gives since when looks have found that it is not, 0 = it is. Never waits.
+    pub(super) fn behind_since(&self, now: i64) -> i64 {
+        let before = self.behind_since.load(Ordering::Relaxed);
+        let Some(progress) = self.below.puller.progress_now() else { return before };
+        let since = match State::of(&progress) {
+            State::Starting | State::Filling if before == 0 => now,
+            State::Starting | State::Filling => before,
+            _ => 0,
+        };
+        self.behind_since.store(since, Ordering::Relaxed);
+        since
     }
 
     /// How the connection stands.
@@ -672,11 +680,6 @@ impl Session {
             (0, _) => State::Filling,
             _ => State::Starting,
         };
-        if state == State::Online {
-            child.behind_since.store(0, Ordering::Relaxed);
-        } else if child.behind_since() == 0 {
-            child.behind_since.store(now, Ordering::Relaxed);
-        }
         if state == std::mem::replace(before, state) || filling.charts == 0 {
             return;
         }

@@ -230,7 +230,7 @@ fn the_figures_of_the_sizing_table_are_measured_ones() {
         "5.726",
         "1.55",
         "3.65",
-        "771 to 803",
+        "158 to 803",
         "0.43",
         "25.79",
         "2.12",
