@@ -138,7 +138,7 @@ pub struct Replayed {
     /// Slots of samples that were in it.
     pub slots: u32,
     /// Up to where the answer is sure to be complete: seed peers of 1.x end theirs at the first slot without samples, and say
-    /// all the same that it reaches `before` (spec, peer quirks).
+    /// all the same that it reaches `before` (streaming specification, 5.3).
     pub reached: i64,
 }
 

@@ -186,11 +186,16 @@ impl Pulls {
     pub fn answered(
         &mut self,
         id: &Arc<str>,
-        block: Replayed,
+        mut block: Replayed,
         standing: Standing,
         now_us: i64,
     ) -> Outcome {
         let policy = self.policy;
+        // Nobody is asked about a future that nobody believes.
+        let latest = latest_believed(standing.now);
+        block.before = block.before.min(latest);
+        block.reached = block.reached.min(block.before);
+        block.offer.last = block.offer.last.min(latest);
         let Some(pull) = self.charts.get_mut(id) else { return Outcome::default() };
         if pull.live && pull.asked.is_some() && !pull.is_answer(block) {
             // To a request that was given up: what was asked for since is still to come.
@@ -220,7 +225,7 @@ impl Pulls {
             }
             if block.start && policy.enabled && block.offer.first > 0 {
                 // What it has stored between its offer and this answer came with neither.
-                let end = block.before.max(block.offer.last).min(latest_believed(standing.now));
+                let end = block.before.max(block.offer.last);
                 let oldest = block.offer.first.max(standing.now - policy.period);
                 pull.see((standing.local_last.max(oldest), end));
             }
@@ -725,6 +730,27 @@ mod tests {
         // Live samples alone would leave out what is collected until the child answers that.
         let ask = pulls.answered(&chart, block, standing(99_991), 0).ask;
         assert_eq!(ask, Some(Ask { start: true, after: 99_991, before: 99_991 }));
+    }
+
+    #[test]
+    fn an_answer_of_no_time_there_is_leaves_nothing_endless_to_look_through() {
+        let now = 1_800_000_000;
+        let standing = |local_last| Standing { local_last, has_dimensions: true, now };
+        let mut pulls = Pulls::new(POLICY);
+        let chart = id();
+        let offer = Offer { first: now - 100, last: now - 10, wall: now };
+        pulls.defined(&chart, offer, standing(0), 1);
+        let block = Replayed {
+            offer: Offer { first: now - 100, last: i64::MAX, wall: i64::MAX },
+            start: true,
+            after: now - 100,
+            before: i64::MAX,
+            slots: 1,
+            reached: now - 99,
+        };
+        pulls.answered(&chart, block, standing(now - 99), 0);
+        let missing = pulls.progress().missing_seconds;
+        assert!((1..=latest_believed(now) - now + 100).contains(&missing), "{missing}");
     }
 
     #[test]

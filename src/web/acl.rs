@@ -39,7 +39,7 @@ bitflags! {
 }
 
 /// Addresses whose names are remembered.
-const NAMES_MAX: usize = 1024;
+const NAMES_MAX: usize = 16_384;
 const NAME_KEPT_US: i64 = 60 * MICROS;
 /// That DNS gave no answer is remembered for a shorter time.
 const SILENCE_KEPT_US: i64 = 5 * MICROS;

@@ -923,6 +923,9 @@ pub enum Compare {
     /// The same text, which for ring databases is the same bits: their samples have 24 bits and at most seven decimals.
     Exact,
     Presence,
+    /// But for what a chart begins with: a real proxy passes on collected values, and whoever makes slots of them has none
+    /// for a chart's first ones.
+    PresenceButFirst,
 }
 
 #[derive(Default, Debug)]
@@ -951,13 +954,12 @@ pub fn differences(
             continue;
         }
         let mut here = child.samples("", &id, every, after - BORN_WITHIN_S, before);
-        // 1.37.1 passes on collected values, and whoever makes slots of them has none for a chart's first ones.
-        if compare == Compare::Presence {
+        if compare == Compare::PresenceButFirst {
             here.pop_first();
         }
         here.retain(|time, _| *time > after);
         // each 1.37.1 on the way interpolates anew, and moves slower charts by up to a slot
-        let shift = if compare == Compare::Presence && every > 1 { every } else { 0 };
+        let shift = if compare != Compare::Exact && every > 1 { every } else { 0 };
         let there = parent.samples(&child.name, &id, every, after - shift, before + shift);
         found.charts += 1;
         for (time, row) in &here {

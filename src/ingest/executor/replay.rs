@@ -211,12 +211,9 @@ impl Executor {
         };
         chart.end_replication(&end);
         let newest = std::mem::take(&mut self.replay_newest);
-        let reached = if self.agreed(Capabilities::INTERPOLATED) || newest + end.every >= end.before
-        {
-            end.before
-        } else {
-            newest.max(end.after).min(end.before)
-        };
+        let is_whole = self.agreed(Capabilities::INTERPOLATED)
+            || newest.saturating_add(end.every) >= end.before;
+        let reached = if is_whole { end.before } else { newest.max(end.after).min(end.before) };
         let block = Replayed {
             offer: Offer { first: end.first, last: end.last, wall: end.wall },
             start: end.start,
