@@ -186,6 +186,11 @@ impl Child {
         self.close();
     }
 
+    /// It was sent away, even if its thread is not through yet.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.revoked.get().is_some()
+    }
+
     pub(super) fn leave(&self) {
         self.is_leaving.store(true, Ordering::Release);
     }

@@ -127,8 +127,8 @@ impl Streams {
 
     fn effects_after(&self, old: &Rules, rules: &Rules, doorkeeper: Doorkeeper<'_>) -> Vec<Effect> {
         let mut effects = Vec::new();
-        // All that stand in the register: some have no host yet.
-        for child in self.children() {
+        // All that stand in the register: some have no host yet. Who was sent away already is on the way out.
+        for child in self.children().into_iter().filter(|child| !child.is_revoked()) {
             let options = |rules: &Rules| rules.receiver(&child.key, &child.machine);
             let door = child.is_denied(rules).map_or_else(|| doorkeeper(&child), Door::Closed);
             match door {
@@ -146,9 +146,9 @@ impl Streams {
             }
         }
         let is_revoked = |guid| {
-            let child = self.child(guid);
-            let is = |one: &Effect| matches!((one, &child), (Effect::Revoked { child: a, .. }, Some(b)) if Arc::ptr_eq(a, b));
-            effects.iter().any(is)
+            let Some(child) = self.child(guid) else { return false };
+            let is = |one: &Effect| matches!(one, Effect::Revoked { child: other, .. } if Arc::ptr_eq(other, &child));
+            child.is_revoked() || effects.iter().any(is)
         };
         let hosts = self.hosts.all().into_iter().filter(|host| !is_revoked(host.guid()));
         let sending: Vec<_> =
@@ -221,7 +221,8 @@ impl Streams {
             Door::Closed(why) => Some(Effect::Revoked { child, why }),
             Door::Unknown(why) => Some(Effect::Unknown { child, why }),
         };
-        let effects: Vec<_> = self.children().into_iter().filter_map(told).collect();
+        let standing = self.children().into_iter().filter(|child| !child.is_revoked());
+        let effects: Vec<_> = standing.filter_map(told).collect();
         for effect in &effects {
             if let Effect::Revoked { child, why } = effect {
                 child.revoke(why);
