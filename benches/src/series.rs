@@ -87,3 +87,11 @@ pub fn recorded(path: &Path, nth: usize) -> io::Result<Recording> {
         .map(|series| series.iter().map(serde_json::Value::as_f64).collect())
         .collect())
 }
+
+/// Writes what [`recorded`] reads.
+pub fn keep(path: &Path, recording: &Recording) -> io::Result<()> {
+    let numbered = recording.iter().enumerate();
+    let named: std::collections::BTreeMap<String, _> =
+        numbered.map(|(number, series)| (format!("{number:06}"), series)).collect();
+    fs::write(path, zstd::encode_all(serde_json::to_vec(&named)?.as_slice(), 3)?)
+}

@@ -161,7 +161,15 @@ pub fn disk(programs: &Programs) -> io::Result<Vec<Figure>> {
 pub fn disk_own(programs: &Programs) -> io::Result<Vec<Figure>> {
     // OWN_SECONDS: a shorter look
     let seconds = std::env::var("OWN_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(3600u64);
-    let recording = record(&programs.ours, seconds)?;
+    // OWN_FILE: where the recording is kept, or taken from when it is there, so that the same hour can be measured again
+    let file = std::env::var_os("OWN_FILE").map(PathBuf::from);
+    let recording = match &file {
+        Some(path) if path.exists() => series::recorded(path, 1)?,
+        _ => record(&programs.ours, seconds)?,
+    };
+    if let Some(path) = file.filter(|path| !path.exists()) {
+        series::keep(&path, &recording)?;
+    }
     let (ours, real) = programs.both(|program, _| repeated(program, &recording, seconds as i64))?;
     let dims = recording.len() / 10 * 10;
     Ok(vec![Figure {
