@@ -41,6 +41,7 @@ pub use self::receiver::{Acceptor, Child};
 pub use self::sender::{Sender, SenderState, SenderStatus};
 
 use self::pace::Pace;
+use self::parents::Failure;
 use self::path::{Entry, Paths};
 use self::penalty::Penalties;
 use self::sender::{Purpose, SenderPlan};
@@ -52,8 +53,8 @@ use crate::base::threads::{self, StopToken};
 use crate::base::time::{Clock, MICROS, UpdateEvery};
 use crate::config::{OnDemand, ReceiverDefaults, ReceiverOptions, SenderOptions, StreamConf, keys};
 use crate::metrics::{Chart, HealthPolicy, Host, HostKind, Hosts, LabelSource, Tap};
-use crate::net::parse_destinations;
 use crate::net::tls::ClientOptions;
+use crate::net::{Destination, parse_destinations};
 use crate::storage::{Mode, StorageEngine};
 use crate::wire::caps::Capabilities;
 use crate::wire::compression::Levels;
@@ -412,6 +413,23 @@ impl Streams {
     /// The streaming path of a host as this agent knows it, its own entry included.
     pub fn path_of(&self, host: &Host) -> String {
         self.paths.render(host.guid(), &self.own_entry(host))
+    }
+
+    /// Why a destination would refuse a host: it is an agent that the host's samples have passed on their way here, or the host
+    /// itself. Known of a destination that our own samples go to, from the path of those.
+    fn passed_already(&self, host: &Host, destination: &Destination) -> Option<Failure> {
+        let local = self.hosts.local().guid();
+        let sender = self.sender(local).filter(|_| host.guid() != local)?;
+        let status = sender.status();
+        if status.state != SenderState::Online || status.destination != destination.text {
+            return None;
+        }
+        let agent = self.paths.above(local).first()?.host_id;
+        let has_passed = self.paths.below(host.guid()).iter().any(|entry| entry.host_id == agent);
+        match agent == host.guid() {
+            true => Some(Failure::Localhost),
+            false => has_passed.then_some(Failure::AlreadyStreaming),
+        }
     }
 
     /// The agents that a host's samples pass, from their origin on, this one among them.

@@ -136,11 +136,20 @@ pub struct Parent {
     pub last_attempt: i64,
     /// Unix seconds until which it is left alone.
     pub postponed_until: i64,
+    /// That it is left alone was said.
+    is_said: bool,
 }
 
 impl Parent {
     fn new(destination: Destination) -> Parent {
-        Parent { destination, attempts: 0, last_failure: None, last_attempt: 0, postponed_until: 0 }
+        Parent {
+            destination,
+            attempts: 0,
+            last_failure: None,
+            last_attempt: 0,
+            postponed_until: 0,
+            is_said: false,
+        }
     }
 }
 
@@ -225,21 +234,23 @@ impl Parents {
         self.default_port
     }
 
-    /// What one pass over the list tries, in order, and what it leaves out.
-    pub fn pass(&self, now: i64) -> (Vec<Destination>, Vec<Skipped>) {
+    /// What one pass over the list tries, in order, and what it is the first one to leave out since that failed.
+    pub fn pass(&mut self, now: i64) -> (Vec<Destination>, Vec<Skipped>) {
         let (mut tries, mut skipped) = (Vec::new(), Vec::new());
-        for parent in &self.list {
+        for parent in &mut self.list {
             match parent.last_failure {
                 // Never for longer than it was meant: the clock may have been set back.
                 Some(failure)
                     if (1..=failure.postpone_s()).contains(&(parent.postponed_until - now)) =>
                 {
-                    skipped.push(Skipped {
-                        destination: parent.destination.text.clone(),
-                        default_port: self.default_port,
-                        failure,
-                        seconds: parent.postponed_until - now,
-                    })
+                    if !std::mem::replace(&mut parent.is_said, true) {
+                        skipped.push(Skipped {
+                            destination: parent.destination.text.clone(),
+                            default_port: self.default_port,
+                            failure,
+                            seconds: parent.postponed_until - now,
+                        });
+                    }
                 }
                 _ => tries.push(parent.destination.clone()),
             }
@@ -286,7 +297,18 @@ impl Parents {
         if let Some(parent) = self.find(destination) {
             parent.last_failure = Some(failure);
             parent.postponed_until = now.saturating_add(seconds);
+            parent.is_said = false;
         }
+    }
+
+    /// The parent is known not to take us, without being asked; true where that is news.
+    pub fn stands_by(&mut self, destination: &Destination, failure: Failure, now: i64) -> bool {
+        let is_known = |parent: &Parent| parent.last_failure == Some(failure);
+        let news = self.find(destination).is_some_and(|parent| !is_known(parent));
+        if news {
+            self.failed(destination, failure, now);
+        }
+        news
     }
 
     fn find(&mut self, destination: &Destination) -> Option<&mut Parent> {
@@ -303,7 +325,7 @@ mod tests {
         Parents::new(parse_destinations(list, 19999), 19999, 1)
     }
 
-    fn tries(parents: &Parents, now: i64) -> Vec<String> {
+    fn tries(parents: &mut Parents, now: i64) -> Vec<String> {
         parents.pass(now).0.into_iter().map(|destination| destination.text).collect()
     }
 
@@ -312,10 +334,10 @@ mod tests {
         let mut parents = parents("a b c");
         let b = parents.list()[1].destination.clone();
         parents.reached(&b);
-        assert_eq!(tries(&parents, 0), ["a", "c", "b"]);
+        assert_eq!(tries(&mut parents, 0), ["a", "c", "b"]);
         let a = parents.list()[0].destination.clone();
         parents.reached(&a);
-        assert_eq!(tries(&parents, 0), ["c", "b", "a"]);
+        assert_eq!(tries(&mut parents, 0), ["c", "b", "a"]);
     }
 
     #[test]
@@ -325,13 +347,13 @@ mod tests {
         let b = known.list()[1].destination.clone();
         known.failed(&b, Failure::Denied, 1000);
         known.replace(list("c b"), 19999, false);
-        assert_eq!(tries(&known, 1001), ["c"]);
+        assert_eq!(tries(&mut known, 1001), ["c"]);
         known.replace(list("c b"), 19999, true);
-        assert_eq!(tries(&known, 1001), ["c", "b"]);
+        assert_eq!(tries(&mut known, 1001), ["c", "b"]);
         let c = known.list()[0].destination.clone();
         known.reached(&c);
         known.replace(list("c b"), 19999, false);
-        assert_eq!(tries(&known, 1001), ["b", "c"], "the same list keeps its order");
+        assert_eq!(tries(&mut known, 1001), ["b", "c"], "the same list keeps its order");
     }
 
     #[test]
@@ -348,6 +370,7 @@ mod tests {
                 "skipping destination 'host:19999' (default port: 19999) due to last error (code: -4, remote server denied access, probably we don't have the right API key?), will retry it in {seconds} seconds"
             )
         );
+        assert_eq!(parents.pass(1004).1, [], "it is said once");
         assert!(parents.last_resort(1004).is_empty());
         assert_eq!(parents.pass(1060).0.len(), 2);
         for failure in [Failure::AlreadyStreaming, Failure::NoResponse, Failure::Initializing] {
@@ -360,6 +383,9 @@ mod tests {
         parents.failed(&first, Failure::Localhost, 1000);
         parents.accepted(&first);
         assert_eq!(parents.pass(1001).0.len(), 2);
+        assert!(parents.stands_by(&first, Failure::Localhost, 1000));
+        assert!(!parents.stands_by(&first, Failure::Localhost, 1001));
+        assert_eq!((parents.list()[0].attempts, parents.pass(1004).1.len()), (0, 1));
     }
 
     #[test]

@@ -104,6 +104,8 @@ function graph(nodes: Node[], paths: StreamPath | undefined): { names: Map<strin
     if (!stream) continue
     const next = here >= 0 ? hops[here + 1] : undefined
     if (stream.status === 'offline') {
+      // Members of a cluster have it already: another way, or because it is their own.
+      if (!node.local && ['LOCALHOST', 'ALREADY CONNECTED'].includes(stream.reason ?? '')) continue
       const tried = stream.destination.parents[0]
       const to = `?${tried?.destination ?? 'parent'}`
       names.set(to, tried?.destination ?? 'no parent')

@@ -9,7 +9,7 @@ import { join, resolve } from 'node:path'
 export const REPOSITORY = resolve(import.meta.dirname, '../../..')
 const KEY = '5b1d5a2c-6c0f-4a3e-9a53-0d6f2f7c1e11'
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer()
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -53,11 +53,11 @@ export class Agent {
     return readFileSync(join(this.dir, 'lib/netdata.api.key'), 'utf8').trim()
   }
 
-  /** `parent`: the port its samples go to. `more`: lines of netdata.conf. */
-  static async make(root: string, name: string, program: string, parent: number | undefined, more = ''): Promise<Agent> {
+  /** `parent`: the port its samples go to, or words for `destination`. `more`: lines of netdata.conf. */
+  static async make(root: string, name: string, program: string, parent: number | string | undefined, more = '', port?: number): Promise<Agent> {
     const dir = join(root, name)
     for (const sub of ['etc', 'cache', 'lib', 'log', 'run']) mkdirSync(join(dir, sub), { recursive: true })
-    const port = await freePort()
+    port ??= await freePort()
     const ours = program !== process.env.NETDATA_REAL
     const places = ours
       ? `    stock config = ${REPOSITORY}/conf.d\n    plugins = "${REPOSITORY}/plugins.d"\n    web = ${REPOSITORY}/web/dist\n`
@@ -81,9 +81,10 @@ ${places}[web]
     enabled = no
 ${more}`,
     )
-    const stream = parent
-      ? `[stream]\n    enabled = yes\n    destination = 127.0.0.1:${parent}\n    api key = ${KEY}\n    reconnect delay seconds = 1\n`
-      : `[${KEY}]\n    enabled = yes\n    type = api\n    default memory mode = dbengine\n`
+    const takes = `[${KEY}]\n    enabled = yes\n    type = api\n    default memory mode = dbengine\n`
+    const sends = (to: string) => `[stream]\n    enabled = yes\n    destination = ${to}\n    api key = ${KEY}\n    reconnect delay seconds = 1\n    ssl skip certificate verification = yes\n`
+    // Words say more than one parent, so there is a cluster, and its members take each other's samples.
+    const stream = parent === undefined ? takes : typeof parent === 'number' ? sends(`127.0.0.1:${parent}`) : `${sends(parent)}\n${takes}`
     writeFileSync(join(dir, 'etc/stream.conf'), stream)
     return new Agent(name, port, program, dir)
   }

@@ -44,6 +44,18 @@ test('parents that send to each other stand in one column', () => {
   expect(at.c).toBe(0)
 })
 
+test('what a neighbour has already is no broken link, and what nobody takes is', () => {
+  const offline = (reason: string): Instance => ({
+    ...instance('child'),
+    stream: { id: 0, hops: 2, status: 'offline', since: 0, age: 0, reason, replication: { in_progress: false, completion: 0, instances: 0 }, destination: { local: '', remote: '', capabilities: [], traffic: { compression: false, data: 0, metadata: 0, functions: 0, replication: 0 }, parents: [], streaming_path: [] } },
+  })
+  const down = (reason: string) => {
+    const { nodes, path } = world({ c: ['c', 'q', 'p'], p: ['p', 'q'], q: ['q', 'p'] }, { p: instance('localhost'), q: instance('child'), c: offline(reason) })
+    return topology(nodes, path).links.filter((one) => !one.up).length
+  }
+  expect(['ALREADY CONNECTED', 'LOCALHOST', 'CONNECTION REFUSED'].map(down)).toEqual([0, 0, 1])
+})
+
 test('a child that is gone, and one that knows no paths, have a link all the same', () => {
   const { nodes, path } = world({ p: ['p'], old: [], gone: [] }, { p: instance('localhost'), old: instance('child'), gone: instance('child', 'offline') })
   const links = topology(nodes, path).links

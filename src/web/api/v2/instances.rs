@@ -162,7 +162,10 @@ fn write_egress(
     let leaving = if online { standing.held.leaving } else { 0 };
     replication(j, if online { standing.sent() } else { 0.0 }, leaving);
     j.key("destination").object(|j| {
-        let end = |address: &str| bracketed(if online { address } else { "" });
+        let is_current = |parent: &&Parent| parent.destination.text == sender.destination;
+        let current = sender.parents.iter().find(is_current).filter(|_| online);
+        let tls = if current.is_some_and(|parent| parent.destination.tls) { ":SSL" } else { "" };
+        let end = |address: &str| format!("{}{tls}", bracketed(if online { address } else { "" }));
         j.key("local").string(&end(&sender.local));
         j.key("remote").string(&end(&sender.remote));
         write_capabilities(j.key("capabilities"), sender.agreed);
