@@ -216,11 +216,13 @@ impl Ahead {
 
     /// Rows from `first` on, from an earlier reading or a new one, up to `before` or further.
     fn rows(&mut self, id: &str, view: &View, first: i64, before: i64, now: i64) -> Rows {
+        let mut room = Vec::new();
         if let Some(rows) = self.charts.remove(id) {
             self.cells -= rows.cells.len();
             if rows.serves(view, first, now) {
                 return rows;
             }
+            room = rows.cells;
         }
         let every = view.every;
         let width = i64::try_from(view.dims.len().max(1)).unwrap_or(i64::MAX);
@@ -231,7 +233,7 @@ impl Ahead {
             && self.cells + READ_CELLS.unsigned_abs() as usize <= self.cells_max;
         let wanted = if has_room { page } else { before.div_euclid(every).min(page) };
         let last = wanted.min(view.last.div_euclid(every)).min(ordinal + most - 1);
-        Rows::read(view, first, last.max(ordinal) * every, now)
+        Rows::read(view, first, last.max(ordinal) * every, now, room)
     }
 
     /// Gives back what nobody came back for, when there is nothing else.
@@ -259,19 +261,27 @@ impl Ahead {
 }
 
 impl Rows {
-    fn read(view: &View, first: i64, last: i64, now: i64) -> Rows {
+    /// Where they are kept, `cells`, may have been others' before.
+    fn read(view: &View, first: i64, last: i64, now: i64, mut cells: Vec<Sample>) -> Rows {
         let every = view.every;
         let width = view.dims.len();
         let count = usize::try_from((last - first) / every + 1).unwrap_or(0);
-        let mut cells = vec![Sample::EMPTY; count * width];
+        cells.clear();
+        cells.resize(count * width, Sample::EMPTY);
         for (column, (_, reader)) in view.dims.iter().enumerate() {
+            // Most readers give slot after slot: the next row is known without a division.
+            let (mut expected, mut next) = (first, column);
             reader.read(UnixSeconds(first - every), UnixSeconds(last), &mut |at, sample| {
-                let row = usize::try_from((at.0 - first) / every).unwrap_or(usize::MAX);
-                if let Some(cell) =
-                    row.checked_mul(width).and_then(|start| cells.get_mut(start + column))
-                {
+                let place = if at.0 == expected {
+                    next
+                } else {
+                    let row = usize::try_from((at.0 - first) / every).unwrap_or(usize::MAX);
+                    row.saturating_mul(width).saturating_add(column)
+                };
+                if let Some(cell) = cells.get_mut(place) {
                     *cell = sample;
                 }
+                (expected, next) = (at.0.saturating_add(every), place.saturating_add(width));
             });
         }
         let dims = view.dims.iter().map(|(id, _)| Arc::clone(id)).collect();

@@ -203,7 +203,8 @@ impl Uplink {
         if unsent > 0 || outbox.bytes.is_empty() {
             return Taken::Nothing;
         }
-        if spare.capacity() > IDLE_BYTES {
+        // Room that was needed for the past is kept for as long as it comes.
+        if spare.capacity() > IDLE_BYTES && outbox.bytes.len() <= IDLE_BYTES {
             *spare = Vec::new();
         }
         std::mem::swap(&mut outbox.bytes, spare);

@@ -14,6 +14,16 @@ pub enum Form {
     Base64,
 }
 
+/// The two digits of each 12 bits.
+static PAIRS64: [[u8; 2]; 4096] = {
+    let mut pairs = [[0; 2]; 4096];
+    let mut n = 0;
+    while n < 4096 {
+        pairs[n] = [DIGITS64[n >> 6], DIGITS64[n & 63]];
+        n += 1;
+    }
+    pairs
+};
 static DIGITS64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 static DIGITS16: &[u8; 16] = b"0123456789ABCDEF";
 const NO_DIGIT: u8 = 0xff;
@@ -337,6 +347,17 @@ fn put_base64(out: &mut Vec<u8>, prefix: u8, n: u64) {
             bits -= 6;
             out.push(DIGITS64[(n >> bits & 63) as usize]);
         }
+        return;
+    }
+    // Eleven digits: most doubles.
+    if n >= 1 << 60 {
+        let mut text = [0; 12];
+        text[0] = prefix;
+        text[1] = DIGITS64[(n >> 60) as usize];
+        for (place, pair) in text[2..].chunks_exact_mut(2).enumerate() {
+            pair.copy_from_slice(&PAIRS64[(n >> (48 - 12 * place) & 4095) as usize]);
+        }
+        out.extend_from_slice(&text);
         return;
     }
     // As many digits as the longest has, the highest first, and the end cut off: its length known, the copy is cheap.
