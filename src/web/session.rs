@@ -24,7 +24,7 @@ use crate::wire::http::{
 
 use super::acl::{Access, Rights};
 use super::answer::{self, Envelope, Paced, Sent};
-use super::api::v1::write;
+use super::api::v1::{prometheus, write};
 use super::http::{ContentType, Kind, Request, Response};
 use super::routes;
 use super::server::Shared;
@@ -231,11 +231,18 @@ impl<'a> Session<'a> {
                 (self.offer_stream(&head, buffer.len() > length), 0)
             }
             // Nobody else has a use for a body that is sent.
-            Ok(head) if head.method == Method::Post && !is_write(&head) => {
+            Ok(head) if head.method == Method::Post && !is_write(&head) && !is_form(&head) => {
                 (self.refuse(BadRequest::NotUnderstood), 0)
             }
+            Ok(head)
+                if is_form(&head)
+                    && head.method == Method::Post
+                    && head.headers.content_length > BODY_BYTES_MAX =>
+            {
+                (self.refuse(BadRequest::TooBig(head.headers.content_length)), 0)
+            }
             // Nor has anybody for that of a stranger.
-            Ok(head) if head.method == Method::Post && !self.may_write(&head) => {
+            Ok(head) if head.method == Method::Post && !self.may_post(&head) => {
                 self.answer(&head, Vec::new());
                 (Next::Close, 0)
             }
@@ -261,8 +268,12 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn may_write(&mut self, head: &Head<'_>) -> bool {
+    fn may_post(&mut self, head: &Head<'_>) -> bool {
         let agent = Arc::clone(&self.shared.agent);
+        if is_form(head) {
+            return agent.gate.now().readers.lets_in(head.headers.authorization)
+                && self.rights().contains(Rights::DASHBOARD);
+        }
         let (peer, headers) = (&self.connection.peer().ip, &head.headers);
         write::may_write(agent.streaming.as_ref(), peer, headers.authorization, headers.auth_token)
             && self.rights().contains(Rights::STREAMING)
@@ -550,7 +561,16 @@ impl<'a> Session<'a> {
 }
 
 fn is_write(head: &Head<'_>) -> bool {
-    head.target.split(|byte| *byte == b'?').next() == Some(write::PATH.as_bytes())
+    path_of(head) == write::PATH.as_bytes()
+}
+
+/// A question that comes as a form, as questions may be long.
+fn is_form(head: &Head<'_>) -> bool {
+    memchr::memmem::find(path_of(head), prometheus::PATH.as_bytes()).is_some()
+}
+
+fn path_of<'h>(head: &Head<'h>) -> &'h [u8] {
+    head.target.split(|byte| *byte == b'?').next().unwrap_or_default()
 }
 
 /// The parameters of a child for the access log; of its key only the beginning.

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::base::ids::MachineGuid;
 use crate::base::json::push_string;
 use crate::config::{ReceiverOptions, keys};
+use crate::ingest::remote_write::{INSTANCE_BYTES_MAX, PLUGIN};
 use crate::metrics::{Host, HostInfo, HostKind, HostSettings};
 use crate::net::usage::add;
 use crate::storage::Mode;
@@ -28,7 +29,6 @@ const PLAIN_BYTES_MAX: usize = 32 << 20;
 const FUTURE_MAX_S: i64 = 86_400;
 /// Of the GUIDs of hosts that write to us, by key and instance.
 const NAMESPACE: Uuid = Uuid::from_u128(0x7d6a_51c2_40f1_4b0e_9a3c_2f8e_6b1d_9c05);
-const INSTANCE_BYTES_MAX: usize = 255;
 const NO_INSTANCE: &str = "unknown";
 
 pub fn write(call: &Call<'_>) -> Response {
@@ -124,7 +124,7 @@ fn host_for(
             gap_when_lost: settings.gap_when_lost,
             ephemeral: options.ephemeral,
         };
-        let info = HostInfo { program_name: "remote_write".to_owned(), ..HostInfo::named(&name) };
+        let info = HostInfo { program_name: PLUGIN.to_owned(), ..HostInfo::named(&name) };
         Host::new(guid, HostKind::Virtual, info, engine, kept)
     })?;
     if created {
