@@ -28,8 +28,7 @@ const LAYERS: &[(&str, u8)] = &[
 ];
 
 /// Same-layer imports that are part of the design: (from, to).
-const SIDEWAYS: &[(&str, &str)] = 
-    &[("config", "wire"), ("net", "wire"), ("promql", "exporting")];
+const SIDEWAYS: &[(&str, &str)] = &[("config", "wire"), ("net", "wire"), ("promql", "exporting")];
 
 fn layer(module: &str) -> Option<u8> {
     LAYERS.iter().find(|(name, _)| *name == module).map(|(_, layer)| *layer)

@@ -399,8 +399,7 @@ impl Body {
         if counter {
             self.metric.push_str("_total");
         }
-        let own =
-            series_labels(&self.metric, chart_name, dim_name, &chart.family, &host.hostname);
+        let own = series_labels(&self.metric, chart_name, dim_name, &chart.family, &host.hostname);
         if self.external.is_empty() {
             self.labels.clear();
             own.iter().for_each(|(name, value)| self.labels.push(name, value));

@@ -343,16 +343,17 @@ fn define(
 fn chart_id(identity: &Identity<'_>, series: &Series<'_>) -> String {
     let metric = identity.metric;
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let clean = |text: &str| -> String {
-        text.chars().map(|c| if plain(c) { c } else { '_' }).collect()
-    };
+    let clean =
+        |text: &str| -> String { text.chars().map(|c| if plain(c) { c } else { '_' }).collect() };
     let mut id = format!("{TYPE}.{}", clean(metric));
     let telling = |name: &str| !matches!(name, "__name__" | "instance" | "job");
     let labels: Vec<_> = series.labels.iter().filter(|(name, _)| telling(name)).collect();
     // Jobs are left out, and who has no name shares a host with all others that have none.
     let mut whole = metric.chars().all(plain)
         && series.label("job").is_none()
-        && series.label("instance").is_some_and(|name| (1..=INSTANCE_BYTES_MAX).contains(&name.len()));
+        && series
+            .label("instance")
+            .is_some_and(|name| (1..=INSTANCE_BYTES_MAX).contains(&name.len()));
     if let [(name, value)] = labels[..] {
         let _ = write!(id, "-{}.{}", clean(name), clean(value));
         whole &= name.chars().chain(value.chars()).all(plain);
@@ -412,9 +413,8 @@ pub fn labels_of(state: &ChartState) -> Vec<(String, String)> {
 /// What the chart itself says.
 fn plain_labels<'a>(meta: &'a ChartMeta, labels: &'a Labels) -> Vec<(&'a str, &'a str)> {
     let metric = meta.context.strip_prefix(TYPE).and_then(|rest| rest.strip_prefix('.'));
-    let own = labels.iter().filter(|label| {
-        !OF_CHARTS.contains(&&*label.name) && *label.name != *EXACT
-    });
+    let own =
+        labels.iter().filter(|label| !OF_CHARTS.contains(&&*label.name) && *label.name != *EXACT);
     let own = own.map(|label| (&*label.name, &*label.value));
     std::iter::once(("__name__", metric.unwrap_or_default())).chain(own).collect()
 }

@@ -67,7 +67,9 @@ pub(super) fn eval(
             Ok(Value::Scalar(values.collect()))
         }
         (Value::Vector(series), Value::Scalar(numbers)) => {
-            with_number(op, as_number, series, |step, value| point(op, value, numbers[step], as_number))
+            with_number(op, as_number, series, |step, value| {
+                point(op, value, numbers[step], as_number)
+            })
         }
         (Value::Scalar(numbers), Value::Vector(series)) => {
             with_number(op, as_number, series, |step, value| {
@@ -80,7 +82,9 @@ pub(super) fn eval(
             T_LAND | T_LOR | T_LUNLESS => sets(op, modifier, left, right, times.len()),
             _ => Matching { evaluator, op, modifier, steps: times.len() }.run(&left, &right),
         },
-        _ => Err(Error::Parse("binary expression must contain only scalar and instant vector types".to_owned())),
+        _ => Err(Error::Parse(
+            "binary expression must contain only scalar and instant vector types".to_owned(),
+        )),
     }
 }
 
@@ -143,12 +147,16 @@ fn sets(
         }
         there
     };
-    let kept = |series: Vec<Series>, of: &[usize], other: &HashMap<usize, Vec<bool>>, where_other: bool| {
+    let kept = |series: Vec<Series>,
+                of: &[usize],
+                other: &HashMap<usize, Vec<bool>>,
+                where_other: bool| {
         let one = |(one, number): (Series, &usize)| {
             let other = other.get(number);
             let is_there = |step: usize| other.is_some_and(|there| there[step]);
             let points = one.points.into_iter().enumerate();
-            let points = points.map(|(step, point)| point.filter(|_| is_there(step) == where_other));
+            let points =
+                points.map(|(step, point)| point.filter(|_| is_there(step) == where_other));
             Series { labels: one.labels, points: points.collect() }
         };
         series.into_iter().zip(of).map(one).collect::<Vec<_>>()
@@ -192,15 +200,23 @@ impl Matching<'_> {
                 self.evaluator.check_time()?;
             }
             let mut here: Vec<Option<usize>> = vec![None; count];
-            for (n, number) in one_of.iter().enumerate().filter(|(n, _)| one[*n].points[step].is_some()) {
+            for (n, number) in
+                one_of.iter().enumerate().filter(|(n, _)| one[*n].points[step].is_some())
+            {
                 if let Some(other) = here[*number].replace(n) {
-                    return Err(self.many_to_many(&one[n], &one[other], if swapped { "left" } else { "right" }));
+                    return Err(self.many_to_many(
+                        &one[n],
+                        &one[other],
+                        if swapped { "left" } else { "right" },
+                    ));
                 }
             }
             let mut matched = vec![false; count];
             for (m, number) in many_of.iter().enumerate() {
                 let Some(n) = here[*number] else { continue };
-                let (Some(a), Some(b)) = (many[m].points[step], one[n].points[step]) else { continue };
+                let (Some(a), Some(b)) = (many[m].points[step], one[n].points[step]) else {
+                    continue;
+                };
                 let (a, b) = if swapped { (b, a) } else { (a, b) };
                 let Some(value) = point(self.op, a, b, self.modifier.return_bool) else { continue };
                 if one_to_one && std::mem::replace(&mut matched[*number], true) {

@@ -28,9 +28,13 @@ fn days_of(year: i64, month: i64, day: i64) -> i64 {
 /// Seconds since 1970 of a date and a time of day in UTC; `None` of what is none.
 pub fn seconds_of(date: (i64, i64, i64), time: (i64, i64, i64)) -> Option<i64> {
     let ((year, month, day), (hour, minute, second)) = (date, time);
-    let is_date = (0..=9999).contains(&year) && (1..=12).contains(&month) && (1..=days_in_month(year, month)).contains(&day);
-    let is_time = (0..24).contains(&hour) && (0..60).contains(&minute) && (0..=60).contains(&second);
-    (is_date && is_time).then(|| days_of(year, month, day) * DAY_S + hour * 3600 + minute * 60 + second)
+    let is_date = (0..=9999).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=days_in_month(year, month)).contains(&day);
+    let is_time =
+        (0..24).contains(&hour) && (0..60).contains(&minute) && (0..=60).contains(&second);
+    (is_date && is_time)
+        .then(|| days_of(year, month, day) * DAY_S + hour * 3600 + minute * 60 + second)
 }
 
 fn days_in_month(year: i64, month: i64) -> i64 {
@@ -63,8 +67,17 @@ mod tests {
     #[test]
     fn dates_are_those_of_the_calendar() {
         let parts = |s: i64| {
-            ["year", "month", "day_of_month", "day_of_week", "day_of_year", "days_in_month", "hour", "minute"]
-                .map(|name| part(name).unwrap()(s))
+            [
+                "year",
+                "month",
+                "day_of_month",
+                "day_of_week",
+                "day_of_year",
+                "days_in_month",
+                "hour",
+                "minute",
+            ]
+            .map(|name| part(name).unwrap()(s))
         };
         assert_eq!(parts(0), [1970, 1, 1, 4, 1, 31, 0, 0]);
         assert_eq!(parts(951_827_696), [2000, 2, 29, 2, 60, 29, 12, 34]);

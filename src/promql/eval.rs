@@ -135,7 +135,8 @@ impl<'a> Evaluator<'a> {
             Expr::Binary(binary) => binary::eval(self, binary, times),
             Expr::Call(call) => functions::eval(self, call, times),
             Expr::MatrixSelector(_) | Expr::Subquery(_) => Err(Error::Parse(
-                "invalid expression type \"range vector\", must be Scalar or instant Vector".to_owned(),
+                "invalid expression type \"range vector\", must be Scalar or instant Vector"
+                    .to_owned(),
             )),
             Expr::Extension(_) => Err(Error::execution("nothing is known of this expression")),
         }

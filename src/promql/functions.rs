@@ -10,18 +10,15 @@ use super::value::{Series, Value, merged};
 use super::windows::{Kind, Per, Window};
 use super::{Error, calendar, histogram};
 
-pub(super) fn eval(
-    evaluator: &Evaluator<'_>,
-    call: &Call,
-    times: &[i64],
-) -> Result<Value, Error> {
+pub(super) fn eval(evaluator: &Evaluator<'_>, call: &Call, times: &[i64]) -> Result<Value, Error> {
     let name = call.func.name;
     let arguments = Arguments { evaluator, call, times };
     if let Some(of) = of_each(name) {
         return arguments.each(|value, _| Some(of(value)));
     }
     if let Some(part) = calendar::part(name) {
-        let of = |seconds: f64| if seconds.is_finite() { part(seconds as i64) as f64 } else { f64::NAN };
+        let of =
+            |seconds: f64| if seconds.is_finite() { part(seconds as i64) as f64 } else { f64::NAN };
         if call.args.args.is_empty() {
             let points = times.iter().map(|at| Some(of(*at as f64 / 1000.0))).collect();
             return Ok(Value::Vector(vec![Series { labels: Labels::default(), points }]));
@@ -29,7 +26,11 @@ pub(super) fn eval(
         return arguments.each(|value, _| Some(of(value)));
     }
     if let Some(of) = of_window(name) {
-        let labels = if matches!(name, "last_over_time" | "first_over_time") { Names::Kept } else { Names::Dropped };
+        let labels = if matches!(name, "last_over_time" | "first_over_time") {
+            Names::Kept
+        } else {
+            Names::Dropped
+        };
         return arguments.windows(0, labels, &mut |window, _| of(window));
     }
     match name {
@@ -98,9 +99,12 @@ pub(super) fn eval(
         }
         "double_exponential_smoothing" | "holt_winters" => {
             let (smoothing, trend) = (arguments.scalar(1)?, arguments.scalar(2)?);
-            let valid = |factors: &[f64]| factors.iter().all(|factor| *factor > 0.0 && *factor < 1.0);
+            let valid =
+                |factors: &[f64]| factors.iter().all(|factor| *factor > 0.0 && *factor < 1.0);
             if !valid(&smoothing) || !valid(&trend) {
-                return Err(Error::execution("invalid smoothing or trend factor. Expected: 0 < factor < 1"));
+                return Err(Error::execution(
+                    "invalid smoothing or trend factor. Expected: 0 < factor < 1",
+                ));
             }
             arguments.windows(0, Names::Dropped, &mut |window, step| {
                 window.smoothed(smoothing[step], trend[step])
@@ -126,7 +130,15 @@ fn of_each(name: &str) -> Option<fn(f64) -> f64> {
         "ln" => f64::ln,
         "log2" => f64::log2,
         "log10" => f64::log10,
-        "sgn" => |v| if v < 0.0 { -1.0 } else if v > 0.0 { 1.0 } else { v },
+        "sgn" => |v| {
+            if v < 0.0 {
+                -1.0
+            } else if v > 0.0 {
+                1.0
+            } else {
+                v
+            }
+        },
         "sin" => f64::sin,
         "cos" => f64::cos,
         "tan" => f64::tan,
@@ -298,7 +310,9 @@ impl Arguments<'_> {
             Error::execution(format!("invalid regular expression in label_replace(): {pattern}"))
         })?;
         if !is_label_name(&to) {
-            return Err(Error::execution(format!("invalid destination label name in label_replace(): {to}")));
+            return Err(Error::execution(format!(
+                "invalid destination label name in label_replace(): {to}"
+            )));
         }
         let out = self.vector(0)?.into_iter().map(|mut one| {
             let value = regex.captures(one.labels.get(&from)).map(|found| {

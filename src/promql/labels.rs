@@ -14,7 +14,8 @@ impl Labels {
         pairs: impl IntoIterator<Item = (N, V)>,
     ) -> Labels {
         let all = pairs.into_iter().map(|(name, value)| (name.into(), value.into()));
-        let mut all: Vec<(Arc<str>, Arc<str>)> = all.filter(|(_, value)| !value.is_empty()).collect();
+        let mut all: Vec<(Arc<str>, Arc<str>)> =
+            all.filter(|(_, value)| !value.is_empty()).collect();
         all.sort_by(|(a, _), (b, _)| a.cmp(b));
         all.dedup_by(|(later, _), (first, _)| later == first);
         Labels(all)

@@ -51,14 +51,18 @@ fn measure(query: &str) -> Result<(), Error> {
                 parts += 1;
             }
             // `and`, `or`, `unless`, `atan2`, `offset`: the letters are counted where a word begins.
-            b'a' | b'o' | b'u' | b'A' | b'O' | b'U' if at < 2 || bytes[at - 2].is_ascii_whitespace() || bytes[at - 2] == b')' => {
+            b'a' | b'o' | b'u' | b'A' | b'O' | b'U'
+                if at < 2 || bytes[at - 2].is_ascii_whitespace() || bytes[at - 2] == b')' =>
+            {
                 parts += 1;
             }
             _ => {}
         }
     }
     if parts > PARTS_MAX {
-        return Err(Error::Parse(format!("the query has more than {PARTS_MAX} operators and calls")));
+        return Err(Error::Parse(format!(
+            "the query has more than {PARTS_MAX} operators and calls"
+        )));
     }
     if patterns > PATTERNS_MAX || repetitions > REPETITIONS_MAX {
         return Err(Error::Parse("the patterns of the query are too expensive".to_owned()));
@@ -115,7 +119,8 @@ mod tests {
 
     #[test]
     fn broken_text_is_an_error() {
-        for query in ["", "sum(", "a{", "a{b=~\"(\"}", "1 + ", "\"", "{}", "rate(x)", "\\", "a[5m"] {
+        for query in ["", "sum(", "a{", "a{b=~\"(\"}", "1 + ", "\"", "{}", "rate(x)", "\\", "a[5m"]
+        {
             assert!(matches!(parse(query), Err(Error::Parse(_))), "{query}");
         }
     }

@@ -130,15 +130,12 @@ impl Find<'_> {
             self.of_chart(host, &hostname, &chart, found);
         }
         let mut result = Ok(());
-        host.archived_charts(
-            &mut |head| self.may_be(head.context),
-            &mut |chart| {
-                if result.is_ok() {
-                    result = check(found);
-                    self.of_chart(host, &hostname, chart, found);
-                }
-            },
-        );
+        host.archived_charts(&mut |head| self.may_be(head.context), &mut |chart| {
+            if result.is_ok() {
+                result = check(found);
+                self.of_chart(host, &hostname, chart, found);
+            }
+        });
         result?;
         check(found)
     }
@@ -168,12 +165,18 @@ impl Find<'_> {
             drop(state);
             let older = host.archived_dimensions(chart);
             dims.extend(older.iter().map(|dim| (Arc::clone(&dim.id), Arc::clone(&dim.reader))));
-            let reader = |id: &str| dims.iter().find(|(own, _)| **own == *id).map(|(_, r)| Arc::clone(r));
+            let reader =
+                |id: &str| dims.iter().find(|(own, _)| **own == *id).map(|(_, r)| Arc::clone(r));
             let parts = received::parts(&|id| dims.iter().any(|(own, _)| **own == *id));
             if let Some(first) = reader(parts.0)
                 && self.overlaps(&*first)
             {
-                let held = Held { first, rest: reader(parts.1), limit: self.values, other: RefCell::default() };
+                let held = Held {
+                    first,
+                    rest: reader(parts.1),
+                    limit: self.values,
+                    other: RefCell::default(),
+                };
                 found.push(Stored { labels, samples: Box::new(held), over_ms });
             }
             return;
@@ -193,10 +196,19 @@ impl Find<'_> {
         dims.extend(host.archived_dimensions(chart).iter().map(copied));
         for (dimension, reader) in dims {
             let labels = Labels::of(exporting::series_labels(
-                &metric, &chart_name, &dimension, &family, hostname,
+                &metric,
+                &chart_name,
+                &dimension,
+                &family,
+                hostname,
             ));
             if matches(self.wanted, &labels) && self.overlaps(&*reader) {
-                let held = Held { first: reader, rest: None, limit: self.values, other: RefCell::default() };
+                let held = Held {
+                    first: reader,
+                    rest: None,
+                    limit: self.values,
+                    other: RefCell::default(),
+                };
                 found.push(Stored { labels, samples: Box::new(held), over_ms });
             }
         }

@@ -83,9 +83,7 @@ impl Window<'_> {
         let factor = (covered + beyond(to_start) + beyond(to_end)) / covered;
         Some(match per {
             Per::Window => change * factor,
-            Per::Second => {
-                change * (factor / seconds(self.moment.to_ms - self.moment.from_ms))
-            }
+            Per::Second => change * (factor / seconds(self.moment.to_ms - self.moment.from_ms)),
         })
     }
 

@@ -528,6 +528,30 @@ fn what_a_child_replicates_after_an_outage_is_exported_too() {
     check(&child, "", &exported, "a", 2, 14);
 }
 
+/// What remote write of ours sends is called the same where it is asked for here.
+#[test]
+fn series_are_called_as_they_are_exported() {
+    let sink = Sink::new(Kind::Http);
+    let conf = instance("prometheus_remote_write", sink.port, "send variables = no");
+    let agent = agent(&conf).collecting().option("host labels", "region", "eu \"west\"").start();
+    wait_for("everything was exported some times", 60, || {
+        let series = remote_write(&sink);
+        (series.len() > 20 && series.values().any(|points| points.len() > 4)).then_some(())
+    });
+    let listed = agent.json("/api/v1/prometheus/api/v1/series?match[]={__name__!=\"\"}");
+    let text = |one: &serde_json::Value| {
+        let labels = one.as_object().unwrap().iter();
+        let labels: BTreeMap<_, _> =
+            labels.map(|(name, value)| (name, value.as_str().unwrap())).collect();
+        labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    };
+    let there: std::collections::BTreeSet<String> =
+        listed["data"].as_array().unwrap().iter().map(text).collect();
+    let missing: Vec<_> =
+        remote_write(&sink).into_keys().filter(|metric| !there.contains(metric)).collect();
+    assert!(missing.is_empty(), "{missing:?} of {} are not among {}", there.len(), there.len());
+}
+
 // --- the other way round ----------------------------------------------------------------------------------------------
 
 /// One of ours exports to another of ours: what arrives is what was sent.

@@ -505,7 +505,13 @@ mod tests {
         ] {
             assert_eq!(time_ms(text), ms, "{text}");
         }
-        for (text, ms) in [("15", Some(15_000)), ("0.5", Some(500)), ("1m30s", Some(90_000)), ("0", None), ("-1", None)] {
+        for (text, ms) in [
+            ("15", Some(15_000)),
+            ("0.5", Some(500)),
+            ("1m30s", Some(90_000)),
+            ("0", None),
+            ("-1", None),
+        ] {
             assert_eq!(duration_ms(text), ms, "{text}");
         }
     }
@@ -556,7 +562,11 @@ mod tests {
         ] {
             let response = ask(handler, asked);
             let body: serde_json::Value = serde_json::from_str(&text(&response)).unwrap();
-            assert_eq!((response.status, body["errorType"].as_str()), (status, Some(kind)), "{asked}");
+            assert_eq!(
+                (response.status, body["errorType"].as_str()),
+                (status, Some(kind)),
+                "{asked}"
+            );
             assert_eq!(body["status"], "error");
         }
     }
@@ -566,7 +576,15 @@ mod tests {
         let listed = |handler, asked: &str| json(&ask(handler, asked))["data"].clone();
         assert_eq!(
             listed(labels, ""),
-            serde_json::json!(["__name__", "application", "chart", "dimension", "family", "instance", "version"])
+            serde_json::json!([
+                "__name__",
+                "application",
+                "chart",
+                "dimension",
+                "family",
+                "instance",
+                "version"
+            ])
         );
         let all = listed(series, "match[]=netdata_info&match[]={dimension=\"s\"}");
         assert_eq!(all.as_array().unwrap().len(), 2, "{all}");
