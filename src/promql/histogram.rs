@@ -8,9 +8,12 @@ use super::value::Series;
 
 const UPPER: &str = "le";
 
+/// The upper bound of a bucket, and its count at each step.
+type Bucket = (f64, Vec<Option<f64>>);
+
 /// For each set of buckets the quantile at each step.
 pub(super) fn quantiles(q: &[f64], series: Vec<Series>) -> Result<Vec<Series>, Error> {
-    let mut sets: Vec<(Labels, Vec<(f64, Vec<Option<f64>>)>)> = Vec::new();
+    let mut sets: Vec<(Labels, Vec<Bucket>)> = Vec::new();
     let mut known: HashMap<Labels, usize> = HashMap::new();
     let apart = [UPPER.to_owned(), NAME.to_owned()];
     for one in series {
