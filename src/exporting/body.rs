@@ -16,9 +16,12 @@ use crate::metrics::{Algorithm, Host, HostKind};
 use crate::wire::remote_write::{self, Labels};
 
 /// A body is sent once it is so long, before compression.
-pub(super) const BODY_BYTES: usize = 2 << 20;
+const BODY_BYTES: usize = 2 << 20;
 /// A request of remote write holds about so many samples at most.
 const REMOTE_WRITE_SAMPLES: u64 = 20_000;
+/// A server that takes less than this takes nothing.
+const LEAST_BYTES: usize = 16 << 10;
+const LEAST_SAMPLES: u64 = 100;
 
 /// A host as it stands in every line of a batch.
 pub(super) struct HostText {
@@ -89,6 +92,9 @@ pub(super) struct Body {
     /// What Prometheus calls the chart.
     metric: String,
     samples: u64,
+    /// From when on it is full; less where a server took no more.
+    bytes_max: usize,
+    samples_max: u64,
 }
 
 impl Body {
@@ -117,12 +123,48 @@ impl Body {
             series: String::new(),
             metric: String::new(),
             samples: 0,
+            bytes_max: BODY_BYTES,
+            samples_max: REMOTE_WRITE_SAMPLES,
         }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.text.len() + self.bytes.len() >= BODY_BYTES
-            || (self.form == Form::RemoteWrite && self.samples >= REMOTE_WRITE_SAMPLES)
+        self.text.len() + self.bytes.len() >= self.bytes_max
+            || (self.form == Form::RemoteWrite && self.samples >= self.samples_max)
+    }
+
+    /// Bodies from now on are half as long.
+    pub(super) fn shrink(&mut self) {
+        self.bytes_max = (self.bytes_max / 2).max(LEAST_BYTES);
+        self.samples_max = (self.samples_max / 2).max(LEAST_SAMPLES);
+    }
+
+    /// One that was taken as two, with the number of values in each; `None` when there is but one thing in it.
+    pub(super) fn halves(&self, body: &[u8]) -> Option<[(Vec<u8>, u64); 2]> {
+        match self.form {
+            Form::RemoteWrite => {
+                let plain = snap::raw::Decoder::new().decompress_vec(body).ok()?;
+                let [(first, one), (second, other)] = remote_write::halves(&plain)?;
+                let packed = |plain: &[u8]| snap::raw::Encoder::new().compress_vec(plain).ok();
+                Some([(packed(&first)?, one), (packed(&second)?, other)])
+            }
+            Form::OpenTsdbJson | Form::Json { array: true } => {
+                let inside = std::str::from_utf8(body).ok()?;
+                let inside = inside.strip_prefix("[\n")?.strip_suffix("\n]\n")?;
+                let all: Vec<&str> = inside.split(",\n").collect();
+                let whole = |part: &[&str]| {
+                    (format!("[\n{}\n]\n", part.join(",\n")).into_bytes(), part.len() as u64)
+                };
+                let (first, second) = all.split_at(all.len() / 2);
+                (!first.is_empty()).then(|| [whole(first), whole(second)])
+            }
+            Form::Graphite | Form::Telnet | Form::Json { array: false } => {
+                let all: Vec<&[u8]> = body.split_inclusive(|byte| *byte == b'\n').collect();
+                let (first, second) = all.split_at(all.len() / 2);
+                let whole = |part: &[&[u8]]| (part.concat(), part.len() as u64);
+                (!first.is_empty()).then(|| [whole(first), whole(second)])
+            }
+        }
     }
 
     /// What there is to send, and how many values are in it; nothing remains.

@@ -482,12 +482,7 @@ mod tests {
         Host::new(MachineGuid::random(), HostKind::Virtual, info, engine, HostSettings::default())
     }
 
-    fn write(
-        intake: &Intake,
-        host: &Arc<Host>,
-        labels: &[(&'static str, &'static str)],
-        samples: &[(f64, f64)],
-    ) {
+    fn write(intake: &Intake, host: &Arc<Host>, labels: &[(&str, &str)], samples: &[(f64, f64)]) {
         let samples = samples.iter().map(|(at, value)| (T0 * 1000 + (at * 1000.0) as i64, *value));
         let series = Series { labels: labels.to_vec(), samples: samples.collect() };
         let made = || Some(Arc::clone(host));
@@ -557,6 +552,59 @@ mod tests {
             write(&intake, &host, &labels, &[(0.0, 1.0), (10.0, 1.0)]);
         }
         assert_eq!(host.charts_count(), 4);
+    }
+
+    #[test]
+    fn counters_are_kept_to_the_last_digit_as_well() {
+        let (intake, host) = (Intake::default(), host());
+        let labels = [("__name__", "bytes_total"), ("instance", "i")];
+        let samples = [(0.0, 123_456_789_012.0), (10.0, 123_456_789_013.5), (20.0, 7.0)];
+        write(&intake, &host, &labels, &samples);
+        let chart = host.chart("prometheus.bytes_total").unwrap();
+        let state = chart.lock();
+        let parts = parts(&|id| state.dimension(id).is_some());
+        let at = |id: &str, second: i64| {
+            let (mut found, reader) = (0.0, Arc::clone(&state.dimension(id).unwrap().reader));
+            let at = UnixSeconds(T0 + second);
+            reader.read(at - 1, at, &mut |_, sample| found = sample.value().unwrap_or(0.0));
+            found
+        };
+        for (second, value) in samples {
+            let second = second as i64;
+            assert_eq!(at(parts.0, second) + at(parts.1, second), value);
+        }
+        assert!(state.dims.iter().skip(1).all(|dim| dim.is_hidden()));
+    }
+
+    #[test]
+    fn a_series_is_known_by_all_its_labels_as_they_came() {
+        let (intake, host) = (Intake::default(), host());
+        let all: [&[(&str, &str)]; 9] = [
+            &[("__name__", "down"), ("instance", "i")],
+            &[("__name__", "up"), ("a", "x"), ("instance", "i")],
+            &[("__name__", "up"), ("b", "x"), ("instance", "i")],
+            &[("__name__", "up"), ("instance", "unknown")],
+            &[("__name__", "up")],
+            &[("__name__", "job:up:sum"), ("instance", "i")],
+            &[("__name__", "job_up_sum"), ("instance", "i")],
+            &[("__name__", "up"), ("_collect_module", "x"), ("instance", "i")],
+            &[("__name__", "up"), ("a", " x;\"\\ =3d,:é\n "), ("instance", "i")],
+        ];
+        for labels in all {
+            write(&intake, &host, labels, &[(0.0, 1.0), (10.0, 1.0)]);
+        }
+        let mut found: Vec<String> = Vec::new();
+        for chart in host.charts() {
+            let labels = labels_of(&chart.lock());
+            let mut labels: Vec<_> =
+                labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            labels.sort_unstable();
+            found.push(format!("{labels:?}"));
+        }
+        let mut wanted: Vec<_> = all.iter().map(|labels| format!("{labels:?}")).collect();
+        found.sort_unstable();
+        wanted.sort_unstable();
+        assert_eq!(found, wanted);
     }
 
     #[test]

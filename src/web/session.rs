@@ -248,6 +248,9 @@ impl<'a> Session<'a> {
             }
             Ok(head) if head.method == Method::Post => {
                 self.buffer = buffer[length..].to_vec();
+                let Some(_room) = write::Room::take(head.headers.content_length) else {
+                    return self.no_room(&head);
+                };
                 return match self.read_body(head.headers.content_length, patience) {
                     Ok(Some(body)) => self.answer(&head, body),
                     Ok(None) => Next::Close,
@@ -277,6 +280,16 @@ impl<'a> Session<'a> {
         let (peer, headers) = (&self.connection.peer().ip, &head.headers);
         write::may_write(agent.streaming.as_ref(), peer, headers.authorization, headers.auth_token)
             && self.rights().contains(Rights::STREAMING)
+    }
+
+    /// Turns a body away that nobody can hold just now.
+    fn no_room(&mut self, head: &Head<'_>) -> Next {
+        let began = self.shared.agent.clock.monotonic_us();
+        let response = write::no_room();
+        let url = String::from_utf8_lossy(head.target).into_owned();
+        // Told or not: the connection ends.
+        let _ = self.send(response, &head.headers, head.method, head.version, false, began, &url);
+        Next::Linger
     }
 
     /// The body of a request; what follows it stays in the buffer. `None` when the client left or took too long.

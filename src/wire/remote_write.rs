@@ -78,6 +78,20 @@ pub fn push_series(
     }
 }
 
+/// An uncompressed request as two, with the number of samples in each; `None` when it holds less than two series.
+pub fn halves(bytes: &[u8]) -> Option<[(Vec<u8>, u64); 2]> {
+    let (mut rest, mut ends) = (bytes, Vec::new());
+    let mut samples = 0;
+    while let Some((field, value)) = next_field(&mut rest).ok()? {
+        if let (1, Field::Bytes(message)) = (field, value) {
+            samples += read_series(message).ok()?.samples.len() as u64;
+            ends.push((bytes.len() - rest.len(), samples));
+        }
+    }
+    let (end, first) = *ends.get((ends.len() / 2).checked_sub(1)?)?;
+    Some([(bytes[..end].to_vec(), first), (bytes[end..].to_vec(), samples - first)])
+}
+
 /// Series of one request (senders put some thousands into one), and labels of a series; more make a request malformed.
 const SERIES_MAX: usize = 100_000;
 const LABELS_MAX: usize = 128;
@@ -263,6 +277,20 @@ mod tests {
         fn any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = read(&bytes, &mut |_| {});
         }
+    }
+
+    #[test]
+    fn a_request_is_two_halves() {
+        let mut whole = Vec::new();
+        for n in 0..3 {
+            let mut labels = Labels::default();
+            labels.push("n", &n.to_string());
+            push_series(&mut whole, &labels, (0..=n).map(|at| (at, 1.0)));
+        }
+        let [(first, one), (second, others)] = halves(&whole).unwrap();
+        assert_eq!((one, others), (1, 5));
+        assert_eq!([first.clone(), second].concat(), whole);
+        assert!(halves(&first).is_none() && halves(&[]).is_none());
     }
 
     #[test]

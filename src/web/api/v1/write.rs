@@ -4,6 +4,7 @@
 //! are kept, as for children. Series become hosts by their label `instance` (see [`crate::ingest::remote_write`]).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
@@ -25,11 +26,37 @@ pub const PATH: &str = "/api/v1/write";
 /// A body may be this long as it comes, and as it is once decompressed.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
 const PLAIN_BYTES_MAX: usize = 32 << 20;
+/// All bodies together, as they come and as they are once decompressed; who would need more is told to come again.
+const IN_FLIGHT_BYTES_MAX: usize = 256 << 20;
+static IN_FLIGHT_BYTES: AtomicUsize = AtomicUsize::new(0);
 /// A sample further ahead of us is dropped: it would outlive the retention of all others.
 const FUTURE_MAX_S: i64 = 86_400;
 /// Of the GUIDs of hosts that write to us, by key and instance.
 const NAMESPACE: Uuid = Uuid::from_u128(0x7d6a_51c2_40f1_4b0e_9a3c_2f8e_6b1d_9c05);
 const NO_INSTANCE: &str = "unknown";
+
+/// Room for a body, for as long as it lives.
+pub struct Room(usize);
+
+impl Room {
+    /// `None` where there is no room just now.
+    pub fn take(bytes: usize) -> Option<Room> {
+        let added = |held: usize| held.checked_add(bytes).filter(|all| *all <= IN_FLIGHT_BYTES_MAX);
+        let taken = IN_FLIGHT_BYTES.fetch_update(Ordering::AcqRel, Ordering::Acquire, added);
+        taken.ok().map(|_| Room(bytes))
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        IN_FLIGHT_BYTES.fetch_sub(self.0, Ordering::AcqRel);
+    }
+}
+
+/// What a sender gets that comes while there is no room.
+pub fn no_room() -> Response {
+    Response::error(503, "Too much is being written just now.").header("Retry-After", "5")
+}
 
 pub fn write(call: &Call<'_>) -> Response {
     let Some(streams) = &call.agent.streaming else {
@@ -53,6 +80,7 @@ pub fn write(call: &Call<'_>) -> Response {
     if length > PLAIN_BYTES_MAX {
         return Response::error(400, "The body is not compressed by snappy, or too large.");
     }
+    let Some(_room) = Room::take(length) else { return no_room() };
     let Ok(plain) = snap::raw::Decoder::new().decompress_vec(&call.request.body) else {
         return Response::error(400, "The body is not compressed by snappy.");
     };
@@ -175,5 +203,19 @@ fn key_of(authorization: Option<&str>, token: Option<&str>) -> Option<String> {
             plain.split_once(':').map(|(_, password)| password.to_owned())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_share_a_bounded_room() {
+        let all = Room::take(IN_FLIGHT_BYTES_MAX).unwrap();
+        assert!(Room::take(1).is_none());
+        drop(all);
+        assert!(Room::take(usize::MAX).is_none());
+        assert!(Room::take(1).is_some());
     }
 }
