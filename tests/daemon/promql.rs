@@ -359,3 +359,37 @@ fn answers_are_those_of_a_real_prometheus() {
     let host = agent.json("/host/web2:80/api/v1/prometheus/api/v1/label/instance/values");
     assert_eq!(host["data"], serde_json::json!(["web2:80"]));
 }
+
+/// A request of version 2.0, all of whose messages are shorter than 128 bytes.
+#[test]
+fn remote_write_2_is_taken() {
+    let agent = Agent::new("parent").takes_children().start();
+    let message = |field: u8, bytes: &[u8]| [&[field << 3 | 2, bytes.len() as u8], bytes].concat();
+    let varint = |mut value: u64| {
+        let mut out = Vec::new();
+        while value >= 0x80 {
+            out.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+        out
+    };
+    let at = now() / 10 * 10 - 20;
+    let samples = [(at, 1.5f64), (at + 10, 2.5)].map(|(at, value)| {
+        let time = varint(at as u64 * 1000);
+        message(2, &[&[0x09][..], &value.to_le_bytes(), &[0x10], &time].concat())
+    });
+    let series = [message(1, &[1, 2, 3, 4]), samples.concat()].concat();
+    let symbols =
+        ["", "__name__", "second_version", "instance", "i"].map(|text| message(4, text.as_bytes()));
+    let plain = [symbols.concat(), message(5, &series)].concat();
+    let body = snap::raw::Encoder::new().compress_vec(&plain).unwrap();
+    let head = format!(
+        "Content-Encoding: snappy\r\nContent-Type: application/x-protobuf;proto=io.prometheus.write.v2.Request\r\n\
+         X-Prometheus-Remote-Write-Version: 2.0.0\r\nAuthorization: Bearer {KEY}\r\n"
+    );
+    assert_eq!(post(agent.port, "/api/v1/write", &head, &body).0, 204);
+    let asked = [("query", "second_version"), ("time", &*(at + 10).to_string())];
+    let (_, answer) = ask(agent.port, "/api/v1/prometheus", "query", &asked);
+    assert_eq!(answer["data"]["result"][0]["value"], serde_json::json!([at + 10, "2.5"]));
+}

@@ -1,4 +1,4 @@
-//! `POST /api/v1/write`: Prometheus remote write 1.0 from other agents, for whoever has an API key of stream.conf.
+//! `POST /api/v1/write`: Prometheus remote write, 1.0 and 2.0, from other agents, for whoever has an API key of stream.conf.
 //!
 //! The key comes as `Authorization: Bearer KEY`, as the password of Basic, or as `X-Auth-Token`; its section says where the samples
 //! are kept, as for children. Series become hosts by their label `instance` (see [`crate::ingest::remote_write`]).
@@ -62,9 +62,9 @@ pub fn write(call: &Call<'_>) -> Response {
     let Some(streams) = &call.agent.streaming else {
         return Response::error(503, "This agent takes no samples.");
     };
-    if call.request.content_type.as_deref().is_some_and(|kind| kind.contains("write.v2")) {
-        return Response::error(415, "Only remote write 1.0 is understood here.");
-    }
+    let kind = call.request.content_type.as_deref().unwrap_or_default();
+    let read: Read =
+        if kind.contains("write.v2") { remote_write::read_2 } else { remote_write::read };
     let Some(key) =
         key_of(call.request.authorization.as_deref(), call.request.auth_token.as_deref())
     else {
@@ -84,33 +84,45 @@ pub fn write(call: &Call<'_>) -> Response {
     let Ok(plain) = snap::raw::Decoder::new().decompress_vec(&call.request.body) else {
         return Response::error(400, "The body is not compressed by snappy.");
     };
-    match store(call, streams, &key, &plain) {
-        Ok(0) => Response::new(204, ContentType::Text, ""),
-        Ok(dropped) => {
+    // Senders of 2.0 want to know what became of it.
+    let taken = |samples: u64| {
+        Response::new(204, ContentType::Text, "")
+            .header("X-Prometheus-Remote-Write-Samples-Written", samples.to_string())
+            .header("X-Prometheus-Remote-Write-Histograms-Written", "0")
+            .header("X-Prometheus-Remote-Write-Exemplars-Written", "0")
+    };
+    match store(call, streams, &key, read, &plain) {
+        Ok((all, 0)) => taken(all),
+        Ok((all, dropped)) => {
             log::error!(
                 "REMOTE WRITE from '{peer}': {dropped} samples were left out: too many series or hosts, or senseless"
             );
-            Response::new(204, ContentType::Text, "")
+            taken(all.saturating_sub(dropped))
         }
         Err(error) => Response::error(400, error.to_string()),
     }
 }
 
-/// Gives how many samples were left out.
+/// How a request of one version is read.
+type Read = for<'a> fn(&'a [u8], &mut dyn FnMut(Series<'a>)) -> Result<(), remote_write::Malformed>;
+
+/// Gives how many samples there were, and how many were left out.
 fn store(
     call: &Call<'_>,
     streams: &Streams,
     key: &str,
+    read: Read,
     plain: &[u8],
-) -> Result<u64, remote_write::Malformed> {
+) -> Result<(u64, u64), remote_write::Malformed> {
     // All of it is read before anything is stored: a request is taken whole or not at all.
     let mut hosts: FxHashMap<String, Vec<Series<'_>>> = FxHashMap::default();
     let latest_ms = (call.agent.clock.now_seconds().0 + FUTURE_MAX_S).saturating_mul(1000);
-    let mut dropped = 0;
-    remote_write::read(plain, &mut |mut series| {
-        let all = series.samples.len();
+    let (mut all, mut dropped) = (0, 0);
+    read(plain, &mut |mut series| {
+        let here = series.samples.len();
+        all += here as u64;
         series.samples.retain(|&(at_ms, _)| at_ms <= latest_ms);
-        dropped += (all - series.samples.len()) as u64;
+        dropped += (here - series.samples.len()) as u64;
         let instance = series.label("instance").filter(|name| !name.is_empty());
         let mut instance = instance.unwrap_or(NO_INSTANCE);
         if instance.len() > INSTANCE_BYTES_MAX {
@@ -129,7 +141,7 @@ fn store(
             None => dropped += series.iter().map(|one| one.samples.len() as u64).sum::<u64>(),
         }
     }
-    Ok(dropped)
+    Ok((all, dropped))
 }
 
 fn host_for(
