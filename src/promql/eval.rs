@@ -13,6 +13,8 @@ use super::{Alternatives, Error, Limits, Source, Stored, aggregate, binary, func
 
 /// Steps of a subquery that names none, as Prometheus has them where nothing is configured.
 const SUBQUERY_STEP_MS: i64 = 60_000;
+/// Samples between two looks at the clock.
+const CHECKED_EVERY: usize = 1 << 20;
 /// A time that is still a sum of milliseconds away from overflowing.
 const TIME_MS_MAX: i64 = i64::MAX / 8;
 
@@ -225,7 +227,7 @@ impl<'a> Evaluator<'a> {
                 let (mut out, mut samples) = (Vec::with_capacity(found.len()), Vec::new());
                 for stored in found {
                     self.read_samples(&stored, &spans, &mut samples)?;
-                    let points = slide(&samples, range_ms, &shift, times, of);
+                    let points = self.slide(&samples, range_ms, shift, times, of)?;
                     out.push(Series { labels: stored.labels, points });
                 }
                 return Ok(out);
@@ -241,10 +243,44 @@ impl<'a> Evaluator<'a> {
         let mut out = Vec::with_capacity(series.len());
         for one in series {
             self.check_time()?;
-            let points = slide(&one.samples, range_ms, &shift, times, of);
+            let points = self.slide(&one.samples, range_ms, shift, times, of)?;
             out.push(Series { labels: one.labels, points });
         }
         Ok(out)
+    }
+
+    /// Every window of one series' samples.
+    fn slide(
+        &self,
+        samples: &[(i64, f64)],
+        range_ms: i64,
+        shift: Shift,
+        times: &[i64],
+        of: &mut dyn FnMut(&Window<'_>, usize) -> Option<f64>,
+    ) -> Result<Vec<Option<f64>>, Error> {
+        let (mut begin, mut end, mut looked_at) = (0, 0, 0);
+        let mut points = Vec::with_capacity(times.len());
+        for (step, at) in times.iter().enumerate() {
+            let to = shift.of(*at);
+            let from = to - range_ms;
+            while samples.get(end).is_some_and(|(time, _)| *time <= to) {
+                end += 1;
+            }
+            while begin < end && samples[begin].0 < from {
+                begin += 1;
+            }
+            let samples = &samples[begin..end];
+            // Windows overlap, so that few samples may be looked at very often.
+            looked_at += samples.len();
+            if looked_at > CHECKED_EVERY {
+                looked_at = 0;
+                self.check_time()?;
+            }
+            let moment = Moment { at_ms: *at, from_ms: from, to_ms: to };
+            let window = Window { samples, moment };
+            points.push(if samples.is_empty() { None } else { of(&window, step) });
+        }
+        Ok(points)
     }
 
     /// A range selector at one time.
@@ -388,31 +424,6 @@ impl Shift {
     }
 }
 
-/// Every window of one series' samples.
-fn slide(
-    samples: &[(i64, f64)],
-    range_ms: i64,
-    shift: &Shift,
-    times: &[i64],
-    of: &mut dyn FnMut(&Window<'_>, usize) -> Option<f64>,
-) -> Vec<Option<f64>> {
-    let (mut begin, mut end) = (0, 0);
-    let point = |(step, at): (usize, &i64)| {
-        let to = shift.of(*at);
-        let from = to - range_ms;
-        while samples.get(end).is_some_and(|(time, _)| *time <= to) {
-            end += 1;
-        }
-        while begin < end && samples[begin].0 < from {
-            begin += 1;
-        }
-        let moment = Moment { at_ms: *at, from_ms: from, to_ms: to };
-        let samples = &samples[begin..end];
-        if samples.is_empty() { None } else { of(&Window { samples, moment }, step) }
-    };
-    times.iter().enumerate().map(point).collect()
-}
-
 /// An expression that gives more than one sample of a series.
 enum Ranged<'e> {
     Selector(&'e VectorSelector, i64),
@@ -457,4 +468,120 @@ fn negative(value: Value) -> Result<Value, Error> {
         }
         Value::Text(_) => return Err(Error::Parse("a string has no sign".to_owned())),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::promql::{Samples, parse};
+
+    /// One series, `x`, with a sample every second.
+    struct Seconds;
+
+    impl Source for Seconds {
+        fn select(
+            &self,
+            _: &Alternatives,
+            _: (i64, i64),
+            _: &Limits,
+            _: &dyn Fn() -> bool,
+        ) -> Result<Vec<Stored>, Error> {
+            let labels = Labels::of([(NAME, "x")]);
+            Ok(vec![Stored { labels, samples: Box::new(Seconds), over_ms: Some(5_000_000) }])
+        }
+    }
+
+    impl Samples for Seconds {
+        fn read(&self, from_ms: i64, to_ms: i64, out: &mut Vec<(i64, f64)>) {
+            let seconds = from_ms.max(0).div_euclid(1000)..=to_ms.div_euclid(1000).min(4_900);
+            out.extend(seconds.map(|s| (s * 1000, s as f64)).filter(|(at, _)| *at >= from_ms));
+        }
+    }
+
+    fn ask(
+        query: &str,
+        at_s: i64,
+        limits: Limits,
+        expired: &dyn Fn() -> bool,
+    ) -> Result<Instant, Error> {
+        let whole = Times { start_ms: at_s * 1000, end_ms: at_s * 1000, step_ms: 1 };
+        let expr = parse::parse(query)?;
+        Evaluator::new(&Seconds, limits, 300_000, whole, expired).instant(&expr)
+    }
+
+    #[track_caller]
+    fn check(query: &str, at_s: i64, want: &[f64]) {
+        let Ok(Instant::Vector(found)) = ask(query, at_s, Limits::default(), &|| false) else {
+            panic!("{query} is no vector")
+        };
+        assert_eq!(found.iter().map(|(_, value)| *value).collect::<Vec<_>>(), want, "{query}");
+    }
+
+    #[test]
+    fn a_series_that_was_said_to_be_over_stands_for_nothing() {
+        check("x", 4_950, &[4_900.0]);
+        check("x", 5_000, &[4_900.0]);
+        check("x", 5_001, &[]);
+        check("last_over_time(x[10m])", 5_001, &[4_900.0]);
+    }
+
+    #[test]
+    fn steps_far_apart_read_their_windows_only() {
+        let whole = Times { start_ms: 1_000_000, end_ms: 4_000_000, step_ms: 1_000_000 };
+        let evaluator = Evaluator::new(&Seconds, Limits::default(), 10_000, whole, &|| false);
+        let expr = parse::parse("x + sum_over_time(x[1s])").unwrap();
+        let (times, series) = evaluator.range(&expr).unwrap();
+        assert_eq!(times, [1_000_000, 2_000_000, 3_000_000, 4_000_000]);
+        let values: Vec<_> = series[0].points.iter().map(|point| point.unwrap()).collect();
+        assert_eq!(values, [2999.0, 5999.0, 8999.0, 11999.0]);
+        assert_eq!(evaluator.read(), (2, 4 * 11 + 4 * 2));
+    }
+
+    #[test]
+    fn a_query_ends_at_its_limits() {
+        let few = Limits { values: 100, ..Limits::default() };
+        for (query, limits) in [
+            ("sum_over_time(x[5m])", few),
+            ("sum_over_time(x[10m])", Limits { samples: 500, ..Limits::default() }),
+            ("max_over_time(x[1h:1s])", few),
+            ("x[10m]", few),
+        ] {
+            let answer = ask(query, 4_000, limits, &|| false);
+            assert!(matches!(answer, Err(Error::Execution(_))), "{query}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_query_ends_when_its_time_is_up() {
+        let asked = Cell::new(0);
+        let expired = || {
+            asked.set(asked.get() + 1);
+            asked.get() > 10
+        };
+        // Some thousand windows of some thousand samples each.
+        let query = "max_over_time(max_over_time(x[1h])[1h:1s])";
+        assert_eq!(ask(query, 4_000, Limits::default(), &expired), Err(Error::TimedOut));
+        assert_eq!(asked.get(), 11);
+    }
+
+    #[test]
+    fn what_is_nested_deeply_is_answered_or_refused() {
+        let deep = |open: &str, inside: &str, close: &str, levels: usize| {
+            format!("{}{inside}{}", open.repeat(levels), close.repeat(levels))
+        };
+        let queries = [
+            deep("abs(", "x", ")", 480),
+            deep("(", "x", ")", 490),
+            deep("-", "x", "", 490),
+            deep("1 + ", "x", "", 490),
+            deep("x or ", "x", "", 240),
+            deep("sum(", "x", ")", 480),
+            deep("topk(1, ", "x", ")", 480),
+            deep("x ^ ", "x", "", 490),
+        ];
+        let answers = crate::base::threads::with_stack(16 << 20, || {
+            queries.map(|query| ask(&query, 4_000, Limits::default(), &|| false).is_ok())
+        });
+        assert_eq!(answers.unwrap(), [true; 8]);
+    }
 }

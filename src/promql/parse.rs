@@ -86,7 +86,62 @@ fn repeats(pattern: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const WORDS: &[&str] = &[
+        "x",
+        "sum",
+        "by",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        "5m",
+        ":",
+        "1",
+        "-",
+        "+",
+        "and",
+        "or",
+        "on",
+        "group_left",
+        "offset",
+        "@",
+        "start()",
+        "a=\"b\"",
+        "=~",
+        "\"(\"",
+        ",",
+        "rate",
+        "bool",
+        "==",
+        "#",
+        "\n",
+        "é",
+        "'",
+        "`",
+        "\\",
+        "topk",
+        "1e9999",
+        "NaN",
+        "0x",
+    ];
+
+    proptest! {
+        #[test]
+        fn any_text_is_taken_or_refused(words in prop::collection::vec(prop::sample::select(WORDS), 0..40), blanks: bool) {
+            let _ = parse(&words.join(if blanks { " " } else { "" }));
+        }
+
+        #[test]
+        fn any_characters_are_taken_or_refused(text in ".{0,60}") {
+            let _ = parse(&text);
+        }
+    }
 
     #[test]
     fn ordinary_queries_are_taken() {

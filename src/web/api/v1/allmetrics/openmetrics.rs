@@ -117,7 +117,7 @@ mod tests {
         let text = "# TYPE a gauge\na{chart=\"c\"} 1\n# TYPE a counter\na_total{chart=\"d\"} 2\na{chart=\"e\"} 3\n";
         assert_eq!(
             from_prometheus(text),
-            "# TYPE a unknown\na{chart=\"c\"} 1\na{chart=\"e\"} 3\n# TYPE a_total unknown\na_total{chart=\"d\"} 2\n# EOF\n"
+            "# TYPE a gauge\na{chart=\"c\"} 1\na{chart=\"e\"} 3\n# TYPE a_total unknown\na_total{chart=\"d\"} 2\n# EOF\n"
         );
     }
 
