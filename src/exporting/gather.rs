@@ -11,6 +11,7 @@ use crate::base::pattern::SimplePattern;
 use crate::base::stats::{QueryBy, STATS};
 use crate::base::time::{MICROS, UnixSeconds};
 use crate::config::DataSource;
+use crate::ingest::remote_write::is_part;
 use crate::metrics::{Chart, ChartState, Dimension, Host};
 use crate::storage::{Mode, Reader};
 
@@ -90,7 +91,10 @@ impl Span<'_> {
         let mut copied = copy(host, chart, wanted)?;
         if self.past == Past::WithArchived {
             let older = host.archived_dimensions(chart);
-            let older = older.iter().map(|dim| (text_of_dimension(dim), Arc::clone(&dim.reader)));
+            let older = older
+                .iter()
+                .filter(|dim| !is_part(&chart.lock().meta, dim))
+                .map(|dim| (text_of_dimension(dim), Arc::clone(&dim.reader)));
             copied.dims.extend(older);
         }
         copied.after = edge(self.after, copied.every);
@@ -134,7 +138,7 @@ impl Span<'_> {
 
 fn copy(host: &Host, chart: &Chart, wanted: &SimplePattern) -> Option<Copied> {
     let of = |chart: &Chart, state: &ChartState| {
-        let dims = state.dims.iter();
+        let dims = state.dims.iter().filter(|dim| !is_part(&state.meta, dim));
         is_wanted(chart, state, wanted).then(|| Copied {
             text: text_of_chart(chart, state),
             every: state.meta.update_every.seconds(),
@@ -206,7 +210,8 @@ pub(super) fn collected(
             return;
         }
         let live = state.dims.iter().filter(|dim| {
-            dim.was_collected()
+            !is_part(&state.meta, dim)
+                && dim.was_collected()
                 && !dim.is_obsolete()
                 && dim.last_collected_us.div_euclid(MICROS) > after
         });

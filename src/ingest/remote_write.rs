@@ -24,8 +24,8 @@ use crate::base::ids::MachineGuid;
 use crate::base::number::{Sample, SampleFlags};
 use crate::base::time::{UnixSeconds, UpdateEvery};
 use crate::metrics::{
-    Algorithm, Chart, ChartMeta, ChartSpec, ChartState, DimensionOptions, DimensionSpec, Host,
-    LabelSource, Labels, Point, PointValue,
+    Algorithm, Chart, ChartMeta, ChartSpec, ChartState, Dimension, DimensionOptions, DimensionSpec,
+    Host, LabelSource, Labels, Point, PointValue,
 };
 use crate::wire::remote_write::Series;
 
@@ -377,6 +377,11 @@ pub fn is_received(meta: &ChartMeta) -> bool {
     *meta.plugin == *PLUGIN && *meta.module == *PLUGIN
 }
 
+/// Whether a dimension only holds what another one of a received series cannot: it means nothing by itself.
+pub fn is_part(meta: &ChartMeta, dim: &Dimension) -> bool {
+    dim.is_hidden() && is_received(meta)
+}
+
 /// Whether a host is one of those that write to us, and has nothing else.
 pub fn is_writer(host: &Host) -> bool {
     host.info().program_name == PLUGIN
@@ -573,7 +578,9 @@ mod tests {
             let second = second as i64;
             assert_eq!(at(parts.0, second) + at(parts.1, second), value);
         }
-        assert!(state.dims.iter().skip(1).all(|dim| dim.is_hidden()));
+        // Whoever exports the chart, or lists its values, has the rate alone.
+        let shown = state.dims.iter().filter(|dim| !is_part(&state.meta, dim));
+        assert_eq!(shown.map(|dim| &*dim.id).collect::<Vec<_>>(), [VALUE]);
     }
 
     #[test]

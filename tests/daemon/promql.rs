@@ -393,3 +393,26 @@ fn remote_write_2_is_taken() {
     let (_, answer) = ask(agent.port, "/api/v1/prometheus", "query", &asked);
     assert_eq!(answer["data"]["result"][0]["value"], serde_json::json!([at + 10, "2.5"]));
 }
+
+#[test]
+fn a_form_of_a_stranger_is_not_answered() {
+    let parent = Agent::new("parent");
+    let path = parent.dir().join("etc/tokens").display().to_string();
+    let token = "5c6de1e8a0f34c55b2a49f1c8f4e7a10";
+    let mut parent = parent.option("web", "read token file", &path).file(
+        "etc/tokens",
+        &format!("{token}\n"),
+        0o600,
+    );
+    parent.launch();
+    wait_for("the agent", 30, || (parent.try_get("/api/v1/info")?.status == 401).then_some(()));
+    let path = "/api/v1/prometheus/api/v1/query";
+    let kind = "Content-Type: application/x-www-form-urlencoded\r\n";
+    assert_eq!(post(parent.port, path, kind, b"query=1").0, 401);
+    let known = format!("{kind}Authorization: Bearer {token}\r\n");
+    assert_eq!(post(parent.port, path, &known, b"query=1%0A%2B%0A1").0, 200);
+    let long = vec![b'x'; 70_000];
+    assert_eq!(post(parent.port, path, &known, &long).0, 400);
+    // What is no question takes no body.
+    assert_eq!(post(parent.port, "/api/v1/info", &known, b"query=1").0, 400);
+}
