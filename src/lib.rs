@@ -10,6 +10,7 @@
 //! | L5 | [`stream`] | receivers, senders, choice of parent, streaming status |
 //! | L5 | [`health`] | alarms |
 //! | L5 | [`exporting`] | our samples in other databases |
+//! | L5 | [`promql`] | expressions over all samples, as Prometheus answers them |
 //! | L4 | [`ingest`] | the one executor of PLUGINSD commands, plugin processes, internal collectors |
 //! | L4 | [`query`] | reads samples: time grouping, points, selection |
 //! | L3 | [`metrics`] | hosts, charts, dimensions, collection arithmetic |
@@ -34,6 +35,7 @@ pub mod query;
 pub mod stream;
 pub mod health;
 pub mod exporting;
+pub mod promql;
 
 pub mod web;
 

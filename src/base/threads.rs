@@ -154,6 +154,16 @@ pub fn shared<T: Send>(
     })
 }
 
+/// Has `work` done on a thread with a stack of so many bytes, for what is recursive, and waits for it.
+pub fn with_stack<T: Send>(bytes: usize, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let name = with_name(|name| format!("{name}+"));
+    let builder = std::thread::Builder::new().name(name).stack_size(bytes);
+    std::thread::scope(|scope| {
+        let thread = builder.spawn_scoped(scope, work)?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 thread_local! {
     /// The name a thread took after it started, whole.
     static NAME: RefCell<Option<Box<str>>> = const { RefCell::new(None) };
@@ -212,6 +222,15 @@ mod tests {
             assert!(shares.len() == 1 || shares.iter().all(|share| share.len() >= least));
             assert_eq!(shares.concat(), (0..count).collect::<Vec<usize>>());
         }
+    }
+
+    #[test]
+    fn what_is_recursive_gets_a_stack() {
+        fn deep(levels: usize) -> usize {
+            let here = std::hint::black_box([levels; 128]);
+            if levels == 0 { 0 } else { deep(levels - 1) + here[1] - levels + 1 }
+        }
+        assert_eq!(with_stack(8 << 20, || deep(1000)).unwrap(), 1000);
     }
 
     #[test]

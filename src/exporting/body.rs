@@ -7,25 +7,27 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use super::names::{
-    Units, push_dotted, push_graphite_value, push_opentsdb_value, sanitized, units_suffix,
+    host_labels, info_series, metric_name, push_dotted, push_graphite_value, push_opentsdb_value,
+    sanitized, series_labels,
 };
 use crate::base::json::{push_escaped, push_fixed, push_integer, push_string};
-use crate::base::{PROGRAM, VERSION};
 use crate::config::{Carrier, DataSource, Dialect, InstanceOptions};
-use crate::metrics::{Algorithm, Host, HostKind, LabelSource};
+use crate::metrics::{Algorithm, Host, HostKind};
 use crate::wire::remote_write::{self, Labels};
 
 /// A body is sent once it is so long, before compression.
-pub(super) const BODY_BYTES: usize = 2 << 20;
+const BODY_BYTES: usize = 2 << 20;
 /// A request of remote write holds about so many samples at most.
 const REMOTE_WRITE_SAMPLES: u64 = 20_000;
+/// A server that takes less than this takes nothing.
+const LEAST_BYTES: usize = 16 << 10;
+const LEAST_SAMPLES: u64 = 100;
 
 /// A host as it stands in every line of a batch.
 pub(super) struct HostText {
     pub(super) hostname: String,
-    program: String,
-    version: String,
-    labels: Vec<(Arc<str>, Arc<str>)>,
+    /// The series that tells who it is, of remote write.
+    info: Vec<(String, String)>,
     /// Tags and labels in the database's own form.
     attached: String,
 }
@@ -90,6 +92,9 @@ pub(super) struct Body {
     /// What Prometheus calls the chart.
     metric: String,
     samples: u64,
+    /// From when on it is full; less where a server took no more.
+    bytes_max: usize,
+    samples_max: u64,
 }
 
 impl Body {
@@ -118,12 +123,48 @@ impl Body {
             series: String::new(),
             metric: String::new(),
             samples: 0,
+            bytes_max: BODY_BYTES,
+            samples_max: REMOTE_WRITE_SAMPLES,
         }
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.text.len() + self.bytes.len() >= BODY_BYTES
-            || (self.form == Form::RemoteWrite && self.samples >= REMOTE_WRITE_SAMPLES)
+        self.text.len() + self.bytes.len() >= self.bytes_max
+            || (self.form == Form::RemoteWrite && self.samples >= self.samples_max)
+    }
+
+    /// Bodies from now on are half as long.
+    pub(super) fn shrink(&mut self) {
+        self.bytes_max = (self.bytes_max / 2).max(LEAST_BYTES);
+        self.samples_max = (self.samples_max / 2).max(LEAST_SAMPLES);
+    }
+
+    /// One that was taken as two, with the number of values in each; `None` when there is but one thing in it.
+    pub(super) fn halves(&self, body: &[u8]) -> Option<[(Vec<u8>, u64); 2]> {
+        match self.form {
+            Form::RemoteWrite => {
+                let plain = snap::raw::Decoder::new().decompress_vec(body).ok()?;
+                let [(first, one), (second, other)] = remote_write::halves(&plain)?;
+                let packed = |plain: &[u8]| snap::raw::Encoder::new().compress_vec(plain).ok();
+                Some([(packed(&first)?, one), (packed(&second)?, other)])
+            }
+            Form::OpenTsdbJson | Form::Json { array: true } => {
+                let inside = std::str::from_utf8(body).ok()?;
+                let inside = inside.strip_prefix("[\n")?.strip_suffix("\n]\n")?;
+                let all: Vec<&str> = inside.split(",\n").collect();
+                let whole = |part: &[&str]| {
+                    (format!("[\n{}\n]\n", part.join(",\n")).into_bytes(), part.len() as u64)
+                };
+                let (first, second) = all.split_at(all.len() / 2);
+                (!first.is_empty()).then(|| [whole(first), whole(second)])
+            }
+            Form::Graphite | Form::Telnet | Form::Json { array: false } => {
+                let all: Vec<&[u8]> = body.split_inclusive(|byte| *byte == b'\n').collect();
+                let (first, second) = all.split_at(all.len() / 2);
+                let whole = |part: &[&[u8]]| (part.concat(), part.len() as u64);
+                (!first.is_empty()).then(|| [whole(first), whole(second)])
+            }
+        }
     }
 
     /// What there is to send, and how many values are in it; nothing remains.
@@ -160,27 +201,11 @@ impl Body {
             true => options.host_tags.as_str(),
             false => info.tags.as_str(),
         };
-        let mut labels = Vec::new();
-        for label in host.labels().iter() {
-            let configured = label.source == LabelSource::CONFIG
-                || matches!(&*label.name, "_is_ephemeral" | "_has_unstable_connection");
-            let wanted =
-                if configured { options.configured_labels } else { options.automatic_labels };
-            if wanted {
-                labels.push((Arc::clone(&label.name), Arc::clone(&label.value)));
-            }
-        }
-        // What the user configured comes first, as in the original; the sort keeps the order otherwise.
-        labels.sort_by_key(|(name, _)| {
-            matches!(&**name, "_is_ephemeral" | "_has_unstable_connection")
-        });
-        let or_own = |text: &str, own: &str| if text.is_empty() { own } else { text }.to_owned();
+        let labels = host_labels(host, options.configured_labels, options.automatic_labels);
         HostText {
             attached: self.attached(tags, &labels),
+            info: info_series(&hostname, &info, &labels),
             hostname,
-            program: or_own(&info.program_name, PROGRAM),
-            version: or_own(&info.program_version, VERSION),
-            labels,
         }
     }
 
@@ -251,15 +276,8 @@ impl Body {
         if self.form != Form::RemoteWrite {
             return;
         }
-        let clean: Vec<_> =
-            host.labels.iter().map(|(name, value)| (sanitized(name), value)).collect();
-        let mut labels: Vec<(&str, &str)> = vec![
-            ("__name__", "netdata_info"),
-            ("application", &host.program),
-            ("instance", &host.hostname),
-            ("version", &host.version),
-        ];
-        labels.extend(clean.iter().map(|(name, value)| (name.as_str(), &***value)));
+        let labels: Vec<(&str, &str)> =
+            host.info.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         set_labels(&mut self.labels, &labels, &self.external);
         remote_write::push_series(&mut self.bytes, &self.labels, std::iter::once((at_ms, 1.0)));
         self.samples += 1;
@@ -279,7 +297,7 @@ impl Body {
     /// To be called before the dimensions of a chart.
     pub(super) fn begin_chart(&mut self, chart: &ChartText) {
         if self.form == Form::RemoteWrite {
-            self.metric = prometheus_name(&self.prefix, self.source, chart);
+            self.metric = metric_name(&self.prefix, self.source, &chart.context, &chart.units);
         }
     }
 
@@ -423,13 +441,7 @@ impl Body {
         if counter {
             self.metric.push_str("_total");
         }
-        let own = [
-            ("__name__", self.metric.as_str()),
-            ("chart", chart_name),
-            ("dimension", dim_name),
-            ("family", &chart.family),
-            ("instance", &host.hostname),
-        ];
+        let own = series_labels(&self.metric, chart_name, dim_name, &chart.family, &host.hostname);
         if self.external.is_empty() {
             self.labels.clear();
             own.iter().for_each(|(name, value)| self.labels.push(name, value));
@@ -462,21 +474,6 @@ fn set_labels(labels: &mut Labels, own: &[(&str, &str)], external: &[(String, St
     for (name, value) in all {
         labels.push(name, value);
     }
-}
-
-/// What Prometheus calls a chart, before any `_total`: the same as in `allmetrics`, so dimensions of different scale are not
-/// told apart by name either.
-fn prometheus_name(prefix: &str, source: DataSource, chart: &ChartText) -> String {
-    let mut name = format!("{}_{}", sanitized(prefix), sanitized(&chart.context));
-    match source {
-        DataSource::Average => {
-            name.push_str(&units_suffix(&chart.units, Units::New));
-            name.push_str("_average");
-        }
-        DataSource::Sum => name.push_str("_sum"),
-        DataSource::AsCollected => {}
-    }
-    name
 }
 
 /// White space would end a word of a line, a line end the line.

@@ -11,6 +11,7 @@ use crate::base::pattern::SimplePattern;
 use crate::base::stats::{QueryBy, STATS};
 use crate::base::time::{MICROS, UnixSeconds};
 use crate::config::DataSource;
+use crate::ingest::remote_write::is_part;
 use crate::metrics::{Chart, ChartState, Dimension, Host};
 use crate::storage::{Mode, Reader};
 
@@ -35,10 +36,14 @@ pub(super) fn charts_of(host: &Host, wanted: &SimplePattern, past: Past) -> Vec<
 }
 
 /// What is copied out of a chart.
-struct Copied {
+pub(super) struct Copied {
     text: ChartText,
     every: i64,
     dims: Vec<(DimensionText, Arc<dyn Reader>)>,
+    /// The slots of its windows: after this one …
+    after: i64,
+    /// … up to each of these.
+    edges: Vec<i64>,
 }
 
 fn text_of_chart(chart: &Chart, state: &ChartState) -> ChartText {
@@ -76,7 +81,48 @@ pub(super) struct Span<'a> {
 }
 
 impl Span<'_> {
+    /// What there is of a chart, its samples excepted.
+    pub(super) fn chart(
+        &self,
+        host: &Host,
+        chart: &Chart,
+        wanted: &SimplePattern,
+    ) -> Option<Copied> {
+        let mut copied = copy(host, chart, wanted)?;
+        if self.past == Past::WithArchived {
+            let older = host.archived_dimensions(chart);
+            let older = older
+                .iter()
+                .filter(|dim| !is_part(&chart.lock().meta, dim))
+                .map(|dim| (text_of_dimension(dim), Arc::clone(&dim.reader)));
+            copied.dims.extend(older);
+        }
+        copied.after = edge(self.after, copied.every);
+        copied.edges = self.ends.iter().map(|end| edge(*end, copied.every)).collect();
+        Some(copied)
+    }
+
+    /// Adds what is stored of the dimension of that number, to be called in their order; false when there are no more.
+    pub(super) fn dimension(
+        &self,
+        chart: &Copied,
+        number: usize,
+        text: &HostText,
+        body: &mut Body,
+    ) -> bool {
+        let Some((dim, reader)) = chart.dims.get(number) else { return false };
+        let mut points = Vec::with_capacity(chart.edges.len());
+        let read = windows(&**reader, chart.after, &chart.edges, self.source, &mut points);
+        if number == 0 {
+            body.begin_chart(&chart.text);
+        }
+        body.dimension(text, &chart.text, dim, &points);
+        STATS.query(QueryBy::Exporters, u64::from(read > 0), read);
+        true
+    }
+
     /// Adds what is stored of a chart.
+    #[cfg(test)]
     pub(super) fn stored(
         &self,
         host: &Host,
@@ -85,36 +131,20 @@ impl Span<'_> {
         text: &HostText,
         body: &mut Body,
     ) {
-        let Some(copied) = copy(host, chart, wanted) else { return };
-        let Copied { text: chart_text, every, mut dims } = copied;
-        if self.past == Past::WithArchived {
-            let older = host.archived_dimensions(chart);
-            dims.extend(older.iter().map(|dim| (text_of_dimension(dim), Arc::clone(&dim.reader))));
-        }
-        let after = edge(self.after, every);
-        let edges: Vec<i64> = self.ends.iter().map(|end| edge(*end, every)).collect();
-        let mut points = Vec::with_capacity(edges.len());
-        let (mut series, mut read) = (0, 0);
-        body.begin_chart(&chart_text);
-        for (dim, reader) in &dims {
-            points.clear();
-            let count = windows(&**reader, after, &edges, self.source, &mut points);
-            if count > 0 {
-                (series, read) = (series + 1, read + count);
-            }
-            body.dimension(text, &chart_text, dim, &points);
-        }
-        STATS.query(QueryBy::Exporters, series, read);
+        let Some(copied) = self.chart(host, chart, wanted) else { return };
+        let _ = (0..).find(|number| !self.dimension(&copied, *number, text, body));
     }
 }
 
 fn copy(host: &Host, chart: &Chart, wanted: &SimplePattern) -> Option<Copied> {
     let of = |chart: &Chart, state: &ChartState| {
-        let dims = state.dims.iter();
+        let dims = state.dims.iter().filter(|dim| !is_part(&state.meta, dim));
         is_wanted(chart, state, wanted).then(|| Copied {
             text: text_of_chart(chart, state),
             every: state.meta.update_every.seconds(),
             dims: dims.map(|dim| (text_of_dimension(dim), Arc::clone(&dim.reader))).collect(),
+            after: 0,
+            edges: Vec::new(),
         })
     };
     {
@@ -180,7 +210,8 @@ pub(super) fn collected(
             return;
         }
         let live = state.dims.iter().filter(|dim| {
-            dim.was_collected()
+            !is_part(&state.meta, dim)
+                && dim.was_collected()
                 && !dim.is_obsolete()
                 && dim.last_collected_us.div_euclid(MICROS) > after
         });
@@ -197,18 +228,29 @@ pub(super) fn collected(
     }
 }
 
-/// Whether the samples that a batch of time `at` wants have arrived, as far as one can tell: some chart is that far.
-pub(super) fn is_ripe(host: &Host, at: i64) -> bool {
-    let late = at - 2 * host.info().update_every.max(1);
-    host.charts().iter().any(|chart| chart.lock().last_updated.0 >= late)
+/// The time whose batch has all its samples, as far as one can tell: by its chart that is furthest. `None` without charts.
+pub(super) fn ripe_until(host: &Host) -> Option<i64> {
+    let mut fastest = i64::MAX;
+    let mut newest = None;
+    for chart in host.charts() {
+        let state = chart.lock();
+        if !state.is_obsolete() {
+            fastest = fastest.min(state.meta.update_every.seconds());
+            newest = newest.max(Some(state.last_updated.0));
+        }
+    }
+    newest.map(|newest| newest.saturating_add(2 * fastest))
 }
 
-/// Samples of the past are still arriving.
-pub(super) fn is_filling(host: &Host) -> bool {
-    host.charts().iter().any(|chart| {
+/// While samples of the past are still arriving: a number that changes with each of them.
+pub(super) fn filling(host: &Host) -> Option<u64> {
+    let (mut is_filling, mut version) = (false, 0u64);
+    for chart in host.charts() {
         let state = chart.lock();
-        state.replicating || state.filling.is_any()
-    })
+        is_filling |= state.replicating || state.filling.is_any();
+        version = version.wrapping_add(state.past_version);
+    }
+    is_filling.then_some(version)
 }
 
 /// First and last sample that is held of a host, of whatever was collected ever.

@@ -18,6 +18,8 @@ use crate::net::{Connection, Destination};
 
 /// How soon a stop is noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// What a server has to say that did not take a whole request is there by then.
+const EARLY_ANSWER: Duration = Duration::from_millis(500);
 
 /// What became of a body.
 #[derive(Debug)]
@@ -28,6 +30,13 @@ pub(super) enum Delivery {
     Later(Option<i64>),
     /// The server will never take it.
     Refused {
+        status: u16,
+        line: String,
+    },
+    /// The server would take it in smaller pieces.
+    TooLarge,
+    /// Not this body is wrong but how the instance is configured: who it is, or where it sends to.
+    Mistaken {
         status: u16,
         line: String,
     },
@@ -206,6 +215,14 @@ impl Link {
                 );
                 Delivery::Later(answer.retry_after)
             }
+            413 => {
+                self.counts.failures += 1;
+                Delivery::TooLarge
+            }
+            status @ (401 | 403 | 404 | 405 | 407) => {
+                self.counts.failures += 1;
+                Delivery::Mistaken { status, line: answer.first_line }
+            }
             status => {
                 self.counts.failures += 1;
                 Delivery::Refused { status, line: answer.first_line }
@@ -242,7 +259,19 @@ impl Link {
     fn exchange(&mut self, open: &mut Open, body: &[u8]) -> Result<Answer, Failure> {
         let head = self.head.text(&open.to, body.len());
         let request = [head.as_bytes(), body].concat();
-        self.write(open, &request)?;
+        match self.write(open, &request) {
+            Ok(()) => self.answer(open, self.timeout),
+            Err(Failure::Stopped) => Err(Failure::Stopped),
+            // Who answers before it has read all of a body and hangs up has said why.
+            Err(failure) => match self.answer(open, EARLY_ANSWER) {
+                Ok(answer) => Ok(Answer { keeps_open: false, ..answer }),
+                Err(_) => Err(failure),
+            },
+        }
+    }
+
+    /// Waits for an answer.
+    fn answer(&mut self, open: &mut Open, patience: Duration) -> Result<Answer, Failure> {
         let (asked, mut answering) = (Instant::now(), Answering::default());
         let mut buffer = [0; 4096];
         loop {
@@ -259,7 +288,8 @@ impl Link {
                 Err(error) if answering.is_empty() && is_closed(&error) => {
                     return Err(Failure::Closed);
                 }
-                Err(error) => return Err(Failure::Answer(error.to_string())),
+                // What came before a connection broke off is all there is.
+                Err(_) => More::Cannot,
             };
             match answering.complete(more) {
                 Ok(Some(answer)) => return Ok(answer),
@@ -269,8 +299,8 @@ impl Link {
             if self.stop.is_stopped() {
                 return Err(Failure::Stopped);
             }
-            if asked.elapsed() > self.timeout {
-                let waited = self.timeout.as_millis();
+            if asked.elapsed() > patience {
+                let waited = patience.as_millis();
                 return Err(Failure::Answer(format!("no answer within {waited} ms")));
             }
         }

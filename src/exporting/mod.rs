@@ -28,7 +28,10 @@ use crate::base::time::{Clock, UpdateEvery};
 use crate::config::InstanceOptions;
 use crate::metrics::Hosts;
 
-pub use self::names::{Units, push_label, sanitized, units_suffix};
+pub use self::names::{
+    Units, host_labels, info_series, metric_name, push_label, sanitized, series_labels,
+    units_suffix,
+};
 
 /// How often threads that are waited for are looked at.
 const JOIN_STEP: Duration = Duration::from_millis(10);

@@ -1,4 +1,11 @@
-//! What charts, dimensions and labels are called in the languages of other databases.
+//! What charts, dimensions and labels are called in the languages of other databases: the one place for it, so that a series is called the
+//! same whether it is exported, or asked for here.
+
+use std::sync::Arc;
+
+use crate::base::{PROGRAM, VERSION};
+use crate::config::DataSource;
+use crate::metrics::{Host, HostInfo, LabelSource};
 
 /// For graphite and opentsdb: every byte other than a letter, a digit or a dot becomes `_`.
 pub(super) fn push_dotted(out: &mut String, name: &str) {
@@ -67,6 +74,74 @@ pub fn units_suffix(units: &str, spelling: Units) -> String {
             None => format!("_{}", sanitized(units)),
         },
     }
+}
+
+/// What Prometheus calls a chart, before any `_total`: the same as in `allmetrics`, so dimensions of different scale are not
+/// told apart by name either.
+pub fn metric_name(prefix: &str, source: DataSource, context: &str, units: &str) -> String {
+    let mut name = format!("{}_{}", sanitized(prefix), sanitized(context));
+    match source {
+        DataSource::Average => {
+            name.push_str(&units_suffix(units, Units::New));
+            name.push_str("_average");
+        }
+        DataSource::Sum => name.push_str("_sum"),
+        DataSource::AsCollected => {}
+    }
+    name
+}
+
+/// Labels of a dimension's series, in their order; `metric` is its whole name.
+pub fn series_labels<'a>(
+    metric: &'a str,
+    chart: &'a str,
+    dimension: &'a str,
+    family: &'a str,
+    instance: &'a str,
+) -> [(&'static str, &'a str); 5] {
+    [
+        ("__name__", metric),
+        ("chart", chart),
+        ("dimension", dimension),
+        ("family", family),
+        ("instance", instance),
+    ]
+}
+
+/// What an agent says of a host by itself, though its labels are not the machine's.
+fn is_standing(name: &str) -> bool {
+    matches!(name, "_is_ephemeral" | "_has_unstable_connection")
+}
+
+/// Labels of a host that go to other databases: those of its configuration first.
+pub fn host_labels(host: &Host, configured: bool, automatic: bool) -> Vec<(Arc<str>, Arc<str>)> {
+    let mut labels = Vec::new();
+    for label in host.labels().iter() {
+        let by_hand = label.source == LabelSource::CONFIG || is_standing(&label.name);
+        if if by_hand { configured } else { automatic } {
+            labels.push((Arc::clone(&label.name), Arc::clone(&label.value)));
+        }
+    }
+    // What the user configured comes first, as in the original; the sort keeps the order otherwise.
+    labels.sort_by_key(|(name, _)| is_standing(name));
+    labels
+}
+
+/// Name and labels of the series, always 1, that tells who a host is.
+pub fn info_series(
+    hostname: &str,
+    info: &HostInfo,
+    labels: &[(Arc<str>, Arc<str>)],
+) -> Vec<(String, String)> {
+    let or_own = |text: &str, own: &str| if text.is_empty() { own } else { text }.to_owned();
+    let mut all = vec![
+        ("__name__".to_owned(), "netdata_info".to_owned()),
+        ("application".to_owned(), or_own(&info.program_name, PROGRAM)),
+        ("instance".to_owned(), hostname.to_owned()),
+        ("version".to_owned(), or_own(&info.program_version, VERSION)),
+    ];
+    all.extend(labels.iter().map(|(name, value)| (sanitized(name), value.to_string())));
+    all
 }
 
 #[cfg(test)]

@@ -384,3 +384,54 @@ fn remote_write_has_the_names_of_a_scrape() {
     assert!(lines[2].starts_with("__name__=netdata_lab_gauge_ctx,"), "{}", lines[2]);
     assert!(lines[9].starts_with("__name__=netdata_lab_pdiff_ctx_total,"), "{}", lines[9]);
 }
+
+/// A server that answers before it has read what it does not want, and hangs up.
+#[test]
+fn an_early_answer_is_heard() {
+    use std::io::{Read as _, Write as _};
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = crate::base::threads::spawn("server", move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let _ = socket.read(&mut [0; 1024]).unwrap();
+        socket.write_all(b"HTTP/1.1 413 x\r\nContent-Length: 0\r\n\r\n").unwrap();
+    });
+    let options = options("graphite:http", &format!("destination = 127.0.0.1:{port}"));
+    let mut link = super::link::Link::new(&options, crate::base::threads::StopToken::new());
+    let delivery = link.deliver(&vec![b'x'; 32 << 20]);
+    assert!(matches!(delivery, super::link::Delivery::TooLarge), "{delivery:?}");
+    server.unwrap().join().unwrap();
+}
+
+#[test]
+fn bodies_of_every_language_can_be_halved() {
+    let host = local();
+    for kind in ["graphite:http", "json:http", "opentsdb:http", "prometheus_remote_write:http"] {
+        let options = options(kind, "destination = h:1\nupdate every = 10");
+        let mut body = Body::new(&options);
+        let text = body.host(&host, &options);
+        let span = Span {
+            after: LOCAL - 10,
+            ends: &[LOCAL],
+            source: options.source,
+            past: Past::LiveOnly,
+        };
+        for chart in gather::charts_of(&host, &SimplePattern::new("*"), Past::LiveOnly) {
+            span.stored(&host, &chart, &SimplePattern::new("*"), &text, &mut body);
+        }
+        let (whole, samples) = body.take();
+        let [(first, one), (second, other)] = body.halves(&whole).unwrap();
+        assert_eq!(one + other, samples, "{kind}");
+        assert!(one.abs_diff(other) <= 1 && !first.is_empty() && !second.is_empty(), "{kind}");
+        // Down to the last thing in it.
+        let (mut rest, mut single) = (vec![first, second], 0);
+        while let Some(part) = rest.pop() {
+            match body.halves(&part) {
+                Some([(first, _), (second, _)]) => rest.extend([first, second]),
+                None => single += 1,
+            }
+        }
+        assert_eq!(single, samples, "{kind}");
+    }
+}

@@ -37,11 +37,9 @@ const UNCONFIRMED_BYTES_MAX: usize = 16 << 20;
 /// who dies meanwhile may not have read them.
 const SETTLED_MIN_S: i64 = 10;
 const SETTLED_MAX_S: i64 = 60;
-/// A batch of a child waits so long for samples that are on their way.
-const LATE_S: i64 = 5;
 /// After a child's connection its batches wait so long for what it has to make up for …
 const SETTLE_S: i64 = 15;
-/// … and so long while that is still arriving.
+/// … and for so long after the last of it arrived, while more is said to come.
 const FILLING_S: i64 = 600;
 /// A host that is away for so long is exported to its end.
 const GONE_S: i64 = 600;
@@ -82,6 +80,8 @@ struct Cursor {
     looked: bool,
     /// Of one that is gone: the end of its samples.
     newest: Option<i64>,
+    /// What of its past had arrived, and when that was last more.
+    filled: (u64, i64),
 }
 
 pub(super) struct Worker {
@@ -100,6 +100,8 @@ pub(super) struct Worker {
     /// No attempt before.
     patience_us: i64,
     failures: u32,
+    /// The status by which a server told that this instance is configured wrongly, once that was logged.
+    mistaken: Option<u16>,
     started: i64,
     /// Of values as collected: the last batch.
     collected_at: i64,
@@ -135,6 +137,7 @@ impl Worker {
             cursors: FxHashMap::default(),
             patience_us: 0,
             failures: 0,
+            mistaken: None,
             started: now,
             collected_at: rhythm.last(now),
             own: Own::new(around.hosts.local(), &options.name, every),
@@ -265,9 +268,13 @@ impl Worker {
             self.body.about_host(&text, &variables, end * 1000);
         }
         for chart in gather::charts_of(host, &self.charts, past) {
-            span.stored(host, &chart, &self.charts, &text, &mut self.body);
-            if self.body.is_full() && !self.hand_over(end, std::mem::take(completes)) {
-                return false;
+            let Some(copied) = span.chart(host, &chart, &self.charts) else { continue };
+            let mut number = 0;
+            while span.dimension(&copied, number, &text, &mut self.body) {
+                number += 1;
+                if self.body.is_full() && !self.hand_over(end, std::mem::take(completes)) {
+                    return false;
+                }
             }
         }
         true
@@ -338,7 +345,7 @@ impl Worker {
                 last
             }
         };
-        Cursor { at, wanted, first: true, looked: false, newest: None }
+        Cursor { at, wanted, first: true, looked: false, newest: None, filled: (0, 0) }
     }
 
     fn wants(&self, host: &Host) -> bool {
@@ -370,13 +377,24 @@ impl Worker {
             let connected_at = host.connected_at().0;
             let since = now - connected_at;
             let owes = at + self.rhythm.every() <= connected_at;
-            if kind == HostKind::Child
-                && (since < SETTLE_S || (owes && since < FILLING_S && gather::is_filling(host)))
-            {
+            if kind == HostKind::Child && since < SETTLE_S {
                 return at;
             }
-            let late = now < last + LATE_S && !gather::is_ripe(host, last);
-            return if late { last - self.rhythm.every() } else { last };
+            if kind == HostKind::Child
+                && owes
+                && let Some(arrived) = gather::filling(host)
+                && let Some(cursor) = self.cursors.get_mut(&host.guid())
+            {
+                if cursor.filled.0 != arrived || cursor.filled.1 < connected_at {
+                    cursor.filled = (arrived, now);
+                }
+                if now - cursor.filled.1 < FILLING_S {
+                    return at;
+                }
+            }
+            // A connection that stalls holds its batches up: what is on its way belongs into them.
+            let ripe = gather::ripe_until(host).map_or(last, |until| self.rhythm.last(until));
+            return ripe.min(last).max(at);
         }
         let left = host.disconnected_at().0;
         if now - left.max(self.started) < GONE_S {
@@ -429,8 +447,14 @@ impl Worker {
             let guid = host.guid();
             if !self.cursors.contains_key(&guid) {
                 let wanted = self.wants(host);
-                let cursor =
-                    Cursor { at: batch, wanted, first: false, looked: false, newest: None };
+                let cursor = Cursor {
+                    at: batch,
+                    wanted,
+                    first: false,
+                    looked: false,
+                    newest: None,
+                    filled: (0, 0),
+                };
                 self.cursors.insert(guid, cursor);
             }
             if !host.is_connected() || !self.cursors.get(&guid).is_some_and(|c| c.wanted) {
@@ -506,21 +530,41 @@ impl Worker {
                     if self.failures > 0 {
                         log::info!("EXPORTING: instance '{}' is taken again", self.options.name);
                     }
-                    self.failures = 0;
+                    (self.failures, self.mistaken) = (0, None);
                     self.confirm();
                 }
-                Delivery::Refused { status, line } => {
-                    chunk.written_us = Some(now_us);
-                    self.figures.lost += samples;
-                    self.figures.lost_bytes += bytes;
-                    self.figures.discards += 1;
-                    self.failures = 0;
-                    log::error!(
-                        "EXPORTING: instance '{}' loses {samples} values, which the server refused: HTTP {status} '{line}'",
-                        self.options.name
-                    );
-                    self.confirm();
+                Delivery::TooLarge => match self.body.halves(&chunk.bytes) {
+                    Some([(first, one), (second, other)]) => {
+                        log::info!(
+                            "EXPORTING: instance '{}' sends less at a time: {bytes} bytes were too many for the server",
+                            self.options.name
+                        );
+                        let half = Chunk {
+                            bytes: first,
+                            samples: one,
+                            batch: chunk.batch,
+                            completes: Vec::new(),
+                            written_us: None,
+                        };
+                        (chunk.bytes, chunk.samples) = (second, other);
+                        self.queue.insert(at, half);
+                        self.body.shrink();
+                    }
+                    None => self.lose(at, 413, "a single series is too large"),
+                },
+                Delivery::Mistaken { status, line } => {
+                    if self.mistaken.replace(status) != Some(status) {
+                        log::error!(
+                            "EXPORTING: instance '{}' is told HTTP {status} '{line}': check destination, path and credentials; \
+                             what waits is tried again until it is taken",
+                            self.options.name
+                        );
+                    }
+                    let pause = self.next_pause();
+                    self.patience_us = self.clock.monotonic_us().saturating_add(pause * MICROS);
+                    return false;
                 }
+                Delivery::Refused { status, line } => self.lose(at, status, &line),
                 Delivery::Later(seconds) => {
                     self.lost_connection();
                     let pause = seconds.unwrap_or(0).clamp(self.next_pause(), RETRY_AFTER_MAX_S);
@@ -530,6 +574,22 @@ impl Worker {
                 Delivery::Stopped => return false,
             }
         }
+    }
+
+    /// What a server will never take is let go.
+    fn lose(&mut self, at: usize, status: u16, line: &str) {
+        let Some(chunk) = self.queue.get_mut(at) else { return };
+        let samples = chunk.samples.cast_signed();
+        chunk.written_us = Some(self.clock.monotonic_us());
+        self.figures.lost += samples;
+        self.figures.lost_bytes += chunk.bytes.len() as i64;
+        self.figures.discards += 1;
+        (self.failures, self.mistaken) = (0, None);
+        log::error!(
+            "EXPORTING: instance '{}' loses {samples} values, which the server refused: HTTP {status} '{line}'",
+            self.options.name
+        );
+        self.confirm();
     }
 
     /// Longer after every failure.
@@ -572,5 +632,93 @@ impl Worker {
                 self.positions.set(host, at);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::time::{UnixMicros, UnixSeconds};
+    use crate::config::{Config, ExportingConf};
+    use crate::metrics::{Chart, ChartSpec, HostInfo, HostSettings, Neighbour};
+    use crate::storage::ring::RingEngine;
+
+    const NOW: i64 = 1_795_333_600;
+
+    fn host(kind: HostKind) -> Arc<Host> {
+        let engine = Arc::new(RingEngine::in_memory(Mode::Ram, 3600));
+        let info = HostInfo::named("h");
+        Host::new(MachineGuid::random(), kind, info, engine, HostSettings::default())
+    }
+
+    /// A child that connected at `NOW - since`, with a chart, and the worker that exports it every ten seconds.
+    fn child(since: i64) -> (Worker, Clock, Arc<Host>, Arc<Chart>) {
+        let clock = Clock::manual(UnixMicros(NOW * MICROS));
+        let hosts = Hosts::new(host(HostKind::Local));
+        let child = host(HostKind::Child);
+        let (child, _) = hosts.get_or_create(child.guid(), || child.clone()).unwrap();
+        child.set_connected(true, UnixSeconds(NOW - since));
+        let chart = child.define_chart(&ChartSpec { id: "a.b", ..ChartSpec::default() }).unwrap();
+        let lib = tempfile::tempdir().unwrap();
+        let text = "[graphite:n]\nenabled = yes\ndestination = 127.0.0.1:1\nupdate every = 10\n";
+        let options = ExportingConf::from_text(text).instances(&Config::new()).remove(0);
+        let around = Surroundings {
+            hosts,
+            clock: clock.clone(),
+            lib: lib.path(),
+            collection_every: UpdateEvery::SECOND,
+        };
+        (Worker::new(options, &around, StopToken::new()), clock, child, chart)
+    }
+
+    #[test]
+    fn a_stalled_connection_holds_its_batches_up() {
+        let (mut worker, _, child, chart) = child(100);
+        let last = worker.rhythm.last(NOW);
+        chart.lock().last_updated = UnixSeconds(last - 42);
+        assert_eq!(worker.limit(&child, last - 60, last), last - 40);
+        // What was made remains made.
+        assert_eq!(worker.limit(&child, last - 10, last), last - 10);
+        chart.lock().last_updated = UnixSeconds(last - 2);
+        assert_eq!(worker.limit(&child, last - 60, last), last);
+    }
+
+    #[test]
+    fn a_past_that_still_arrives_is_waited_for_however_long_it_takes() {
+        let (mut worker, clock, child, chart) = child(1000);
+        let (last, at) = (worker.rhythm.last(NOW), NOW - 5000);
+        let cursor = worker.begin(&child, at);
+        worker.cursors.insert(child.guid(), cursor);
+        {
+            let mut state = chart.lock();
+            state.last_updated = UnixSeconds(NOW + 10_000);
+            state.filling.set(Neighbour::Child, true);
+        }
+        for minute in 1..30 {
+            clock.advance(60 * MICROS);
+            chart.lock().past_version += 1;
+            assert_eq!(worker.limit(&child, at, last), at, "after {minute} minutes");
+        }
+        // Nothing came for ten minutes: whoever says that there is more has none.
+        clock.advance(FILLING_S * MICROS);
+        assert_eq!(worker.limit(&child, at, last), last);
+    }
+
+    #[test]
+    fn what_is_too_large_is_sent_in_halves() {
+        let (mut worker, ..) = child(0);
+        let line = |n: i32| format!("netdata.h.a.b {n} 1\n").into_bytes();
+        let whole = Chunk {
+            bytes: (0..5).flat_map(line).collect(),
+            samples: 5,
+            batch: 1,
+            completes: vec![(MachineGuid::random(), 1)],
+            written_us: None,
+        };
+        let [(first, one), (second, other)] = worker.body.halves(&whole.bytes).unwrap();
+        assert_eq!((one, other), (2, 3));
+        assert_eq!([first, second].concat(), whole.bytes);
+        assert!(worker.body.halves(&line(1)).is_none());
+        worker.body.shrink();
     }
 }

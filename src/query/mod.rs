@@ -13,3 +13,4 @@ pub mod select;
 pub mod run;
 pub mod lookup;
 pub mod weights;
+pub mod raw;

@@ -24,7 +24,7 @@ use crate::wire::http::{
 
 use super::acl::{Access, Rights};
 use super::answer::{self, Envelope, Paced, Sent};
-use super::api::v1::write;
+use super::api::v1::{prometheus, write};
 use super::http::{ContentType, Kind, Request, Response};
 use super::routes;
 use super::server::Shared;
@@ -231,16 +231,26 @@ impl<'a> Session<'a> {
                 (self.offer_stream(&head, buffer.len() > length), 0)
             }
             // Nobody else has a use for a body that is sent.
-            Ok(head) if head.method == Method::Post && !is_write(&head) => {
+            Ok(head) if head.method == Method::Post && !is_write(&head) && !is_form(&head) => {
                 (self.refuse(BadRequest::NotUnderstood), 0)
             }
+            Ok(head)
+                if is_form(&head)
+                    && head.method == Method::Post
+                    && head.headers.content_length > BODY_BYTES_MAX =>
+            {
+                (self.refuse(BadRequest::TooBig(head.headers.content_length)), 0)
+            }
             // Nor has anybody for that of a stranger.
-            Ok(head) if head.method == Method::Post && !self.may_write(&head) => {
+            Ok(head) if head.method == Method::Post && !self.may_post(&head) => {
                 self.answer(&head, Vec::new());
                 (Next::Close, 0)
             }
             Ok(head) if head.method == Method::Post => {
                 self.buffer = buffer[length..].to_vec();
+                let Some(_room) = write::Room::take(head.headers.content_length) else {
+                    return self.no_room(&head);
+                };
                 return match self.read_body(head.headers.content_length, patience) {
                     Ok(Some(body)) => self.answer(&head, body),
                     Ok(None) => Next::Close,
@@ -261,11 +271,25 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn may_write(&mut self, head: &Head<'_>) -> bool {
+    fn may_post(&mut self, head: &Head<'_>) -> bool {
         let agent = Arc::clone(&self.shared.agent);
+        if is_form(head) {
+            return agent.gate.now().readers.lets_in(head.headers.authorization)
+                && self.rights().contains(Rights::DASHBOARD);
+        }
         let (peer, headers) = (&self.connection.peer().ip, &head.headers);
         write::may_write(agent.streaming.as_ref(), peer, headers.authorization, headers.auth_token)
             && self.rights().contains(Rights::STREAMING)
+    }
+
+    /// Turns a body away that nobody can hold just now.
+    fn no_room(&mut self, head: &Head<'_>) -> Next {
+        let began = self.shared.agent.clock.monotonic_us();
+        let response = write::no_room();
+        let url = String::from_utf8_lossy(head.target).into_owned();
+        // Told or not: the connection ends.
+        let _ = self.send(response, &head.headers, head.method, head.version, false, began, &url);
+        Next::Linger
     }
 
     /// The body of a request; what follows it stays in the buffer. `None` when the client left or took too long.
@@ -550,7 +574,16 @@ impl<'a> Session<'a> {
 }
 
 fn is_write(head: &Head<'_>) -> bool {
-    head.target.split(|byte| *byte == b'?').next() == Some(write::PATH.as_bytes())
+    path_of(head) == write::PATH.as_bytes()
+}
+
+/// A question that comes as a form, as questions may be long.
+fn is_form(head: &Head<'_>) -> bool {
+    memchr::memmem::find(path_of(head), prometheus::PATH.as_bytes()).is_some()
+}
+
+fn path_of<'h>(head: &Head<'h>) -> &'h [u8] {
+    head.target.split(|byte| *byte == b'?').next().unwrap_or_default()
 }
 
 /// The parameters of a child for the access log; of its key only the beginning.

@@ -298,6 +298,15 @@ fn split_target(raw: &[u8]) -> (&[u8], &[u8]) {
 
 /// Undoes `%XX` and `+`. A broken escape, a control character and invalid UTF-8 are refused.
 pub fn decode(raw: &[u8]) -> Result<String, BadRequest> {
+    decode_but(raw, |byte| byte.is_ascii_control())
+}
+
+/// The same of a text of several lines.
+fn decode_lines(raw: &[u8]) -> Result<String, BadRequest> {
+    decode_but(raw, |byte| byte.is_ascii_control() && !b"\n\r\t".contains(&byte))
+}
+
+fn decode_but(raw: &[u8], refused: fn(u8) -> bool) -> Result<String, BadRequest> {
     let mut out = Vec::with_capacity(raw.len());
     let mut bytes = raw.iter();
     while let Some(&byte) = bytes.next() {
@@ -309,7 +318,7 @@ pub fn decode(raw: &[u8]) -> Result<String, BadRequest> {
             }
             plain => plain,
         };
-        if byte.is_ascii_control() {
+        if refused(byte) {
             return Err(BadRequest::InvalidUrl);
         }
         out.push(byte);
@@ -333,6 +342,18 @@ pub struct Query(Vec<(String, String)>);
 impl Query {
     /// Splits at raw `&`, then at the first raw `=`, and only then decodes: an escaped separator separates nothing.
     pub fn parse(raw: &[u8]) -> Result<Self, BadRequest> {
+        Query::parse_by(raw, decode)
+    }
+
+    /// The same of the body of a form, whose values may have several lines.
+    pub fn parse_form(raw: &[u8]) -> Result<Self, BadRequest> {
+        Query::parse_by(raw, decode_lines)
+    }
+
+    fn parse_by(
+        raw: &[u8],
+        decode: fn(&[u8]) -> Result<String, BadRequest>,
+    ) -> Result<Self, BadRequest> {
         let mut parameters = Vec::new();
         for part in raw.split(|&b| b == b'&').filter(|part| !part.is_empty()).take(PARAMETERS_MAX) {
             let (name, value) = match memchr::memchr(b'=', part) {

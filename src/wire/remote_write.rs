@@ -1,7 +1,9 @@
-//! The few forms of protocol buffers that Prometheus remote write 1.0 is made of, written and read by hand.
+//! The few forms of protocol buffers that Prometheus remote write is made of, 1.0 written and read by hand, 2.0 read.
 //!
 //! `WriteRequest { repeated TimeSeries timeseries = 1; }`, `TimeSeries { repeated Label labels = 1; repeated Sample
-//! samples = 2; }`, `Label { string name = 1; string value = 2; }`, `Sample { double value = 1; int64 timestamp = 2; }`.
+//! samples = 2; }`, `Label { string name = 1; string value = 2; }`, `Sample { double value = 1; int64 timestamp = 2; }`. Of 2.0: `Request {
+//! repeated string symbols = 4; repeated TimeSeries timeseries = 5; }`, `TimeSeries { repeated uint32 labels_refs = 1; repeated Sample
+//! samples = 2; }`, a label being two numbers of symbols.
 
 const LENGTH_DELIMITED: u8 = 2;
 const FIXED64: u8 = 1;
@@ -78,14 +80,30 @@ pub fn push_series(
     }
 }
 
+/// An uncompressed request as two, with the number of samples in each; `None` when it holds less than two series.
+pub fn halves(bytes: &[u8]) -> Option<[(Vec<u8>, u64); 2]> {
+    let (mut rest, mut ends) = (bytes, Vec::new());
+    let mut samples = 0;
+    while let Some((field, value)) = next_field(&mut rest).ok()? {
+        if let (1, Field::Bytes(message)) = (field, value) {
+            samples += read_series(message).ok()?.samples.len() as u64;
+            ends.push((bytes.len() - rest.len(), samples));
+        }
+    }
+    let (end, first) = *ends.get((ends.len() / 2).checked_sub(1)?)?;
+    Some([(bytes[..end].to_vec(), first), (bytes[end..].to_vec(), samples - first)])
+}
+
 /// Series of one request (senders put some thousands into one), and labels of a series; more make a request malformed.
 const SERIES_MAX: usize = 100_000;
 const LABELS_MAX: usize = 128;
+/// Labels of all series of a request: each of them takes more room here than in the request.
+const LABELS_IN_ALL_MAX: usize = 2_000_000;
 /// A label's name or value may be this long.
 const LABEL_BYTES_MAX: usize = 8192;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the body is no write request of remote write 1.0")]
+#[error("the body is no write request of remote write")]
 pub struct Malformed;
 
 /// A series as it came.
@@ -103,22 +121,89 @@ impl<'a> Series<'a> {
     }
 }
 
+/// What is counted of a request.
+#[derive(Default)]
+struct Counted {
+    series: usize,
+    labels: usize,
+}
+
+impl Counted {
+    /// A series more; one without samples is none, but its labels were read all the same.
+    fn add(&mut self, series: &Series<'_>) -> Result<(), Malformed> {
+        self.labels += series.labels.len();
+        self.series += usize::from(!series.samples.is_empty());
+        match self.series > SERIES_MAX || self.labels > LABELS_IN_ALL_MAX {
+            true => Err(Malformed),
+            false => Ok(()),
+        }
+    }
+}
+
 /// Calls `visit` for every series of an uncompressed request that has samples; what else is in it (metadata) is passed over.
 pub fn read<'a>(mut bytes: &'a [u8], visit: &mut dyn FnMut(Series<'a>)) -> Result<(), Malformed> {
-    let mut series = 0;
+    let mut counted = Counted::default();
     while let Some((field, value)) = next_field(&mut bytes)? {
         let (1, Field::Bytes(message)) = (field, value) else { continue };
         let one = read_series(message)?;
-        if one.samples.is_empty() {
-            continue;
+        counted.add(&one)?;
+        if !one.samples.is_empty() {
+            visit(one);
         }
-        series += 1;
-        if series > SERIES_MAX {
-            return Err(Malformed);
-        }
-        visit(one);
     }
     Ok(())
+}
+
+/// The same of a request of version 2.0; histograms, exemplars and metadata are passed over.
+pub fn read_2<'a>(bytes: &'a [u8], visit: &mut dyn FnMut(Series<'a>)) -> Result<(), Malformed> {
+    let (mut rest, mut symbols) = (bytes, Vec::new());
+    // Whoever writes puts the symbols first, but nothing says that it has to.
+    while let Some((field, value)) = next_field(&mut rest)? {
+        if let (4, Field::Bytes(text)) = (field, value) {
+            if text.len() > LABEL_BYTES_MAX || symbols.len() >= LABELS_IN_ALL_MAX {
+                return Err(Malformed);
+            }
+            symbols.push(std::str::from_utf8(text).map_err(|_| Malformed)?);
+        }
+    }
+    let (mut rest, mut counted) = (bytes, Counted::default());
+    while let Some((field, value)) = next_field(&mut rest)? {
+        let (5, Field::Bytes(message)) = (field, value) else { continue };
+        let one = read_series_2(message, &symbols)?;
+        counted.add(&one)?;
+        if !one.samples.is_empty() {
+            visit(one);
+        }
+    }
+    Ok(())
+}
+
+fn read_series_2<'a>(mut bytes: &[u8], symbols: &[&'a str]) -> Result<Series<'a>, Malformed> {
+    let (mut series, mut name) = (Series::default(), None);
+    let mut add = |series: &mut Series<'a>, number: u64| {
+        let number = usize::try_from(number).map_err(|_| Malformed)?;
+        let text = *symbols.get(number).ok_or(Malformed)?;
+        match name.take() {
+            None => name = Some(text),
+            Some(_) if series.labels.len() >= LABELS_MAX => return Err(Malformed),
+            Some(name) => series.labels.push((name, text)),
+        }
+        Ok(())
+    };
+    while let Some((field, value)) = next_field(&mut bytes)? {
+        match (field, value) {
+            // In one piece, or one by one.
+            (1, Field::Bytes(mut numbers)) => {
+                while !numbers.is_empty() {
+                    add(&mut series, next_varint(&mut numbers)?)?;
+                }
+            }
+            (1, Field::Number(number)) => add(&mut series, number)?,
+            (2, Field::Bytes(sample)) => series.samples.push(read_sample(sample)?),
+            _ => {}
+        }
+    }
+    if name.is_some() { Err(Malformed) } else { Ok(series) }
 }
 
 fn read_series(mut bytes: &[u8]) -> Result<Series<'_>, Malformed> {
@@ -262,7 +347,47 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = read(&bytes, &mut |_| {});
+            let _ = read_2(&bytes, &mut |_| {});
+            let _ = halves(&bytes);
         }
+    }
+
+    #[test]
+    fn version_2_names_labels_by_number() {
+        let mut request: Vec<u8> = Vec::new();
+        for symbol in ["", "__name__", "up", "a"] {
+            push_bytes(&mut request, 4, symbol.as_bytes());
+        }
+        let mut series = Vec::new();
+        push_bytes(&mut series, 1, &[1, 2, 3, 0]);
+        push_bytes(&mut series, 2, &[0x09, 0, 0, 0, 0, 0, 0, 0xf0, 0x3f, 0x10, 0xac, 0x02]);
+        let mut whole = request.clone();
+        push_bytes(&mut whole, 5, &series);
+        let mut found = Vec::new();
+        read_2(&whole, &mut |one| found.push((one.labels.clone(), one.samples.clone()))).unwrap();
+        assert_eq!(found, [(vec![("__name__", "up"), ("a", "")], vec![(300, 1.0)])]);
+        // A number of no symbol, and a name without a value.
+        for labels in [&[1u8, 9][..], &[1, 2, 3]] {
+            let mut message = Vec::new();
+            push_bytes(&mut message, 1, labels);
+            let mut bad = request.clone();
+            push_bytes(&mut bad, 5, &message);
+            assert_eq!(read_2(&bad, &mut |_| {}), Err(Malformed));
+        }
+    }
+
+    #[test]
+    fn a_request_is_two_halves() {
+        let mut whole = Vec::new();
+        for n in 0..3 {
+            let mut labels = Labels::default();
+            labels.push("n", &n.to_string());
+            push_series(&mut whole, &labels, (0..=n).map(|at| (at, 1.0)));
+        }
+        let [(first, one), (second, others)] = halves(&whole).unwrap();
+        assert_eq!((one, others), (1, 5));
+        assert_eq!([first.clone(), second].concat(), whole);
+        assert!(halves(&first).is_none() && halves(&[]).is_none());
     }
 
     #[test]

@@ -17,7 +17,7 @@ fn unpacked() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("sinks")
 }
 
-fn program(name: &str) -> Option<PathBuf> {
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let places = [PathBuf::from("/usr/bin").join(name), unpacked().join("usr/bin").join(name)];
     let found = places.into_iter().find(|path| path.exists());
     if found.is_none() {
@@ -33,26 +33,26 @@ fn outage() -> Duration {
 }
 
 /// A database in a directory of its own.
-struct Database {
+pub(crate) struct Database {
     program: PathBuf,
-    arguments: Vec<String>,
-    dir: tempfile::TempDir,
-    port: u16,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) port: u16,
     process: Option<Child>,
 }
 
 impl Database {
-    fn new(program: PathBuf) -> Database {
+    pub(crate) fn new(program: PathBuf) -> Database {
         let dir = tempfile::Builder::new().prefix("nd-database-").tempdir().unwrap();
         Database { program, arguments: Vec::new(), dir, port: free_port(), process: None }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
     }
 
     /// Starts it and waits until that port answers.
-    fn start(&mut self, port: u16) {
+    pub(crate) fn start(&mut self, port: u16) {
         let log = self.dir.path().join("log.txt");
         let log = fs::File::options().create(true).append(true).open(log).unwrap();
         let process = Command::new(&self.program)
@@ -82,7 +82,7 @@ impl Database {
 }
 
 /// By HTTP/1.0, which nobody answers in chunks.
-fn get_plain(port: u16, path: &str) -> Option<String> {
+pub(crate) fn get_plain(port: u16, path: &str) -> Option<String> {
     let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
     let answer = talk(port, request.as_bytes(), Duration::from_secs(5)).ok()?;
     let text = String::from_utf8(answer).ok()?;

@@ -409,6 +409,28 @@ fn an_http_server_that_cannot_take_it_now_gets_it_later_and_one_that_will_not_is
 }
 
 #[test]
+fn a_server_that_does_not_know_us_or_wants_less_at_a_time_gets_all_of_it() {
+    let sink = Sink::new(Kind::Http);
+    let refused = |status: u16| format!("HTTP/1.1 {status} x\r\nContent-Length: 5\r\n\r\nno: x");
+    let answers = [401, 401, 404].map(refused);
+    sink.answer(&answers.each_ref().map(String::as_str));
+    let agent = agent(&instance("prometheus_remote_write", sink.port, "")).start();
+    let metric = "__name__=netdata_own_load_units_average chart=own.load dimension=a family=own instance=exporter";
+    wait_windows(|| remote_write(&sink), metric, 3);
+    sink.answer(&[&refused(413)]);
+    wait_windows(|| remote_write(&sink), metric, 5);
+    check(&agent, "", &remote_write(&sink)[metric], "a", 2, 8);
+    for (line, times) in [
+        ("is told HTTP 401 'no: x': check destination", 1),
+        ("is told HTTP 404 'no: x': check destination", 1),
+        ("sends less at a time", 1),
+        ("loses", 0),
+    ] {
+        assert_eq!(agent.log().matches(line).count(), times, "{line}: {}", agent.log_end());
+    }
+}
+
+#[test]
 fn a_restart_of_the_agent_loses_nothing_that_its_store_holds() {
     let sink = Sink::new(Kind::Http);
     let conf = instance("graphite:http", sink.port, "");
@@ -528,6 +550,31 @@ fn what_a_child_replicates_after_an_outage_is_exported_too() {
     check(&child, "", &exported, "a", 2, 14);
 }
 
+/// What remote write of ours sends is called the same where it is asked for here.
+#[test]
+fn series_are_called_as_they_are_exported() {
+    let sink = Sink::new(Kind::Http);
+    let conf = instance("prometheus_remote_write", sink.port, "send variables = no")
+        .replace("matching = own.load", "matching = *");
+    let agent = agent(&conf).collecting().option("host labels", "region", "eu \"west\"").start();
+    wait_for("everything was exported some times", 60, || {
+        let series = remote_write(&sink);
+        (series.len() > 100 && series.values().any(|points| points.len() > 4)).then_some(())
+    });
+    let listed = agent.json("/api/v1/prometheus/api/v1/series?match[]={__name__!=\"\"}");
+    let text = |one: &serde_json::Value| {
+        let labels = one.as_object().unwrap().iter();
+        let labels: BTreeMap<_, _> =
+            labels.map(|(name, value)| (name, value.as_str().unwrap())).collect();
+        labels.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+    };
+    let there: std::collections::BTreeSet<String> =
+        listed["data"].as_array().unwrap().iter().map(text).collect();
+    let missing: Vec<_> =
+        remote_write(&sink).into_keys().filter(|metric| !there.contains(metric)).collect();
+    assert!(missing.is_empty(), "{missing:?}\nare not among\n{there:?}");
+}
+
 // --- the other way round ----------------------------------------------------------------------------------------------
 
 /// One of ours exports to another of ours: what arrives is what was sent.
@@ -546,7 +593,7 @@ fn remote_write_is_taken_as_it_is_sent() {
         tried("99999999-2222-3333-4444-555555555555").replace(":i]", ":unknown]")
     );
     let child = agent(&conf).start();
-    child.wait_log("EXPORTING: instance 'unknown' loses", 30);
+    child.wait_log("EXPORTING: instance 'unknown' is told HTTP 403", 30);
     parent.wait_log("key '99999999' may not write here", 1);
     let chart = "prometheus.netdata_own_load_units_average-own_load-a-own";
     let find = || {

@@ -36,6 +36,8 @@ mod many_children;
 #[cfg(test)]
 mod past_and_live;
 #[cfg(test)]
+mod promql;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod same_guid;

@@ -52,11 +52,41 @@ pub const fn read(name: &'static str, handler: Handler) -> Endpoint {
     Endpoint { name, needs: Rights::DASHBOARD, handler }
 }
 
+/// Whether a path is that of an endpoint; a part of its name in braces stands for anything.
+fn is_of(endpoint: &str, path: &str) -> bool {
+    if !endpoint.contains('{') {
+        return endpoint == path;
+    }
+    let (mut parts, mut found) = (endpoint.split('/'), path.split('/'));
+    loop {
+        match (parts.next(), found.next()) {
+            (None, None) => return true,
+            (Some(part), Some(found)) if part == found => {}
+            (Some(part), Some(found)) if part.starts_with('{') && !found.is_empty() => {}
+            _ => return false,
+        }
+    }
+}
+
 /// Finds a command and runs it; `None` when there is none of that name.
 pub fn dispatch(tables: &[&[Endpoint]], name: &str, call: &Call<'_>) -> Option<Response> {
-    let endpoint = tables.iter().flat_map(|table| table.iter()).find(|e| e.name == name)?;
+    let mut all = tables.iter().flat_map(|table| table.iter());
+    let endpoint = all.find(|endpoint| is_of(endpoint.name, name))?;
     if !endpoint.needs.is_empty() && !endpoint.needs.intersects(call.request.rights) {
         return Some(Response::forbidden());
     }
     Some((endpoint.handler)(call))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_in_braces_stands_for_anything() {
+        assert!(is_of("a/{x}/b", "a/c/b") && is_of("a/b", "a/b"));
+        for path in ["a/b", "a//b", "a/c/b/", "a/c/d", "a/c/b/d", ""] {
+            assert!(!is_of("a/{x}/b", path), "{path}");
+        }
+    }
 }

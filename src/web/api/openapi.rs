@@ -87,6 +87,15 @@ const DOCS: &[Doc] = &[
     doc("v1/aclk", "The link to a vendor's cloud: there is none").members("aclk-available"),
     doc("v1/dbengine_stats", "What each tier of the store holds").gives(&[ContentType::Json, ContentType::Text]).fails(&[404]),
     doc("v1/archivedcharts", "Kept for old clients: nothing").gives(TEXT),
+    doc("v1/prometheus/api/v1/query", "An expression of PromQL at one time; also posted as a form, as is all below")
+        .takes("query! time query_timeout lookback_delta").members("status data").fails(&[400, 422, 503]),
+    doc("v1/prometheus/api/v1/query_range", "An expression of PromQL at every step of a time")
+        .takes("query! start! end! step! query_timeout lookback_delta").members("status data").fails(&[400, 422, 503]),
+    doc("v1/prometheus/api/v1/series", "The labels of series that a selector finds").takes("match! start end limit").members("status data").fails(&[400, 422, 503]),
+    doc("v1/prometheus/api/v1/labels", "Names of labels").takes("match start end limit").members("status data").fails(&[400, 422, 503]),
+    doc("v1/prometheus/api/v1/label/{label}/values", "Values of a label").takes("label_name! match start end limit").members("status data").fails(&[400, 404, 422, 503]),
+    doc("v1/prometheus/api/v1/metadata", "What metrics are").takes("metric limit").members("status data").fails(&[400]),
+    doc("v1/prometheus/api/v1/status/buildinfo", "Which version of PromQL is spoken").members("status data"),
     doc("v2/info", "This agent as a whole").takes(SCOPE).members("api versions agents timings"),
     doc("v2/nodes", "What every host is").takes(SCOPE).members("api nodes timings"),
     doc("v2/node_instances", "How every host's samples come in, are kept and go on").takes(SCOPE).members("api nodes versions agents timings"),
@@ -249,6 +258,17 @@ const PARAMETERS: &[Parameter] = &[
     parameter("cardinality_limit", COUNT, "How many names are listed at most"),
     parameter("q", Text, "What is looked for"),
     parameter("machine_guid", Text, "The machine GUID of the host that asks"),
+    parameter("query", Text, "An expression of PromQL"),
+    parameter("time", Text, "When, in seconds since 1970 or as a date of RFC 3339; now, if not given"),
+    parameter("start", Text, "Begin, in seconds since 1970 or as a date of RFC 3339"),
+    parameter("end", Text, "End, in seconds since 1970 or as a date of RFC 3339"),
+    parameter("step", Text, "Seconds between two steps, or a duration such as 30s or 5m"),
+    Parameter { name: "query_timeout", wire: "timeout", value: Text, about: "Seconds, or a duration, that the query may take" },
+    parameter("lookback_delta", Text, "Seconds, or a duration, that a sample stands for; five minutes, if not given"),
+    Parameter { name: "match", wire: "match[]", value: Text, about: "A selector of PromQL; may be given several times" },
+    parameter("limit", COUNT, "How many are listed at most; 0 is all"),
+    parameter("metric", Text, "The name of a metric"),
+    Parameter { name: "label_name", wire: "label", value: Text, about: "The name of a label" },
 ];
 
 /// The versions and their tables, in the order of the document.
@@ -313,7 +333,8 @@ fn operation(j: &mut JsonWriter, version: &str, endpoint: &Endpoint, doc: &Doc) 
             let required = name.ends_with('!');
             let name = name.trim_end_matches('!');
             if let Some(parameter) = PARAMETERS.iter().find(|p| p.name == name) {
-                j.object(|j| write_parameter(j, parameter, required));
+                let in_path = endpoint.name.contains(&format!("{{{}}}", parameter.wire));
+                j.object(|j| write_parameter(j, parameter, required, in_path));
             }
         }
     });
@@ -329,6 +350,7 @@ fn operation(j: &mut JsonWriter, version: &str, endpoint: &Endpoint, doc: &Doc) 
             let about = match status {
                 400 => "Something is missing or cannot be understood",
                 404 => "There is nothing of that name, or no sample of it in that time",
+                422 => "The expression cannot be computed with these samples",
                 499 => "The call was taken back",
                 503 => "Nobody is there to answer, or the time was up",
                 504 => "The time was up",
@@ -347,11 +369,17 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("function", "netdata-streaming"),
     ("dimensions", "*"),
     ("options", "unaligned"),
+    ("query", "sum by (dimension) (netdata_netdata_requests_requests_persec_average)"),
+    ("match", "{chart=\"netdata.requests\"}"),
+    ("label_name", "chart"),
+    ("step", "15s"),
+    ("start", "1700000000"),
+    ("end", "1700000600"),
 ];
 
-fn write_parameter(j: &mut JsonWriter, parameter: &Parameter, required: bool) {
+fn write_parameter(j: &mut JsonWriter, parameter: &Parameter, required: bool, in_path: bool) {
     j.key("name").string(parameter.wire);
-    j.key("in").string("query");
+    j.key("in").string(if in_path { "path" } else { "query" });
     j.key("required").bool(required);
     j.key("description").string(parameter.about);
     if let Some((_, value)) = EXAMPLES.iter().find(|(name, _)| *name == parameter.name) {

@@ -15,14 +15,17 @@ pub mod registry;
 pub mod alarms;
 pub mod functions;
 pub mod write;
+pub mod prometheus;
 mod rest;
 
 /// Where a command is looked for, in this order.
-pub const TABLES: &[&[Endpoint]] = &[AGENT, READS];
+pub const TABLES: &[&[Endpoint]] = &[AGENT, READS, prometheus::ENDPOINTS];
 
 /// What takes a body. It is no part of the description, which is about reading.
-pub const WRITES: &[&[Endpoint]] =
-    &[&[Endpoint { name: "write", needs: Rights::STREAMING, handler: write::write }]];
+pub const WRITES: &[&[Endpoint]] = &[
+    &[Endpoint { name: "write", needs: Rights::STREAMING, handler: write::write }],
+    prometheus::ENDPOINTS,
+];
 
 /// The agent's own commands.
 const AGENT: &[Endpoint] = &[

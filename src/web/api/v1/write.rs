@@ -1,9 +1,10 @@
-//! `POST /api/v1/write`: Prometheus remote write 1.0 from other agents, for whoever has an API key of stream.conf.
+//! `POST /api/v1/write`: Prometheus remote write, 1.0 and 2.0, from other agents, for whoever has an API key of stream.conf.
 //!
 //! The key comes as `Authorization: Bearer KEY`, as the password of Basic, or as `X-Auth-Token`; its section says where the samples
 //! are kept, as for children. Series become hosts by their label `instance` (see [`crate::ingest::remote_write`]).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustc_hash::FxHashMap;
 use uuid::Uuid;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 use crate::base::ids::MachineGuid;
 use crate::base::json::push_string;
 use crate::config::{ReceiverOptions, keys};
+use crate::ingest::remote_write::{INSTANCE_BYTES_MAX, PLUGIN};
 use crate::metrics::{Host, HostInfo, HostKind, HostSettings};
 use crate::net::usage::add;
 use crate::storage::Mode;
@@ -24,20 +26,45 @@ pub const PATH: &str = "/api/v1/write";
 /// A body may be this long as it comes, and as it is once decompressed.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
 const PLAIN_BYTES_MAX: usize = 32 << 20;
+/// All bodies together, as they come and as they are once decompressed; who would need more is told to come again.
+const IN_FLIGHT_BYTES_MAX: usize = 256 << 20;
+static IN_FLIGHT_BYTES: AtomicUsize = AtomicUsize::new(0);
 /// A sample further ahead of us is dropped: it would outlive the retention of all others.
 const FUTURE_MAX_S: i64 = 86_400;
 /// Of the GUIDs of hosts that write to us, by key and instance.
 const NAMESPACE: Uuid = Uuid::from_u128(0x7d6a_51c2_40f1_4b0e_9a3c_2f8e_6b1d_9c05);
-const INSTANCE_BYTES_MAX: usize = 255;
 const NO_INSTANCE: &str = "unknown";
+
+/// Room for a body, for as long as it lives.
+pub struct Room(usize);
+
+impl Room {
+    /// `None` where there is no room just now.
+    pub fn take(bytes: usize) -> Option<Room> {
+        let added = |held: usize| held.checked_add(bytes).filter(|all| *all <= IN_FLIGHT_BYTES_MAX);
+        let taken = IN_FLIGHT_BYTES.fetch_update(Ordering::AcqRel, Ordering::Acquire, added);
+        taken.ok().map(|_| Room(bytes))
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        IN_FLIGHT_BYTES.fetch_sub(self.0, Ordering::AcqRel);
+    }
+}
+
+/// What a sender gets that comes while there is no room.
+pub fn no_room() -> Response {
+    Response::error(503, "Too much is being written just now.").header("Retry-After", "5")
+}
 
 pub fn write(call: &Call<'_>) -> Response {
     let Some(streams) = &call.agent.streaming else {
         return Response::error(503, "This agent takes no samples.");
     };
-    if call.request.content_type.as_deref().is_some_and(|kind| kind.contains("write.v2")) {
-        return Response::error(415, "Only remote write 1.0 is understood here.");
-    }
+    let kind = call.request.content_type.as_deref().unwrap_or_default();
+    let read: Read =
+        if kind.contains("write.v2") { remote_write::read_2 } else { remote_write::read };
     let Some(key) =
         key_of(call.request.authorization.as_deref(), call.request.auth_token.as_deref())
     else {
@@ -53,36 +80,49 @@ pub fn write(call: &Call<'_>) -> Response {
     if length > PLAIN_BYTES_MAX {
         return Response::error(400, "The body is not compressed by snappy, or too large.");
     }
+    let Some(_room) = Room::take(length) else { return no_room() };
     let Ok(plain) = snap::raw::Decoder::new().decompress_vec(&call.request.body) else {
         return Response::error(400, "The body is not compressed by snappy.");
     };
-    match store(call, streams, &key, &plain) {
-        Ok(0) => Response::new(204, ContentType::Text, ""),
-        Ok(dropped) => {
+    // Senders of 2.0 want to know what became of it.
+    let taken = |samples: u64| {
+        Response::new(204, ContentType::Text, "")
+            .header("X-Prometheus-Remote-Write-Samples-Written", samples.to_string())
+            .header("X-Prometheus-Remote-Write-Histograms-Written", "0")
+            .header("X-Prometheus-Remote-Write-Exemplars-Written", "0")
+    };
+    match store(call, streams, &key, read, &plain) {
+        Ok((all, 0)) => taken(all),
+        Ok((all, dropped)) => {
             log::error!(
                 "REMOTE WRITE from '{peer}': {dropped} samples were left out: too many series or hosts, or senseless"
             );
-            Response::new(204, ContentType::Text, "")
+            taken(all.saturating_sub(dropped))
         }
         Err(error) => Response::error(400, error.to_string()),
     }
 }
 
-/// Gives how many samples were left out.
+/// How a request of one version is read.
+type Read = for<'a> fn(&'a [u8], &mut dyn FnMut(Series<'a>)) -> Result<(), remote_write::Malformed>;
+
+/// Gives how many samples there were, and how many were left out.
 fn store(
     call: &Call<'_>,
     streams: &Streams,
     key: &str,
+    read: Read,
     plain: &[u8],
-) -> Result<u64, remote_write::Malformed> {
+) -> Result<(u64, u64), remote_write::Malformed> {
     // All of it is read before anything is stored: a request is taken whole or not at all.
     let mut hosts: FxHashMap<String, Vec<Series<'_>>> = FxHashMap::default();
     let latest_ms = (call.agent.clock.now_seconds().0 + FUTURE_MAX_S).saturating_mul(1000);
-    let mut dropped = 0;
-    remote_write::read(plain, &mut |mut series| {
-        let all = series.samples.len();
+    let (mut all, mut dropped) = (0, 0);
+    read(plain, &mut |mut series| {
+        let here = series.samples.len();
+        all += here as u64;
         series.samples.retain(|&(at_ms, _)| at_ms <= latest_ms);
-        dropped += (all - series.samples.len()) as u64;
+        dropped += (here - series.samples.len()) as u64;
         let instance = series.label("instance").filter(|name| !name.is_empty());
         let mut instance = instance.unwrap_or(NO_INSTANCE);
         if instance.len() > INSTANCE_BYTES_MAX {
@@ -101,7 +141,7 @@ fn store(
             None => dropped += series.iter().map(|one| one.samples.len() as u64).sum::<u64>(),
         }
     }
-    Ok(dropped)
+    Ok((all, dropped))
 }
 
 fn host_for(
@@ -124,7 +164,7 @@ fn host_for(
             gap_when_lost: settings.gap_when_lost,
             ephemeral: options.ephemeral,
         };
-        let info = HostInfo { program_name: "remote_write".to_owned(), ..HostInfo::named(&name) };
+        let info = HostInfo { program_name: PLUGIN.to_owned(), ..HostInfo::named(&name) };
         Host::new(guid, HostKind::Virtual, info, engine, kept)
     })?;
     if created {
@@ -175,5 +215,19 @@ fn key_of(authorization: Option<&str>, token: Option<&str>) -> Option<String> {
             plain.split_once(':').map(|(_, password)| password.to_owned())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_share_a_bounded_room() {
+        let all = Room::take(IN_FLIGHT_BYTES_MAX).unwrap();
+        assert!(Room::take(1).is_none());
+        drop(all);
+        assert!(Room::take(usize::MAX).is_none());
+        assert!(Room::take(1).is_some());
     }
 }

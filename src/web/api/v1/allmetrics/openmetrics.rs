@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -30,6 +30,9 @@ pub(super) fn from_prometheus(text: &str) -> String {
     let mut families: Vec<Family<'_>> = Vec::new();
     let mut index: FxHashMap<&str, usize> = FxHashMap::default();
     let mut kinds: FxHashMap<&str, &str> = FxHashMap::default();
+    let name_of = |line: &'_ str| line.split(['{', ' ']).next().unwrap_or_default().len();
+    let names: FxHashSet<&str> =
+        text.lines().map(|line| &line[..name_of(line)]).filter(|name| !name.is_empty()).collect();
     for line in text.lines() {
         if let Some((name, kind)) =
             line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
@@ -37,12 +40,18 @@ pub(super) fn from_prometheus(text: &str) -> String {
             kinds.insert(name, kind);
             continue;
         }
-        let name = line.split(['{', ' ']).next().unwrap_or_default();
+        let name = &line[..name_of(line)];
         if name.is_empty() || name.starts_with('#') {
             continue;
         }
         let (family, kind) = match name.strip_suffix("_total") {
-            Some(counter) if kinds.get(counter) == Some(&"counter") => (counter, "counter"),
+            // Of charts that are mixed there are both, and a family has one type: the counter goes by its whole name.
+            Some(counter) if kinds.get(counter) == Some(&"counter") => {
+                match names.contains(counter) {
+                    false => (counter, "counter"),
+                    true => (name, "unknown"),
+                }
+            }
             _ if name == "netdata_info" => ("netdata", "info"),
             _ => (
                 name,
@@ -100,6 +109,15 @@ mod tests {
              # TYPE g gauge\ng{chart=\"c\"} 1.5000000\n\
              # TYPE raw unknown\nraw{chart=\"z\"} 6\n\
              # TYPE netdata_var unknown\nnetdata_var 7.0000000 1700000001.000\n# EOF\n"
+        );
+    }
+
+    #[test]
+    fn a_family_has_one_type_though_charts_are_mixed() {
+        let text = "# TYPE a gauge\na{chart=\"c\"} 1\n# TYPE a counter\na_total{chart=\"d\"} 2\na{chart=\"e\"} 3\n";
+        assert_eq!(
+            from_prometheus(text),
+            "# TYPE a gauge\na{chart=\"c\"} 1\na{chart=\"e\"} 3\n# TYPE a_total unknown\na_total{chart=\"d\"} 2\n# EOF\n"
         );
     }
 

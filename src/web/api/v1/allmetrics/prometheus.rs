@@ -14,6 +14,7 @@ use crate::base::pattern::SimplePattern;
 use crate::base::time::{UnixMicros, UnixSeconds};
 use crate::config::{DataSource, PrometheusOptions};
 use crate::exporting::{Units, push_label, sanitized, units_suffix};
+use crate::ingest::remote_write::is_part;
 use crate::metrics::{Algorithm, ChartState, Host, HostKind, LabelSource};
 use crate::storage::{Mode, Reader};
 use crate::web::api::Call;
@@ -244,7 +245,8 @@ impl Scrape<'_> {
                 DataSource::AsCollected => self.collected(&state, &naming, after, out),
                 _ => {
                     // Samples are read without the chart's lock: a collector must not wait for a scrape.
-                    let dims = state.dims.iter().filter(|dim| !dim.is_obsolete());
+                    let dims = state.dims.iter();
+                    let dims = dims.filter(|dim| !dim.is_obsolete() && !is_part(meta, dim));
                     let dims: Vec<_> = dims
                         .map(|dim| {
                             let name = if self.names { &dim.name } else { &dim.id };
