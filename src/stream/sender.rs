@@ -867,7 +867,7 @@ impl Thread<'_> {
             let version = self.streams.paths().version(host.guid());
             if moment == Moment::First || version != self.told.path_version {
                 self.told.path_version = version;
-                pluginsd::stream_path(out, self.streams.path_of(&host).as_bytes());
+                pluginsd::stream_path(out, self.streams.path_of(&host, agreed).as_bytes());
             }
         }
         if agreed.contains(Capabilities::CLAIM) {
