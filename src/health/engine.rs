@@ -114,6 +114,27 @@ struct Watch {
     writes: Vec<Write>,
 }
 
+impl Watch {
+    /// The clock was set back by so many seconds.
+    fn moves_back(&mut self, seconds: i64) {
+        // 0 stands for no time.
+        let back = |time: &mut i64| {
+            if *time > 0 {
+                *time = (*time - seconds).max(1);
+            }
+        };
+        back(&mut self.not_before);
+        back(&mut self.told_elsewhere_at);
+        back(&mut self.trim_at);
+        self.pending.iter_mut().for_each(|pending| back(&mut pending.at));
+        for alarm in &mut self.alarms.alarms {
+            back(&mut alarm.state.next_update);
+            back(&mut alarm.state.delay_until);
+            back(&mut alarm.state.last_repeat);
+        }
+    }
+}
+
 impl Watched {
     pub fn is_on(&self) -> bool {
         self.on.load(Ordering::Acquire)
@@ -157,6 +178,8 @@ pub struct Health {
     notifier: Notifier,
     cluster: Box<dyn Cluster>,
     watched: Mutex<FxHashMap<MachineGuid, Arc<Watched>>>,
+    /// When the last pass began; 0 = there was none.
+    last_tick: AtomicI64,
 }
 
 impl Health {
@@ -181,6 +204,7 @@ impl Health {
             notifier,
             cluster,
             watched: Mutex::default(),
+            last_tick: AtomicI64::new(0),
         })
     }
 
@@ -226,6 +250,14 @@ impl Health {
 
     /// Evaluates whatever is due at `now`.
     pub fn tick(&self, now: i64, slept: bool) {
+        let back = self.last_tick.swap(now, Ordering::AcqRel) - now;
+        if back > 0 {
+            // Whatever waits for a time would wait for as long as the clock was set back.
+            for watched in self.all_watched() {
+                watched.state.lock().moves_back(back);
+                watched.next.store(0, Ordering::Release);
+            }
+        }
         if self.reload.swap(false, Ordering::AcqRel) {
             let rules = Arc::new(read_rules(&self.options));
             *self.rules.write() = rules;
@@ -615,7 +647,9 @@ impl Health {
             return false;
         }
         // Of a child that came back: charts that did not come with it are not its present.
-        if host.kind() == HostKind::Child && last_collected < host.connected_at().0 {
+        // (If it connected later than now, the clock was set back since, and that time says nothing.)
+        let connected = host.connected_at().0;
+        if host.kind() == HostKind::Child && connected <= now && last_collected < connected {
             return false;
         }
         let alarm = &watch.alarms.alarms[index];
@@ -792,10 +826,7 @@ impl Health {
                 // A repeating alarm is told by its repetition, and of its end once.
                 if !repeats {
                     match self.allows(host, alarm, pending.change.new) {
-                        Ok(()) => {
-                            flags |= flag::EXEC_RUN;
-                            self.notify(host, watch, index, &pending, now);
-                        }
+                        Ok(()) => self.notify(host, watch, index, &pending, now),
                         Err(Quiet::Silenced) => flags |= flag::SILENCED,
                         Err(Quiet::NoClear) => {
                             // Nobody hears of the end, but the next beginning is news.
@@ -857,8 +888,8 @@ impl Health {
                 old: alarm.state.told.unwrap_or_default(),
                 new: alarm.state.status,
                 when: alarm.state.last_change,
-                duration: now - alarm.state.last_change,
-                non_clear: now - alarm.state.raised_since,
+                duration: (now - alarm.state.last_change).max(0),
+                non_clear: (now - alarm.state.raised_since).max(0),
                 delay: 0,
             },
             value: alarm.state.value,

@@ -739,6 +739,31 @@ fn after_a_sleep_of_the_machine_alarms_wait() {
     rig.end();
 }
 
+#[test]
+fn a_clock_that_is_set_back_holds_nothing_up() {
+    let rig = Rig::new(&format!("{HIGH}delay: up 10s down 10s\n"));
+    let child = host(HostKind::Child, "child");
+    rig.hosts.get_or_create(child.guid(), || Arc::clone(&child)).unwrap();
+    child.set_health(HealthPolicy::On, 0);
+    child.set_connected(true, UnixSeconds(rig.clock.now_seconds().0));
+    let charts = [rig.chart(&rig.local(), "t.c"), rig.chart(&child, "t.c")];
+    let charts: Vec<&Arc<Chart>> = charts.iter().collect();
+    rig.seconds(30, &charts, 5);
+    rig.seconds(3, &charts, 15);
+    rig.clock.advance(-3600 * MICROS);
+    // Held back for some seconds more, not for an hour.
+    rig.seconds(20, &charts, 15);
+    let mut told = rig.told(2);
+    told.sort_unstable();
+    assert_eq!(told, ["high CLEAR WARNING 15 child", "high CLEAR WARNING 15 here"]);
+    for host in [rig.local(), child] {
+        let watched = rig.health.watched(&host).unwrap();
+        let evaluated = watched.show(|alarms, _| alarms.alarms[0].state.last_updated);
+        assert_eq!(evaluated, rig.clock.now_seconds().0, "{}", host.hostname());
+    }
+    rig.end();
+}
+
 /// The files that we ship hold no mistake, and expressions in them mean the same for Netdata.
 #[test]
 fn stock_alarms_are_right() {
