@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::alarm::Status;
@@ -154,7 +154,8 @@ pub struct Span {
 pub struct Log {
     path: PathBuf,
     connection: Mutex<Connection>,
-    reader: Option<Mutex<Connection>>,
+    /// None for what is in memory.
+    reader: Mutex<Option<Connection>>,
 }
 
 /// Where an event stands in the log: when, host, number.
@@ -203,13 +204,18 @@ impl Log {
             let reader = Connection::open(&path).ok()?;
             reader.pragma_update(None, "query_only", true).ok()?;
             reader.busy_timeout(READ_WAIT).ok()?;
-            Some(Mutex::new(reader))
+            Some(reader)
         });
-        Ok(Log { path, connection: Mutex::new(connection), reader })
+        Ok(Log { path, connection: Mutex::new(connection), reader: Mutex::new(reader) })
     }
 
-    fn reader(&self) -> MutexGuard<'_, Connection> {
-        self.reader.as_ref().unwrap_or(&self.connection).lock()
+    fn read<T>(&self, ask: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let reader = self.reader.lock();
+        if let Some(reader) = &*reader {
+            return ask(reader);
+        }
+        drop(reader);
+        ask(&self.connection.lock())
     }
 
     /// Writes what happened to alarms of a host, as one transaction; false when nothing could be written.
@@ -342,16 +348,18 @@ impl Log {
         chart: Option<&str>,
         most: i64,
     ) -> Vec<Entry> {
-        let connection = self.reader();
-        let read = || -> Result<Vec<Entry>> {
+        self.read(|connection| {
             let mut statement = connection.prepare_cached(&format!(
                 "SELECT {COLUMNS} FROM health_log WHERE host_id = ?1 AND unique_id > ?2 \
                  AND (?3 IS NULL OR chart = ?3) ORDER BY unique_id DESC LIMIT ?4"
             ))?;
             let entries = statement.query_map(params![id(&host), after, chart, most], entry_of)?;
             entries.collect()
-        };
-        read().unwrap_or_default()
+        })
+        .unwrap_or_else(|error| {
+            log::error!("HEALTH: cannot read '{}': {error}", self.path.display());
+            Vec::new()
+        })
     }
 
     /// Shows events, the newest first, of those hosts that are `wanted`; true when there are no more. Nothing is locked while
@@ -394,28 +402,35 @@ impl Log {
         most: usize,
         wanted: &dyn Fn(MachineGuid) -> bool,
     ) -> Result<Page> {
-        let connection = self.reader();
-        let of_host = if span.host.is_some() { "host_id = ?6 AND" } else { "?6 IS NULL AND" };
-        let mut statement = connection.prepare_cached(&format!(
-            "SELECT {COLUMNS}, host_id FROM health_log WHERE {of_host} when_key >= ?1 \
+        self.read(|connection| {
+            let of_host = if span.host.is_some() { "host_id = ?6 AND" } else { "?6 IS NULL AND" };
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS}, host_id FROM health_log WHERE {of_host} when_key >= ?1 \
              AND (when_key, host_id, unique_id) < (?2, ?3, ?4) \
              ORDER BY when_key DESC, host_id DESC, unique_id DESC LIMIT ?5"
-        ))?;
-        let host = span.host.as_ref().map(id);
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let mut rows =
-            statement.query(params![span.after, from.0, from.1.as_slice(), from.2, most, host])?;
-        let mut page = Page::default();
-        while let Some(row) = rows.next()? {
-            let host: [u8; 16] = row.get("host_id")?;
-            page.rows += 1;
-            page.last = Some((row.get("when_key")?, host, row.get("unique_id")?));
-            let host = MachineGuid(uuid::Uuid::from_bytes(host));
-            if wanted(host) {
-                page.entries.push((host, entry_of(row)?));
+            ))?;
+            let host = span.host.as_ref().map(id);
+            let most = i64::try_from(most).unwrap_or(i64::MAX);
+            let mut rows = statement.query(params![
+                span.after,
+                from.0,
+                from.1.as_slice(),
+                from.2,
+                most,
+                host
+            ])?;
+            let mut page = Page::default();
+            while let Some(row) = rows.next()? {
+                let host: [u8; 16] = row.get("host_id")?;
+                page.rows += 1;
+                page.last = Some((row.get("when_key")?, host, row.get("unique_id")?));
+                let host = MachineGuid(uuid::Uuid::from_bytes(host));
+                if wanted(host) {
+                    page.entries.push((host, entry_of(row)?));
+                }
             }
-        }
-        Ok(page)
+            Ok(page)
+        })
     }
 
     /// Keeps the newest `most` events of a host, and the alarms they are of.
@@ -738,7 +753,7 @@ mod tests {
             seen(&Span { after: 1010, before: 1011, host: Some(b), most: 100 }, &|_| true);
         assert_eq!(span.iter().map(|one| one.2).collect::<Vec<_>>(), [35, 34, 33, 32, 31, 30]);
         // Who writes waits for no reader.
-        let reading = log.reader();
+        let reading = log.reader.lock();
         assert!(log.write(a, &[Write::Event(Box::new(entry(count + 1, "t.c")))]));
         drop(reading);
         // Neither sorts nor looks at other times.
@@ -750,8 +765,8 @@ mod tests {
                  AND (when_key, host_id, unique_id) < (?2, ?3, ?4) \
                  ORDER BY when_key DESC, host_id DESC, unique_id DESC LIMIT ?5"
             );
-            let connection = log.reader();
-            let mut plan = connection.prepare(&sql).unwrap();
+            let reader = log.reader.lock();
+            let mut plan = reader.as_ref().unwrap().prepare(&sql).unwrap();
             let none =
                 rusqlite::params![0, 0, [0u8; 16].as_slice(), 0, 0, a.0.as_bytes().as_slice()];
             let plan: Vec<String> =
