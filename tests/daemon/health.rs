@@ -288,6 +288,38 @@ fn a_cluster_tells_once_and_the_next_parent_takes_over() {
     assert_eq!(counts(&b), before[1]);
 }
 
+#[test]
+fn without_one_notification_per_cluster_each_member_tells() {
+    let each = |name: &str| {
+        takes(watching(Agent::new(name)), "yes").option(
+            "health",
+            "one notification per cluster",
+            "no",
+        )
+    };
+    let (a, b) = (each("a"), each("b"));
+    let ports = (a.port, b.port);
+    let a = a.streams_to(&[ports.1]).start();
+    let b = b.streams_to(&[ports.0]).start();
+    let child = Agent::new("child").plugin("feed", FEED).streams_to(&[ports.0, ports.1]).start();
+    let put = |value: &str| fs::write(child.dir().join("lib/value"), format!("{value}\n")).unwrap();
+    put("1");
+    for agent in [&a, &b] {
+        wait_for(&format!("{}: CLEAR", agent.name), 60, || {
+            let json = agent.try_json("/host/child/api/v1/alarms?all")?;
+            (json["alarms"]["t.x.high"]["status"] == "CLEAR").then_some(())
+        });
+    }
+    put("15");
+    for agent in [&a, &b] {
+        wait_told(agent, "child high CLEAR WARNING");
+    }
+    pause(Duration::from_secs(1));
+    for agent in [&a, &b] {
+        assert_eq!(told(agent)["child high CLEAR WARNING"], 1, "{}", agent.name);
+    }
+}
+
 /// Forty alarms at once, whose program takes its time.
 const MANY: usize = 40;
 
