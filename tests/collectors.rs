@@ -622,8 +622,8 @@ fn evaluating_alarms_allocates_nothing() {
             None
         }
 
-        fn is_there(&self) -> bool {
-            false
+        fn presence(&self) -> netdata_rs::health::Presence {
+            netdata_rs::health::Presence::Nobody
         }
     }
 

@@ -28,7 +28,7 @@ use crate::config::{
     SenderOptions, StreamConf, keys,
 };
 use crate::exporting::Exporting;
-use crate::health::{self, Health};
+use crate::health::{self, Health, Presence};
 use crate::ingest::executor::Nodes;
 use crate::ingest::{collectors, plugins};
 use crate::metrics::keeper;
@@ -399,7 +399,7 @@ struct Parents {
 
 impl health::Cluster for Parents {
     fn tells(&self, host: &Host) -> bool {
-        self.once && self.streams.is_watched_nearer(host)
+        self.once && self.streams.is_told_elsewhere(host)
     }
 
     fn told(&self, host: &Host) -> Option<(Vec<(String, i64)>, bool)> {
@@ -408,10 +408,18 @@ impl health::Cluster for Parents {
         Some((told, all))
     }
 
-    fn is_there(&self) -> bool {
-        self.once && self.streams.has_cluster()
+    fn presence(&self) -> Presence {
+        match self.streams.cluster() {
+            _ if !self.once => Presence::Nobody,
+            stream::Cluster::None => Presence::Nobody,
+            stream::Cluster::Perhaps => Presence::Unknown,
+            stream::Cluster::Known => Presence::Others,
+        }
     }
 }
+
+/// What is told of an alarm is heard.
+const _: () = assert!(health::engine::TOLD_NAME_MAX <= stream::path::TOLD_NAME_MAX);
 
 /// `[health]`, and where its files are.
 fn health_options(config: &Config, directories: &Directories) -> health::Options {

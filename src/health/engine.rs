@@ -35,6 +35,8 @@ const LISTED_MAX: usize = 15;
 const TAKEOVER_S: i64 = 60;
 /// In a cluster a host's alarms wait at least so long after it connects, for what others have told of them.
 const HEAR_S: i64 = 5;
+/// Longer names of alarms are cut where agents of a cluster tell them to each other.
+pub const TOLD_NAME_MAX: usize = 400;
 const TICK: Duration = Duration::from_secs(1);
 
 /// What `[health]` and its directories say.
@@ -83,6 +85,17 @@ pub struct Watched {
 
 type Told = Arc<[(String, i64)]>;
 
+/// Somebody else may have told of alarms that we did not hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hearing {
+    /// Everybody was heard, or nobody has anything to say.
+    Done,
+    /// Nothing was evaluated since the host came: words are waited for. `found`: somebody is there to say them.
+    Waiting { found: bool },
+    /// Evaluation has begun without a word.
+    Late,
+}
+
 struct Watch {
     alarms: HostAlarms,
     pending: Vec<Pending>,
@@ -91,8 +104,7 @@ struct Watch {
     not_before: i64,
     /// The connection that alarms were postponed for.
     postponed_for: i64,
-    /// Somebody else may have told of alarms that we did not hear of: its word about that is waited for.
-    unheard: bool,
+    hearing: Hearing,
     /// When the last pass found that another one tells of them; 0 = it did not.
     told_elsewhere_at: i64,
     /// They were evaluated in this run.
@@ -100,6 +112,27 @@ struct Watch {
     trim_at: i64,
     scratch: Scratch,
     writes: Vec<Write>,
+}
+
+impl Watch {
+    /// The clock was set back by so many seconds.
+    fn moves_back(&mut self, seconds: i64) {
+        // 0 stands for no time.
+        let back = |time: &mut i64| {
+            if *time > 0 {
+                *time = (*time - seconds).max(1);
+            }
+        };
+        back(&mut self.not_before);
+        back(&mut self.told_elsewhere_at);
+        back(&mut self.trim_at);
+        self.pending.iter_mut().for_each(|pending| back(&mut pending.at));
+        for alarm in &mut self.alarms.alarms {
+            back(&mut alarm.state.next_update);
+            back(&mut alarm.state.delay_until);
+            back(&mut alarm.state.last_repeat);
+        }
+    }
 }
 
 impl Watched {
@@ -121,8 +154,17 @@ pub trait Cluster: Send + Sync {
     /// Alarms that are raised, as CHART.ALARM, with the number of the status that somebody was told of last; from another
     /// one that evaluates them. The flag: those are all.
     fn told(&self, host: &Host) -> Option<(Vec<(String, i64)>, bool)>;
-    /// There are others.
-    fn is_there(&self) -> bool;
+    fn presence(&self) -> Presence;
+}
+
+/// What is known of the others of a [`Cluster`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Presence {
+    #[default]
+    Nobody,
+    /// Whether there is anybody shows later.
+    Unknown,
+    Others,
 }
 
 pub struct Health {
@@ -136,6 +178,8 @@ pub struct Health {
     notifier: Notifier,
     cluster: Box<dyn Cluster>,
     watched: Mutex<FxHashMap<MachineGuid, Arc<Watched>>>,
+    /// When the last pass began; 0 = there was none.
+    last_tick: AtomicI64,
 }
 
 impl Health {
@@ -160,6 +204,7 @@ impl Health {
             notifier,
             cluster,
             watched: Mutex::default(),
+            last_tick: AtomicI64::new(0),
         })
     }
 
@@ -205,6 +250,14 @@ impl Health {
 
     /// Evaluates whatever is due at `now`.
     pub fn tick(&self, now: i64, slept: bool) {
+        let back = self.last_tick.swap(now, Ordering::AcqRel) - now;
+        if back > 0 {
+            // Whatever waits for a time would wait for as long as the clock was set back.
+            for watched in self.all_watched() {
+                watched.state.lock().moves_back(back);
+                watched.next.store(0, Ordering::Release);
+            }
+        }
         if self.reload.swap(false, Ordering::AcqRel) {
             let rules = Arc::new(read_rules(&self.options));
             *self.rules.write() = rules;
@@ -280,7 +333,7 @@ impl Health {
             next_event: if newest > 0 { newest + 1 } else { now },
             not_before: 0,
             postponed_for: 0,
-            unheard: false,
+            hearing: Hearing::Done,
             told_elsewhere_at: 0,
             evaluated: false,
             trim_at: now + TRIM_EVERY_S,
@@ -308,16 +361,14 @@ impl Health {
         for alarm in watch.alarms.link(host, rules, report) {
             self.remove(watch, alarm, now);
         }
-        if watch.unheard {
-            self.hear(host, watch);
-        }
+        self.listen(host, watch, now);
         let elsewhere = self.cluster.tells(host);
         watch.told_elsewhere_at = if elsewhere { now } else { watch.told_elsewhere_at };
         let mut next = now + self.options.run_every;
         if now < watch.not_before {
-            next = watch.not_before.min(next);
+            let waiting = matches!(watch.hearing, Hearing::Waiting { .. });
+            next = watch.not_before.min(if waiting { now + 1 } else { next });
         } else {
-            watch.unheard = false;
             watch.evaluated = true;
             if watch.not_before > 0 {
                 watch.not_before = 0;
@@ -377,7 +428,6 @@ impl Health {
         let connected = host.connected_at().0;
         if host.kind() == HostKind::Child && connected != watch.postponed_for {
             watch.postponed_for = connected;
-            let others = self.cluster.is_there();
             // Who told until now is gone, and the host comes another way. Its alarms have gone on here all the time.
             let takes_over = watch.evaluated
                 && watch.not_before == 0
@@ -387,11 +437,18 @@ impl Health {
                     "[{}]: Not postponing health checks, because it comes another way and they have gone on until now.",
                     host.hostname()
                 ));
+                watch.hearing = Hearing::Done;
                 return;
             }
-            watch.unheard = others;
+            let presence = self.cluster.presence();
+            watch.hearing = match presence {
+                Presence::Nobody => Hearing::Done,
+                Presence::Unknown => Hearing::Waiting { found: false },
+                Presence::Others => Hearing::Waiting { found: true },
+            };
             // Long enough to hear from others.
-            let postponed = host.health_postponed_s().max(if others { HEAR_S } else { 0 });
+            let least = if watch.hearing == Hearing::Done { 0 } else { HEAR_S };
+            let postponed = host.health_postponed_s().max(least);
             let until = connected + postponed;
             if until > now {
                 watch.not_before = watch.not_before.max(until);
@@ -403,10 +460,37 @@ impl Health {
         }
     }
 
-    /// Takes over what another agent of the cluster has told while this one did not watch; again in each pass until alarms
-    /// are evaluated, since charts and words may both come late.
-    fn hear(&self, host: &Host, watch: &mut Watch) {
-        let Some((told, all)) = self.cluster.told(host) else { return };
+    /// Asks for what others told while this agent did not watch: in each pass until alarms are evaluated, since charts and
+    /// words may both come late, and after that until the first word comes or nobody is there to say one.
+    fn listen(&self, host: &Host, watch: &mut Watch, now: i64) {
+        watch.hearing = match watch.hearing {
+            Hearing::Done => return,
+            Hearing::Waiting { found } => {
+                let presence = self.cluster.presence();
+                if !found && presence == Presence::Others {
+                    // Who was found just now has not had the time to say anything.
+                    watch.not_before = watch.not_before.max(now + HEAR_S);
+                }
+                let heard = self.hear(host, watch);
+                if now < watch.not_before {
+                    Hearing::Waiting { found: found || presence == Presence::Others }
+                } else if heard || presence == Presence::Nobody {
+                    Hearing::Done
+                } else {
+                    Hearing::Late
+                }
+            }
+            Hearing::Late => {
+                let done =
+                    self.hear_late(host, watch, now) || self.cluster.presence() == Presence::Nobody;
+                if done { Hearing::Done } else { Hearing::Late }
+            }
+        };
+    }
+
+    /// Takes over what others have told; false when they say nothing.
+    fn hear(&self, host: &Host, watch: &mut Watch) -> bool {
+        let Some((told, all)) = self.cluster.told(host) else { return false };
         // What is not among its words is over, unless it is this agent that told until now.
         let all = all && (!watch.evaluated || watch.told_elsewhere_at > 0);
         let told: FxHashMap<String, i64> = told.into_iter().collect();
@@ -423,6 +507,43 @@ impl Health {
                 watch.writes.push(Write::Alarm(Box::new(remembered(alarm))));
             }
         }
+        true
+    }
+
+    /// The same once alarms are evaluated here: what somebody was told of and this agent did not tell is not told again, and
+    /// its end is.
+    fn hear_late(&self, host: &Host, watch: &mut Watch, now: i64) -> bool {
+        let Some((told, _)) = self.cluster.told(host) else { return false };
+        let told: FxHashMap<String, i64> = told.into_iter().collect();
+        for alarm in &mut watch.alarms.alarms {
+            let word = told.get(&told_name(alarm)).copied().and_then(Status::from_number);
+            let Some(word) = word.filter(|word| word.is_raised()) else { continue };
+            if alarm.state.told.is_some_and(Status::is_raised) {
+                continue;
+            }
+            alarm.state.told = Some(word);
+            watch.writes.push(Write::Alarm(Box::new(remembered(alarm))));
+            let held_back = watch.pending.iter().any(|pending| pending.alarm == alarm.id);
+            if alarm.state.status != Status::Clear || held_back {
+                continue;
+            }
+            watch.pending.push(Pending {
+                alarm: alarm.id,
+                event: alarm.last_event,
+                at: now,
+                change: Change {
+                    old: word,
+                    new: Status::Clear,
+                    when: alarm.state.last_change,
+                    duration: 0,
+                    non_clear: 0,
+                    delay: 0,
+                },
+                value: alarm.state.value,
+                old_value: alarm.state.old_value,
+            });
+        }
+        true
     }
 
     /// Of a host whose alarms are evaluated here: those that are raised and that somebody was told of.
@@ -526,7 +647,9 @@ impl Health {
             return false;
         }
         // Of a child that came back: charts that did not come with it are not its present.
-        if host.kind() == HostKind::Child && last_collected < host.connected_at().0 {
+        // (If it connected later than now, the clock was set back since, and that time says nothing.)
+        let connected = host.connected_at().0;
+        if host.kind() == HostKind::Child && connected <= now && last_collected < connected {
             return false;
         }
         let alarm = &watch.alarms.alarms[index];
@@ -703,10 +826,7 @@ impl Health {
                 // A repeating alarm is told by its repetition, and of its end once.
                 if !repeats {
                     match self.allows(host, alarm, pending.change.new) {
-                        Ok(()) => {
-                            flags |= flag::EXEC_RUN;
-                            self.notify(host, watch, index, &pending, now);
-                        }
+                        Ok(()) => self.notify(host, watch, index, &pending, now),
                         Err(Quiet::Silenced) => flags |= flag::SILENCED,
                         Err(Quiet::NoClear) => {
                             // Nobody hears of the end, but the next beginning is news.
@@ -768,8 +888,8 @@ impl Health {
                 old: alarm.state.told.unwrap_or_default(),
                 new: alarm.state.status,
                 when: alarm.state.last_change,
-                duration: now - alarm.state.last_change,
-                non_clear: now - alarm.state.raised_since,
+                duration: (now - alarm.state.last_change).max(0),
+                non_clear: (now - alarm.state.raised_since).max(0),
                 delay: 0,
             },
             value: alarm.state.value,
@@ -861,9 +981,11 @@ impl Health {
     }
 }
 
-/// How agents of a cluster name an alarm to each other.
+/// How agents of a cluster name an alarm to each other, in [`TOLD_NAME_MAX`] bytes at most.
 fn told_name(alarm: &Alarm) -> String {
-    format!("{}.{}", alarm.chart.id(), alarm.name)
+    let mut name = format!("{}.{}", alarm.chart.id(), alarm.name);
+    name.truncate(name.floor_char_boundary(TOLD_NAME_MAX));
+    name
 }
 
 fn remembered(alarm: &Alarm) -> Remembered {

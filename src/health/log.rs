@@ -1,9 +1,11 @@
 //! The alarm log: every change of status, in SQLite, kept over restarts and bounded per host.
 //!
-//! One lock, the connection's, held for a transaction or a page of an answer; no collector takes it. Without a usable disk
-//! the log lives in memory, as one ERROR line says. The format: docs/formats/health-log.md.
+//! Two locks, a connection's each: the writer's, held for a transaction, and the reader's, held for a page of an answer, so
+//! who asks what happened does not keep anything from being written. No collector takes either. Without a usable disk the log
+//! lives in memory, behind the writer's lock alone, as one ERROR line says. The format: docs/formats/health-log.md.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -32,7 +34,13 @@ CREATE TABLE IF NOT EXISTS health_alarm(
 CREATE TABLE IF NOT EXISTS health_order(
   id INTEGER PRIMARY KEY AUTOINCREMENT, host_id BLOB NOT NULL, unique_id INT NOT NULL, program TEXT NOT NULL,
   arguments BLOB NOT NULL);
+CREATE INDEX IF NOT EXISTS health_log_when ON health_log(when_key);
+CREATE INDEX IF NOT EXISTS health_log_host_when ON health_log(host_id, when_key);
 ";
+/// Events that are read at a time.
+const PAGE: usize = 256;
+/// A reader waits so long while the file is brought in order.
+const READ_WAIT: Duration = Duration::from_secs(2);
 /// Notifications that wait to be started; more are lost.
 pub const ORDERS_MAX: i64 = 4096;
 
@@ -131,9 +139,34 @@ pub enum Write {
     Order(Box<Order>),
 }
 
+/// Which events are looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// `None`: all.
+    pub host: Option<MachineGuid>,
+    /// Both included.
+    pub after: i64,
+    pub before: i64,
+    /// No more than so many, the newest.
+    pub most: usize,
+}
+
 pub struct Log {
     path: PathBuf,
     connection: Mutex<Connection>,
+    /// None for what is in memory.
+    reader: Mutex<Option<Connection>>,
+}
+
+/// Where an event stands in the log: when, host, number.
+type Place = (i64, [u8; 16], i64);
+
+#[derive(Default)]
+struct Page {
+    entries: Vec<(MachineGuid, Entry)>,
+    /// Those that are not wanted too.
+    rows: usize,
+    last: Option<Place>,
 }
 
 type Result<T> = std::result::Result<T, rusqlite::Error>;
@@ -166,7 +199,23 @@ impl Log {
                 }
             }
         };
-        Ok(Log { path, connection: Mutex::new(connection) })
+        // What is in memory has one connection.
+        let reader = connection.path().filter(|path| !path.is_empty()).and_then(|_| {
+            let reader = Connection::open(&path).ok()?;
+            reader.pragma_update(None, "query_only", true).ok()?;
+            reader.busy_timeout(READ_WAIT).ok()?;
+            Some(reader)
+        });
+        Ok(Log { path, connection: Mutex::new(connection), reader: Mutex::new(reader) })
+    }
+
+    fn read<T>(&self, ask: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let reader = self.reader.lock();
+        if let Some(reader) = &*reader {
+            return ask(reader);
+        }
+        drop(reader);
+        ask(&self.connection.lock())
     }
 
     /// Writes what happened to alarms of a host, as one transaction; false when nothing could be written.
@@ -218,6 +267,15 @@ impl Log {
 
     /// The program of an order runs since then: it is kept no longer.
     pub fn started(&self, order: &Order, at: i64) {
+        self.is_past(order, flag::EXEC_RUN, at, 0);
+    }
+
+    /// The program of an order cannot be run: it is kept no longer.
+    pub fn not_started(&self, order: &Order, code: i64) {
+        self.is_past(order, flag::EXEC_FAILED, 0, code);
+    }
+
+    fn is_past(&self, order: &Order, flags: i64, at: i64, code: i64) {
         let mut connection = self.connection.lock();
         let done = connection.transaction().and_then(|transaction| {
             transaction
@@ -225,9 +283,10 @@ impl Log {
                 .execute([order.id])?;
             transaction
                 .prepare_cached(
-                    "UPDATE health_log SET exec_run_timestamp = ?3 WHERE host_id = ?1 AND unique_id = ?2",
+                    "UPDATE health_log SET flags = flags | ?3, exec_run_timestamp = ?4, exec_code = ?5 \
+                     WHERE host_id = ?1 AND unique_id = ?2",
                 )?
-                .execute(params![id(&order.host), order.event, at])?;
+                .execute(params![id(&order.host), order.event, flags, at, code])?;
             transaction.commit()
         });
         drop(connection);
@@ -289,35 +348,89 @@ impl Log {
         chart: Option<&str>,
         most: i64,
     ) -> Vec<Entry> {
-        let connection = self.connection.lock();
-        let read = || -> Result<Vec<Entry>> {
+        self.read(|connection| {
             let mut statement = connection.prepare_cached(&format!(
                 "SELECT {COLUMNS} FROM health_log WHERE host_id = ?1 AND unique_id > ?2 \
                  AND (?3 IS NULL OR chart = ?3) ORDER BY unique_id DESC LIMIT ?4"
             ))?;
             let entries = statement.query_map(params![id(&host), after, chart, most], entry_of)?;
             entries.collect()
-        };
-        read().unwrap_or_default()
+        })
+        .unwrap_or_else(|error| {
+            log::error!("HEALTH: cannot read '{}': {error}", self.path.display());
+            Vec::new()
+        })
     }
 
-    /// Shows the events of a host from `after` to `before`, both included, the newest first.
-    pub fn visit(&self, host: MachineGuid, after: i64, before: i64, see: &mut dyn FnMut(Entry)) {
-        let connection = self.connection.lock();
-        let mut read = || -> Result<()> {
-            let mut statement = connection.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM health_log WHERE host_id = ?1 AND when_key BETWEEN ?2 AND ?3 \
-                 ORDER BY unique_id DESC"
-            ))?;
-            let mut rows = statement.query(params![id(&host), after, before])?;
-            while let Some(row) = rows.next()? {
-                see(entry_of(row)?);
+    /// Shows events, the newest first, of those hosts that are `wanted`; true when there are no more. Nothing is locked while
+    /// one is shown.
+    pub fn visit(
+        &self,
+        span: &Span,
+        wanted: &dyn Fn(MachineGuid) -> bool,
+        see: &mut dyn FnMut(MachineGuid, Entry),
+    ) -> bool {
+        let mut left = span.most;
+        // The next one is older than this, by time, host and number.
+        let mut from = (span.before, [u8::MAX; 16], i64::MAX);
+        while left > 0 {
+            let page = match self.page(span, &from, left.min(PAGE), wanted) {
+                Ok(page) => page,
+                Err(error) => {
+                    log::error!("HEALTH: cannot read '{}': {error}", self.path.display());
+                    return false;
+                }
+            };
+            if let Some(last) = page.last {
+                from = last;
             }
-            Ok(())
-        };
-        if let Err(error) = read() {
-            log::error!("HEALTH: cannot read '{}': {error}", self.path.display());
+            for (host, entry) in page.entries {
+                see(host, entry);
+            }
+            if page.rows < left.min(PAGE) {
+                return true;
+            }
+            left -= page.rows;
         }
+        false
+    }
+
+    fn page(
+        &self,
+        span: &Span,
+        from: &Place,
+        most: usize,
+        wanted: &dyn Fn(MachineGuid) -> bool,
+    ) -> Result<Page> {
+        self.read(|connection| {
+            let of_host = if span.host.is_some() { "host_id = ?6 AND" } else { "?6 IS NULL AND" };
+            let mut statement = connection.prepare_cached(&format!(
+                "SELECT {COLUMNS}, host_id FROM health_log WHERE {of_host} when_key >= ?1 \
+             AND (when_key, host_id, unique_id) < (?2, ?3, ?4) \
+             ORDER BY when_key DESC, host_id DESC, unique_id DESC LIMIT ?5"
+            ))?;
+            let host = span.host.as_ref().map(id);
+            let most = i64::try_from(most).unwrap_or(i64::MAX);
+            let mut rows = statement.query(params![
+                span.after,
+                from.0,
+                from.1.as_slice(),
+                from.2,
+                most,
+                host
+            ])?;
+            let mut page = Page::default();
+            while let Some(row) = rows.next()? {
+                let host: [u8; 16] = row.get("host_id")?;
+                page.rows += 1;
+                page.last = Some((row.get("when_key")?, host, row.get("unique_id")?));
+                let host = MachineGuid(uuid::Uuid::from_bytes(host));
+                if wanted(host) {
+                    page.entries.push((host, entry_of(row)?));
+                }
+            }
+            Ok(page)
+        })
     }
 
     /// Keeps the newest `most` events of a host, and the alarms they are of.
@@ -506,10 +619,9 @@ fn entry_of(row: &Row<'_>) -> Result<Entry> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn entry(unique_id: i64, chart: &str) -> Entry {
+impl Entry {
+    /// Any change, of this number.
+    pub(super) fn numbered(unique_id: i64) -> Entry {
         Entry {
             unique_id,
             alarm_id: 7,
@@ -519,11 +631,11 @@ mod tests {
             when: 100,
             duration: 1,
             non_clear: 2,
-            flags: flag::NO_CLEAR,
+            flags: 0,
             exec_run: 0,
             delay_until: 110,
             name: "a".into(),
-            chart: chart.into(),
+            chart: "t.c".into(),
             family: "f".into(),
             exec: "/x".into(),
             recipient: "root".into(),
@@ -542,6 +654,15 @@ mod tests {
             type_: "t".into(),
             context: "x".into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(unique_id: i64, chart: &str) -> Entry {
+        Entry { chart: chart.into(), flags: flag::NO_CLEAR, ..Entry::numbered(unique_id) }
     }
 
     #[test]
@@ -601,6 +722,60 @@ mod tests {
     }
 
     #[test]
+    fn events_of_a_span_are_shown_the_newest_first_and_no_more_than_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (MachineGuid::random(), MachineGuid::random());
+        let log = Log::open(dir.path()).unwrap();
+        let count = i64::try_from(PAGE).unwrap() * 2 + 5;
+        for host in [a, b] {
+            let at = |n: i64| Entry { when: 1000 + n / 3, ..entry(n, "t.c") };
+            let events: Vec<Write> = (1..=count).map(|n| Write::Event(Box::new(at(n)))).collect();
+            log.write(host, &events);
+        }
+        let all = Span { host: None, after: 0, before: i64::MAX, most: usize::MAX };
+        let seen = |span: &Span, wanted: &dyn Fn(MachineGuid) -> bool| {
+            let mut seen = Vec::new();
+            let end = log.visit(span, wanted, &mut |host, entry| {
+                seen.push((entry.when, host, entry.unique_id));
+            });
+            (seen, end)
+        };
+        let (both, end) = seen(&all, &|_| true);
+        let mut sorted = both.clone();
+        sorted.sort_by(|x, y| y.cmp(x));
+        assert_eq!((both.len(), both == sorted, end), (2 * PAGE * 2 + 10, true, true));
+        let (of_a, end) = seen(&Span { host: Some(a), ..all }, &|_| true);
+        assert_eq!((of_a.len(), end), (PAGE * 2 + 5, true));
+        assert_eq!(seen(&all, &|host| host == a).0, of_a);
+        let (newest, end) = seen(&Span { most: PAGE + 1, ..all }, &|_| true);
+        assert_eq!((newest.as_slice(), end), (&both[..=PAGE], false));
+        let (span, _) =
+            seen(&Span { after: 1010, before: 1011, host: Some(b), most: 100 }, &|_| true);
+        assert_eq!(span.iter().map(|one| one.2).collect::<Vec<_>>(), [35, 34, 33, 32, 31, 30]);
+        // Who writes waits for no reader.
+        let reading = log.reader.lock();
+        assert!(log.write(a, &[Write::Event(Box::new(entry(count + 1, "t.c")))]));
+        drop(reading);
+        // Neither sorts nor looks at other times.
+        for (host, index) in
+            [("?6 IS NULL", "health_log_when "), ("host_id = ?6", "health_log_host_when ")]
+        {
+            let sql = format!(
+                "EXPLAIN QUERY PLAN SELECT name FROM health_log WHERE {host} AND when_key >= ?1 \
+                 AND (when_key, host_id, unique_id) < (?2, ?3, ?4) \
+                 ORDER BY when_key DESC, host_id DESC, unique_id DESC LIMIT ?5"
+            );
+            let reader = log.reader.lock();
+            let mut plan = reader.as_ref().unwrap().prepare(&sql).unwrap();
+            let none =
+                rusqlite::params![0, 0, [0u8; 16].as_slice(), 0, 0, a.0.as_bytes().as_slice()];
+            let plan: Vec<String> =
+                plan.query_map(none, |row| row.get(3)).unwrap().map(|step| step.unwrap()).collect();
+            assert!(plan.len() == 1 && plan[0].contains(index), "{plan:?}");
+        }
+    }
+
+    #[test]
     fn orders_are_kept_until_they_are_started() {
         let dir = tempfile::tempdir().unwrap();
         let log = Log::open(dir.path()).unwrap();
@@ -612,7 +787,13 @@ mod tests {
         log.write(host, &[1, 2, 3].map(|event| Write::Order(Box::new(order(event)))));
         let first = log.next_order(0).unwrap();
         assert_eq!(first, Order { id: first.id, ..order(1) });
+        let written: Vec<Write> =
+            [1, 2].map(|n| Write::Event(Box::new(entry(n, "t.c")))).into_iter().collect();
+        log.write(host, &written);
         log.started(&first, 100);
+        let ran = &log.entries(host, 0, None, 9)[1];
+        assert_eq!((ran.flags & flag::EXEC_RUN, ran.exec_run), (flag::EXEC_RUN, 100));
+        assert_eq!(log.entries(host, 0, None, 9)[0].flags & flag::EXEC_RUN, 0, "not yet");
         drop(log);
         let log = Log::open(dir.path()).unwrap();
         let second = log.next_order(0).unwrap();

@@ -18,4 +18,4 @@ pub mod check;
 #[cfg(test)]
 mod tests;
 
-pub use self::engine::{Cluster, Health, Options, Watched};
+pub use self::engine::{Cluster, Health, Options, Presence, Watched};

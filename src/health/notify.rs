@@ -2,7 +2,8 @@
 //!
 //! Thread `HEALTH[notify]` runs them in the order in which they were decided, several at a time, and notes how each ended;
 //! evaluation never waits for one. Those that wait are in the log, so the next start goes on where this one ended: at a stop
-//! programs that run have a moment to end, after that they go on by themselves, and what was not started yet stays in the log.
+//! programs that run have a moment to end, after that they go on by themselves, and what was not started yet stays in the log,
+//! or goes there. Never are more started than run at once.
 
 use std::fs;
 use std::io;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rustc_hash::FxHashSet;
 
-use super::log::{Log, Order};
+use super::log::{Log, Order, Write};
 use crate::base::ids::MachineGuid;
 use crate::base::threads::{self, StopToken};
 use crate::base::time::Clock;
@@ -132,14 +133,33 @@ fn run(words: &Receiver<Word>, log: &Log, clock: &Clock, stop: &StopToken) {
             forget_started(log, clock);
         }
     }
-    // In no log: now or never.
-    for word in words.try_iter() {
-        if let Word::Unkept(order) = word {
-            start(&order, log, clock, &mut running);
-        }
-    }
+    leave(words, log, clock, &mut running);
     if !running.is_empty() {
         log::info!("HEALTH: {} notifications still run. They go on without us.", running.len());
+    }
+}
+
+/// At a stop, what is in no log: into it if it takes them by now, else some more programs are started.
+fn leave(words: &Receiver<Word>, log: &Log, clock: &Clock, running: &mut Vec<Running>) {
+    let unkept = words.try_iter().filter_map(|word| match word {
+        Word::Unkept(order) => Some(*order),
+        Word::Look => None,
+    });
+    let (mut takes, mut lost) = (true, 0);
+    for order in unkept {
+        let host = order.host;
+        takes = takes && log.write(host, &[Write::Order(Box::new(order.clone()))]);
+        if takes {
+            continue;
+        }
+        if running.len() < RUNNING_MAX {
+            start(&order, log, clock, running);
+        } else {
+            lost += 1;
+        }
+    }
+    if lost > 0 {
+        log::error!("HEALTH: {lost} notifications are lost, the log did not take them.");
     }
 }
 
@@ -188,8 +208,7 @@ fn start(order: &Order, log: &Log, clock: &Clock, running: &mut Vec<Running>) {
         }
         Err(error) => {
             log::error!("HEALTH: cannot run '{}': {error}", order.program);
-            log.started(order, now);
-            log.executed(order.host, order.event, now, CANNOT_RUN);
+            log.not_started(order, CANNOT_RUN);
         }
     }
 }
@@ -234,6 +253,7 @@ pub(super) fn cleaned(argument: &str) -> String {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use super::super::log::{Entry, flag};
     use super::*;
 
     #[test]
@@ -251,6 +271,7 @@ mod tests {
         let (notifier, thread) =
             Notifier::start(Arc::clone(&log), Clock::system(), stop.clone()).unwrap();
         let host = MachineGuid::random();
+        log.write(host, &[1, 2].map(|event| Write::Event(Box::new(Entry::numbered(event)))));
         notifier.order(Order {
             id: 0,
             host,
@@ -272,6 +293,9 @@ mod tests {
         stop.stop();
         thread.join().unwrap();
         assert_eq!(fs::read_to_string(&out).unwrap(), "root|100 KiB/s|it's|$(x) `y`||");
+        let ends: Vec<_> =
+            log.entries(host, 0, None, 9).into_iter().map(|e| (e.exec_code, e.flags)).collect();
+        assert_eq!(ends, [CANNOT_RUN, 3].map(|code| (code, flag::EXEC_RUN | flag::EXEC_FAILED)));
     }
 
     /// More than fit into a stop: none is lost, none runs twice.
@@ -309,9 +333,7 @@ mod tests {
         };
         let stop = StopToken::new();
         let (notifier, thread) = run(&stop);
-        let orders: Vec<_> = (1..=ALL)
-            .map(|event| super::super::log::Write::Order(Box::new(order(event))))
-            .collect();
+        let orders: Vec<_> = (1..=ALL).map(|event| Write::Order(Box::new(order(event)))).collect();
         assert!(log.write(host, &orders));
         notifier.look();
         told(1);
@@ -328,6 +350,32 @@ mod tests {
         assert_eq!((told(ALL).len(), log.next_order(0)), (100, None));
     }
 
+    /// The log takes at the stop what it could not take before: nothing is started in a hurry, and nothing is lost.
+    #[test]
+    fn what_no_log_holds_at_a_stop_goes_into_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = Arc::new(Log::open(dir.path()).unwrap());
+        let stop = StopToken::new();
+        stop.stop();
+        let (words, heard) = bounded(UNKEPT_MAX);
+        let order = |event: i64| {
+            let host = MachineGuid::random();
+            Order { id: 0, host, event, program: "sleep".into(), arguments: vec!["5".into()] }
+        };
+        for event in 0..200 {
+            words.send(Word::Unkept(Box::new(order(event)))).unwrap();
+        }
+        run(&heard, &log, &Clock::system(), &stop);
+        let noted = fs::read_to_string(log.started_file()).unwrap();
+        let started = noted.lines().count();
+        let (mut last, mut kept) = (0, 0);
+        while let Some(order) = log.next_order(last) {
+            (last, kept) = (order.id, kept + 1);
+        }
+        assert!((1..=RUNNING_MAX).contains(&started), "{started} were started");
+        assert_eq!(started + kept, 200);
+    }
+
     #[test]
     fn what_was_started_is_not_started_again_though_the_log_does_not_know() {
         let dir = tempfile::tempdir().unwrap();
@@ -337,13 +385,7 @@ mod tests {
         let orders = [1, 2].map(|event: i64| {
             let arguments = vec!["-c".to_owned(), format!("echo {event} >>'{}'", out.display())];
             let program = "/bin/sh".to_owned();
-            super::super::log::Write::Order(Box::new(Order {
-                id: 0,
-                host,
-                event,
-                program,
-                arguments,
-            }))
+            Write::Order(Box::new(Order { id: 0, host, event, program, arguments }))
         });
         log.write(host, &orders);
         fs::write(log.started_file(), "1\n77\nnonsense\n").unwrap();

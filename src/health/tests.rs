@@ -4,14 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::alarm::Status;
-use super::engine::{Cluster, Health, Options};
+use super::engine::{Cluster, Health, Options, Presence};
 use super::grammar::Repeat;
 use super::log::{Entry, Log};
 use super::notify::Notifier;
@@ -40,7 +39,7 @@ struct Rig {
 /// Other agents of a cluster.
 #[derive(Default)]
 struct Others {
-    there: AtomicBool,
+    there: Mutex<Presence>,
     told: Mutex<Option<Vec<(String, i64)>>>,
 }
 
@@ -53,8 +52,8 @@ impl Cluster for Arc<Others> {
         Some((self.told.lock().clone()?, true))
     }
 
-    fn is_there(&self) -> bool {
-        self.there.load(Ordering::Acquire)
+    fn presence(&self) -> Presence {
+        *self.there.lock()
     }
 }
 
@@ -565,12 +564,16 @@ fn what_another_parent_tells_is_not_told_here_later_either() {
 /// Postponed for 20 s at every connection; the value is 15 throughout.
 #[track_caller]
 fn cluster_rig() -> (Rig, Arc<Host>, Arc<Chart>) {
-    let rig = Rig::new(HIGH);
+    cluster_rig_of(HIGH)
+}
+
+fn cluster_rig_of(conf: &str) -> (Rig, Arc<Host>, Arc<Chart>) {
+    let rig = Rig::new(conf);
     let child = host(HostKind::Child, "child");
     rig.hosts.get_or_create(child.guid(), || Arc::clone(&child)).unwrap();
     child.set_health(HealthPolicy::On, 20);
     child.set_connected(true, UnixSeconds(rig.clock.now_seconds().0));
-    rig.others.there.store(true, Ordering::Release);
+    *rig.others.there.lock() = Presence::Others;
     let chart = rig.chart(&child, "t.c");
     (rig, child, chart)
 }
@@ -583,7 +586,7 @@ fn who_takes_over_from_another_agent_loses_no_time() {
     assert_eq!(rig.status(&child, "high"), Some(Status::Warning));
     // The other one is gone, the host comes directly after a few seconds.
     child.set_connected(false, UnixSeconds(rig.clock.now_seconds().0));
-    rig.others.there.store(false, Ordering::Release);
+    *rig.others.there.lock() = Presence::Nobody;
     child.update_info(|info| info.hostname = "child".into());
     rig.seconds(5, &[], 0);
     child.set_connected(true, UnixSeconds(rig.clock.now_seconds().0));
@@ -613,6 +616,57 @@ fn who_comes_back_hears_what_others_told_meanwhile() {
     }
 }
 
+/// The child is there before this agent has found the others of its cluster: they are waited for, and asked later too.
+#[test]
+fn others_that_are_found_after_the_child_came_are_heard() {
+    let words = || Some(vec![("t.c.high".to_owned(), 3)]);
+    let rig_of = |found: Presence| {
+        let (rig, child, chart) = cluster_rig();
+        child.set_health(HealthPolicy::On, 0);
+        *rig.others.there.lock() = found;
+        (rig, child, chart)
+    };
+    // Found while they are waited for; their words come some seconds after that.
+    let (rig, child, chart) = rig_of(Presence::Unknown);
+    rig.seconds(4, &[&chart], 15);
+    *rig.others.there.lock() = Presence::Others;
+    rig.seconds(4, &[&chart], 15);
+    assert_eq!(rig.status(&child, "high"), Some(Status::Uninitialized), "not yet");
+    *rig.others.told.lock() = words();
+    rig.seconds(30, &[&chart], 15);
+    assert_eq!(rig.status(&child, "high"), Some(Status::Warning));
+    assert_eq!(rig.told(0), [""; 0]);
+    rig.end();
+    // Found long after evaluation began: what they told has ended meanwhile, and nobody has told that.
+    let (rig, child, chart) = rig_of(Presence::Unknown);
+    rig.seconds(20, &[&chart], 5);
+    assert_eq!(rig.status(&child, "high"), Some(Status::Clear));
+    *rig.others.there.lock() = Presence::Others;
+    *rig.others.told.lock() = words();
+    rig.seconds(3, &[&chart], 5);
+    assert_eq!(rig.told(1), ["high WARNING CLEAR 5 child"]);
+    // Only their first word counts: after that they hear from this one.
+    rig.seconds(3, &[&chart], 5);
+    let dir = rig.end();
+    assert_eq!(fs::read_to_string(dir.path().join("told")).unwrap().lines().count(), 1);
+    // Found late, and what they told still is so, in an alarm that is held back here.
+    let conf = format!("{HIGH}delay: up 30s\n");
+    let (rig, child, chart) = cluster_rig_of(&conf);
+    child.set_health(HealthPolicy::On, 0);
+    *rig.others.there.lock() = Presence::Unknown;
+    rig.seconds(20, &[&chart], 15);
+    assert_eq!(rig.status(&child, "high"), Some(Status::Warning));
+    *rig.others.told.lock() = words();
+    rig.seconds(40, &[&chart], 15);
+    let dir = rig.end();
+    assert!(!dir.path().join("told").exists());
+    // Nobody can be there: nothing is waited for.
+    let (rig, child, chart) = rig_of(Presence::Nobody);
+    rig.seconds(4, &[&chart], 15);
+    assert_eq!(rig.status(&child, "high"), Some(Status::Warning));
+    rig.end();
+}
+
 #[test]
 fn an_end_that_others_told_is_not_told_again() {
     let rig = Rig::new(HIGH);
@@ -628,7 +682,7 @@ fn an_end_that_others_told_is_not_told_again() {
     rig.hosts.get_or_create(child.guid(), || Arc::clone(&child)).unwrap();
     child.set_health(HealthPolicy::On, 0);
     child.set_connected(true, UnixSeconds(rig.clock.now_seconds().0));
-    rig.others.there.store(true, Ordering::Release);
+    *rig.others.there.lock() = Presence::Others;
     *rig.others.told.lock() = Some(Vec::new());
     let chart = rig.chart(&child, "t.c");
     rig.seconds(20, &[&chart], 5);
@@ -682,6 +736,31 @@ fn after_a_sleep_of_the_machine_alarms_wait() {
     assert_eq!(rig.status(&host, "high"), Some(Status::Clear));
     rig.seconds(15, &[&chart], 15);
     assert_eq!(rig.status(&host, "high"), Some(Status::Warning));
+    rig.end();
+}
+
+#[test]
+fn a_clock_that_is_set_back_holds_nothing_up() {
+    let rig = Rig::new(&format!("{HIGH}delay: up 10s down 10s\n"));
+    let child = host(HostKind::Child, "child");
+    rig.hosts.get_or_create(child.guid(), || Arc::clone(&child)).unwrap();
+    child.set_health(HealthPolicy::On, 0);
+    child.set_connected(true, UnixSeconds(rig.clock.now_seconds().0));
+    let charts = [rig.chart(&rig.local(), "t.c"), rig.chart(&child, "t.c")];
+    let charts: Vec<&Arc<Chart>> = charts.iter().collect();
+    rig.seconds(30, &charts, 5);
+    rig.seconds(3, &charts, 15);
+    rig.clock.advance(-3600 * MICROS);
+    // Held back for some seconds more, not for an hour.
+    rig.seconds(20, &charts, 15);
+    let mut told = rig.told(2);
+    told.sort_unstable();
+    assert_eq!(told, ["high CLEAR WARNING 15 child", "high CLEAR WARNING 15 here"]);
+    for host in [rig.local(), child] {
+        let watched = rig.health.watched(&host).unwrap();
+        let evaluated = watched.show(|alarms, _| alarms.alarms[0].state.last_updated);
+        assert_eq!(evaluated, rig.clock.now_seconds().0, "{}", host.hostname());
+    }
     rig.end();
 }
 

@@ -119,6 +119,15 @@ pub struct Streams {
     compared: Mutex<FxHashMap<MachineGuid, (u64, i64)>>,
 }
 
+/// What is known of other agents of our kind that have what this one has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cluster {
+    None,
+    /// Nobody has been heard of yet, and somebody may be.
+    Perhaps,
+    Known,
+}
+
 /// Asks whoever evaluates alarms here.
 pub type Told = Box<dyn Fn(&Host) -> Option<Vec<(String, i64)>> + Send + Sync>;
 
@@ -388,10 +397,18 @@ impl Streams {
         &self.paths
     }
 
-    /// Whether another parent of our cluster, nearer to the host, watches it too.
-    pub fn is_watched_nearer(&self, host: &Host) -> bool {
+    /// Whether another parent of our cluster tells of the host's alarms: see [`Paths::owner`].
+    pub fn is_told_elsewhere(&self, host: &Host) -> bool {
         let local = self.hosts.local().guid();
-        host.guid() != local && self.paths.nearer_watcher(host.guid(), local).is_some()
+        host.guid() != local && {
+            let own = (local, host.info().hops);
+            self.paths.owner(host.guid(), own, &|guid| self.holds(guid)).is_some()
+        }
+    }
+
+    /// An agent's own samples come here, or did before it went away.
+    fn holds(&self, agent: MachineGuid) -> bool {
+        self.hosts.by_guid(agent).is_some()
     }
 
     /// Who is asked what was told of alarms; to be said once, at the start.
@@ -402,17 +419,32 @@ impl Streams {
 
     /// What another agent of our cluster has told of a host's alarms.
     pub fn told_by_others(&self, host: &Host) -> Option<Vec<(String, i64)>> {
-        self.paths.told(host.guid(), self.hosts.local().guid())
+        let local = self.hosts.local().guid();
+        self.paths.told(host.guid(), local, &|guid| self.holds(guid))
     }
 
-    /// Whether there may be others of our kind that have what we have.
-    pub fn has_cluster(&self) -> bool {
-        self.paths.has_cluster(self.hosts.local().guid())
+    /// Whether there are others of our kind that have what we have.
+    pub fn cluster(&self) -> Cluster {
+        let local = self.hosts.local().guid();
+        if self.paths.has_cluster(local, &|guid| self.holds(guid)) {
+            return Cluster::Known;
+        }
+        let Some(sender) = self.sender(local) else { return Cluster::None };
+        let status = sender.status();
+        let young = self.clock.now().0 / 1000 - self.started_ms < CLUSTER_MEETS_MS;
+        // Whoever is of our kind names itself, and when it has the same parents as we have it comes here soon.
+        match status.state {
+            SenderState::Connecting => Cluster::Perhaps,
+            SenderState::Online if young && status.agreed.contains(Capabilities::SPANS) => {
+                Cluster::Perhaps
+            }
+            SenderState::Online | SenderState::Stopped => Cluster::None,
+        }
     }
 
-    /// The streaming path of a host as this agent knows it, its own entry included.
-    pub fn path_of(&self, host: &Host) -> String {
-        self.paths.render(host.guid(), &self.own_entry(host))
+    /// The streaming path of a host as this agent knows it, its own entry included, for a neighbour.
+    pub fn path_of(&self, host: &Host, agreed: Capabilities) -> String {
+        self.paths.render(host.guid(), &self.own_entry(host), path::Words::of(agreed))
     }
 
     /// Why a destination would refuse a host: it is an agent that the host's samples have passed on their way here, or the host
@@ -800,7 +832,7 @@ impl Streams {
         if let Some(child) = self.child(host.guid())
             && child.agreed.contains(Capabilities::PATHS)
         {
-            let json = self.path_of(host);
+            let json = self.path_of(host, child.agreed);
             child
                 .below
                 .mailbox
@@ -833,6 +865,8 @@ fn verify_with(
     format!("No sample differs: {samples} samples of {charts} charts are the same at {peer}.")
 }
 
+/// The agents of a cluster find each other within so long after their start.
+const CLUSTER_MEETS_MS: i64 = 60_000;
 /// A clone is named once in so many seconds, and so many of them.
 const CLONE_SAID_S: i64 = 600;
 const CLONES_MAX: usize = 1000;

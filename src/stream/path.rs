@@ -36,6 +36,8 @@ pub struct Entry {
 
 /// Alarms of one entry; more are not told.
 pub const TOLD_MAX: usize = 200;
+/// Bytes of an alarm's name; what is longer is not heard.
+pub const TOLD_NAME_MAX: usize = 400;
 
 const FLAGS: &[&str] = &["aclk", "health", "ml", "ephemeral", "virtual"];
 
@@ -46,6 +48,19 @@ pub enum PathError {
     NotAPath,
     #[error("entry {0} lacks a member or holds an invalid one")]
     Entry(usize),
+}
+
+/// Whether a path names what was told of alarms, which only agents of our kind read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Words {
+    Told,
+    Left,
+}
+
+impl Words {
+    pub fn of(agreed: Capabilities) -> Words {
+        if agreed.contains(Capabilities::SPANS) { Words::Told } else { Words::Left }
+    }
 }
 
 /// Which side of us a path came from.
@@ -86,8 +101,8 @@ impl Paths {
         let mut entries = parse(json)?;
         entries.retain(|entry| {
             let beyond = match from {
-                From::Child => entry.hops < own_hops,
-                From::Parent => entry.hops > own_hops,
+                From::Child => entry.hops <= own_hops,
+                From::Parent => entry.hops >= own_hops,
             };
             beyond && entry.host_id != own_id
         });
@@ -122,37 +137,58 @@ impl Paths {
         news
     }
 
-    /// The agent below us on a host's path that watches it too and is of our cluster: the samples of `local`, our own, reach
-    /// it in turn. The nearest to the origin.
-    pub fn nearer_watcher(&self, host: MachineGuid, local: MachineGuid) -> Option<MachineGuid> {
-        let hosts = self.hosts.lock();
-        let ours = &hosts.get(&local)?.above;
-        let below = &hosts.get(&host)?.below;
-        let watches = |entry: &&Entry| {
-            entry.flags.iter().any(|flag| flag == "health")
-                && entry.capabilities.contains(Capabilities::SPANS)
-                && ours.iter().any(|above| above.host_id == entry.host_id)
-        };
-        below.iter().find(watches).map(|entry| entry.host_id)
-    }
-
-    /// What another agent of our cluster that watches the host has told of its alarms, by its last word; the nearest to the
-    /// origin.
-    pub fn told(&self, host: MachineGuid, local: MachineGuid) -> Option<Vec<(String, i64)>> {
+    /// The agent that tells of a host's alarms instead of `local`, this one: of those on its path that watch it and are of
+    /// our cluster, the one of the fewest hops, and of as many the one of the lowest GUID.
+    ///
+    /// Of the cluster is an agent that gets the samples of this one and whose samples come here: one below us on the path that
+    /// `local` is sent to, or one that `local` is sent to and that is `held` here as a host.
+    pub fn owner(
+        &self,
+        host: MachineGuid,
+        (local, own_hops): (MachineGuid, i64),
+        held: &dyn Fn(MachineGuid) -> bool,
+    ) -> Option<MachineGuid> {
         let hosts = self.hosts.lock();
         let ours = &hosts.get(&local)?.above;
         let path = hosts.get(&host)?;
-        let of_ours = |entry: &&Entry| ours.iter().any(|above| above.host_id == entry.host_id);
-        path.below.iter().chain(&path.above).filter(of_ours).find_map(|entry| entry.told.clone())
+        let watches = |entry: &&Entry| {
+            entry.flags.iter().any(|flag| flag == "health") && is_of_cluster(entry, ours)
+        };
+        let rank = |entry: &&Entry| (entry.hops, entry.host_id);
+        let below = path.below.iter().filter(watches);
+        // Those above are further away, and seldom as far.
+        let above = path.above.iter().filter(|entry| entry.hops == own_hops);
+        let above = above.filter(watches).filter(|entry| held(entry.host_id));
+        let first = below.chain(above).min_by_key(rank)?;
+        (rank(&first) < (own_hops, local)).then_some(first.host_id)
     }
 
-    /// Whether this agent's samples go to another one of our kind, as they do in a cluster.
-    pub fn has_cluster(&self, local: MachineGuid) -> bool {
+    /// What another agent of our cluster that watches the host has told of its alarms, by its last word; the nearest to the
+    /// origin. `held` as in [`Self::owner`].
+    pub fn told(
+        &self,
+        host: MachineGuid,
+        local: MachineGuid,
+        held: &dyn Fn(MachineGuid) -> bool,
+    ) -> Option<Vec<(String, i64)>> {
+        let hosts = self.hosts.lock();
+        let ours = &hosts.get(&local)?.above;
+        let path = hosts.get(&host)?;
+        let below = path.below.iter();
+        let above = path.above.iter().filter(|entry| entry.told.is_some() && held(entry.host_id));
+        let mut words = below.chain(above).filter(|entry| is_of_cluster(entry, ours));
+        words.find_map(|entry| entry.told.clone())
+    }
+
+    /// Whether this agent's samples go to another one of our kind whose samples come here: is `held`, as in [`Self::owner`].
+    pub fn has_cluster(&self, local: MachineGuid, held: &dyn Fn(MachineGuid) -> bool) -> bool {
         let hosts = self.hosts.lock();
         let above = hosts.get(&local).map(|path| path.above.as_slice()).unwrap_or_default();
-        above
-            .iter()
-            .any(|entry| entry.host_id != local && entry.capabilities.contains(Capabilities::SPANS))
+        above.iter().any(|entry| {
+            entry.host_id != local
+                && entry.capabilities.contains(Capabilities::SPANS)
+                && held(entry.host_id)
+        })
     }
 
     /// Tells one state of a host's path from the next.
@@ -161,7 +197,7 @@ impl Paths {
     }
 
     /// The whole path as one line of JSON, `own` being this agent's entry.
-    pub fn render(&self, host: MachineGuid, own: &Entry) -> String {
+    pub fn render(&self, host: MachineGuid, own: &Entry, words: Words) -> String {
         let hosts = self.hosts.lock();
         let none = HostPath::default();
         let path = hosts.get(&host).unwrap_or(&none);
@@ -172,7 +208,7 @@ impl Paths {
         for entry in path.below.iter().chain([own]).chain(&path.above) {
             json.begin_object();
             entry.write_members(&mut json);
-            if let Some(told) = &entry.told {
+            if let Some(told) = entry.told.as_ref().filter(|_| words == Words::Told) {
                 json.key("alarms").begin_object();
                 for (alarm, status) in told.iter().take(TOLD_MAX) {
                     json.key(alarm).integer(*status);
@@ -259,6 +295,7 @@ impl Entry {
             told: value.get("alarms").and_then(Value::object).map(|alarms| {
                 let numbers = alarms.iter().take(TOLD_MAX);
                 numbers
+                    .filter(|(name, _)| name.len() <= TOLD_NAME_MAX)
                     .filter_map(|(name, status)| Some((name.clone(), status.integer()?)))
                     .collect()
             }),
@@ -266,6 +303,12 @@ impl Entry {
         let valid = entry.hops >= 0 && entry.since > 0 && !entry.capabilities.is_empty();
         valid.then_some(entry)
     }
+}
+
+/// One half of it: our own samples reach that agent, which is of our kind.
+fn is_of_cluster(entry: &Entry, above_local: &[Entry]) -> bool {
+    entry.capabilities.contains(Capabilities::SPANS)
+        && above_local.iter().any(|above| above.host_id == entry.host_id)
 }
 
 fn parse(json: &[u8]) -> Result<Vec<Entry>, PathError> {
@@ -294,7 +337,7 @@ mod tests {
             first_time: 0,
             start_ms: 1,
             shutdown_ms: 2,
-            capabilities: Capabilities::VCAPS,
+            capabilities: Capabilities::VCAPS | Capabilities::SPANS,
             flags: vec!["health".to_owned()],
             told: None,
         }
@@ -310,38 +353,128 @@ mod tests {
         let (child, proxy, parent) = (Paths::new(), Paths::new(), Paths::new());
         let host = guid(0);
         let own = [entry(0, 0), entry(1, 1), entry(2, 2)];
-        let up = child.render(host, &own[0]);
+        let up = child.render(host, &own[0], Words::Told);
         assert_eq!(proxy.learn(host, 1, guid(1), From::Child, up.as_bytes()), Ok(true));
         assert_eq!(proxy.learn(host, 1, guid(1), From::Child, up.as_bytes()), Ok(false));
-        let up = proxy.render(host, &own[1]);
+        let up = proxy.render(host, &own[1], Words::Told);
         assert_eq!(parent.learn(host, 2, guid(2), From::Child, up.as_bytes()), Ok(true));
-        let down = parent.render(host, &own[2]);
+        let down = parent.render(host, &own[2], Words::Told);
         assert_eq!(ids(&down), [(guid(0), 0), (guid(1), 1), (guid(2), 2)]);
         assert_eq!(proxy.learn(host, 1, guid(1), From::Parent, down.as_bytes()), Ok(true));
-        let down = proxy.render(host, &own[1]);
+        let down = proxy.render(host, &own[1], Words::Told);
         assert_eq!(child.learn(host, 0, guid(0), From::Parent, down.as_bytes()), Ok(true));
-        assert_eq!(ids(&child.render(host, &own[0])).len(), 3);
+        assert_eq!(ids(&child.render(host, &own[0], Words::Told)).len(), 3);
         assert!(proxy.forget(host, From::Parent));
-        assert_eq!(ids(&proxy.render(host, &own[1])).len(), 2);
+        assert_eq!(ids(&proxy.render(host, &own[1], Words::Told)).len(), 2);
+    }
+
+    /// Agent 1, which is told from below and above of the paths of its own host and of host 0.
+    struct One {
+        paths: Paths,
+        hops: i64,
+    }
+
+    impl One {
+        fn at(hops: i64) -> One {
+            One { paths: Paths::new(), hops }
+        }
+
+        fn hears(&self, host: MachineGuid, from: From, entries: &[Entry]) {
+            let (last, others) = entries.split_last().unwrap();
+            let path = HostPath { below: others.to_vec(), ..HostPath::default() };
+            let told = Paths::default();
+            told.hosts.lock().insert(host, path);
+            let json = told.render(host, last, Words::Told);
+            let hops = if host == guid(1) { 0 } else { self.hops };
+            self.paths.learn(host, hops, guid(1), from, json.as_bytes()).unwrap();
+        }
+
+        fn owner(&self, held: &[MachineGuid]) -> Option<MachineGuid> {
+            self.paths.owner(guid(0), (guid(1), self.hops), &|host| held.contains(&host))
+        }
+
+        fn told(&self, held: &[MachineGuid]) -> Option<Vec<(String, i64)>> {
+            self.paths.told(guid(0), guid(1), &|host| held.contains(&host))
+        }
     }
 
     #[test]
     fn what_was_told_of_alarms_passes_between_the_agents_of_a_cluster() {
-        let (a, host) = (Paths::new(), guid(0));
+        let one = One::at(1);
         let told = Some(vec![("t.x.high".to_owned(), 3)]);
-        let above = |of: MachineGuid, told: &Option<Vec<(String, i64)>>| {
-            let b = Entry { told: told.clone(), ..entry(2, 2) };
-            let json = Paths::new().render(of, &b);
-            a.learn(of, 1, guid(1), From::Parent, json.as_bytes()).unwrap();
-        };
-        above(host, &told);
-        assert_eq!(a.told(host, guid(1)), None, "not of our cluster");
-        above(guid(1), &None);
-        assert_eq!(a.told(host, guid(1)), told);
-        above(host, &None);
-        assert_eq!(a.told(host, guid(1)), None);
-        above(host, &Some(Vec::new()));
-        assert_eq!(a.told(host, guid(1)), Some(Vec::new()));
+        let with = |told: &Option<Vec<(String, i64)>>| Entry { told: told.clone(), ..entry(2, 2) };
+        one.hears(guid(0), From::Parent, &[with(&told)]);
+        assert_eq!(one.told(&[guid(2)]), None, "our own samples do not reach it");
+        one.hears(guid(1), From::Parent, &[entry(2, 1)]);
+        assert_eq!(one.told(&[guid(2)]), told);
+        assert_eq!(one.told(&[guid(3)]), None, "a grandparent, whose samples do not come here");
+        assert!(one.paths.has_cluster(guid(1), &|_| true));
+        assert!(!one.paths.has_cluster(guid(1), &|_| false));
+        one.hears(guid(0), From::Parent, &[with(&None)]);
+        assert_eq!(one.told(&[guid(2)]), None);
+        one.hears(guid(0), From::Parent, &[with(&Some(Vec::new()))]);
+        assert_eq!(one.told(&[guid(2)]), Some(Vec::new()));
+        // One below us has its samples here, as those of the host come from it.
+        let two = One::at(2);
+        two.hears(guid(0), From::Child, &[entry(0, 0), Entry { hops: 1, ..with(&told) }]);
+        assert_eq!(two.told(&[]), None);
+        two.hears(guid(1), From::Parent, &[entry(2, 1)]);
+        assert_eq!(two.told(&[]), told);
+        // Not of our kind.
+        let strange = Entry { capabilities: Capabilities::VCAPS, ..with(&told) };
+        one.hears(guid(0), From::Parent, &[strange]);
+        assert_eq!(one.told(&[guid(2)]), None);
+    }
+
+    #[test]
+    fn names_and_numbers_of_alarms_are_bounded_and_only_for_our_kind() {
+        let one = One::at(1);
+        let long = "x".repeat(TOLD_NAME_MAX + 1);
+        let mut told = vec![(long, 3), ("a.b".to_owned(), 4)];
+        told.extend((0..2 * TOLD_MAX).map(|n| (format!("t.x.{n}"), 3)));
+        let watcher = Entry { told: Some(told), ..entry(2, 2) };
+        one.hears(guid(1), From::Parent, &[entry(2, 1)]);
+        one.hears(guid(0), From::Parent, std::slice::from_ref(&watcher));
+        let heard = one.told(&[guid(2)]).unwrap();
+        assert_eq!((heard.len(), heard[0].0.as_str()), (TOLD_MAX - 1, "a.b"));
+        let own = Entry { told: Some(vec![("t.x.high".to_owned(), 3)]), ..entry(1, 1) };
+        let left = one.paths.render(guid(0), &own, Words::of(Capabilities::PATHS));
+        assert!(!left.contains("alarms") && ids(&left).len() == 2, "{left}");
+        let words = Words::of(Capabilities::PATHS | Capabilities::SPANS);
+        assert_eq!(one.paths.render(guid(0), &own, words).matches("\"alarms\"").count(), 2);
+    }
+
+    #[test]
+    fn the_nearest_of_a_cluster_tells_and_of_as_near_ones_the_lowest() {
+        let quiet = |n, hops| Entry { flags: Vec::new(), ..entry(n, hops) };
+        let (me, all) = (guid(1), [guid(0), guid(2), guid(3)]);
+        // Below, and our own samples reach it.
+        let one = One::at(3);
+        one.hears(guid(0), From::Child, &[entry(0, 0), entry(3, 1), entry(2, 2)]);
+        assert_eq!(one.owner(&all), None, "a chain: each tells");
+        one.hears(me, From::Parent, &[entry(2, 1), entry(3, 2)]);
+        assert_eq!(one.owner(&[]), Some(guid(3)));
+        one.hears(guid(0), From::Child, &[entry(0, 0), quiet(3, 1), entry(2, 2)]);
+        assert_eq!(one.owner(&[]), Some(guid(2)), "the nearer one does not watch");
+        one.hears(guid(0), From::Child, &[entry(0, 0), quiet(3, 1), quiet(2, 2)]);
+        assert_eq!(one.owner(&[]), None);
+        // Of as many hops: the lowest GUID, from either side.
+        for from in [From::Child, From::Parent] {
+            for (other, owner) in [(0x00, true), (0x02, false)] {
+                let one = One::at(2);
+                one.hears(me, From::Parent, &[entry(other, 1)]);
+                let host = guid(9);
+                one.hears(host, from, &[entry(other, 2)]);
+                let held = |host| host == guid(other);
+                let found = one.paths.owner(host, (me, 2), &held);
+                assert_eq!(found, owner.then_some(guid(other)), "{from:?} {other}");
+            }
+        }
+        // Above, and further away: this one tells.
+        let one = One::at(1);
+        one.hears(me, From::Parent, &[entry(2, 1)]);
+        one.hears(guid(0), From::Parent, &[entry(2, 2)]);
+        assert_eq!(one.owner(&all), None);
     }
 
     #[test]

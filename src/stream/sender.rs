@@ -878,7 +878,7 @@ impl Thread<'_> {
             let version = self.streams.paths().version(host.guid());
             if moment == Moment::First || version != self.told.path_version {
                 self.told.path_version = version;
-                pluginsd::stream_path(out, self.streams.path_of(&host).as_bytes());
+                pluginsd::stream_path(out, self.streams.path_of(&host, agreed).as_bytes());
             }
         }
         if agreed.contains(Capabilities::CLAIM) {
@@ -1244,5 +1244,145 @@ fn not_found(agreed: Capabilities) -> FunctionAnswer {
         content_type: "application/json".to_owned(),
         expires: 0,
         body: body.as_bytes().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::base::ids::MachineGuid;
+    use crate::base::threads;
+    use crate::base::time::UpdateEvery;
+    use crate::config::{OnDemand, ReceiverDefaults, StreamConf};
+    use crate::metrics::{HostSettings, Hosts};
+    use crate::net::parse_destinations;
+    use crate::storage::ring::RingEngine;
+
+    /// What the log was told, by any test of this program.
+    struct Said(Mutex<Vec<String>>);
+
+    static SAID: Said = Said(Mutex::new(Vec::new()));
+
+    impl log::Log for Said {
+        fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            let line = record.args().to_string();
+            if line.contains("ompression") {
+                self.0.lock().push(line);
+            }
+        }
+
+        fn flush(&self) {}
+    }
+
+    /// The next request's head.
+    fn request(listener: &TcpListener) -> (TcpStream, String) {
+        let (mut socket, _) = listener.accept().unwrap();
+        let (mut head, mut byte) = (Vec::new(), [0]);
+        while !head.ends_with(b"\r\n\r\n") && socket.read(&mut byte).is_ok_and(|n| n == 1) {
+            head.push(byte[0]);
+        }
+        (socket, String::from_utf8(head).unwrap())
+    }
+
+    fn offered(head: &str) -> Capabilities {
+        let number = head.split("&ver=").nth(1).unwrap().split(['&', ' ']).next().unwrap();
+        Capabilities::from_bits_truncate(number.parse().unwrap())
+    }
+
+    /// What becomes of a connection whose compression fails: it is made again, and what failed is not offered.
+    #[test]
+    fn a_compression_that_fails_is_not_offered_again() {
+        let _ = log::set_logger(&SAID);
+        log::set_max_level(log::LevelFilter::Info);
+        let engine = Arc::new(RingEngine::in_memory(Mode::Ram, 60));
+        let local = Host::new(
+            MachineGuid::random(),
+            HostKind::Local,
+            HostInfo::named("squeezed"),
+            engine.clone(),
+            HostSettings::default(),
+        );
+        let settings = super::super::Settings {
+            update_every: UpdateEvery::clamped(1),
+            gap_when_lost: 1,
+            replication_threads: 1,
+            engine: Box::new(move |_, _, _| engine.clone()),
+            cache_dir: "/nonexistent".into(),
+            lib_dir: "/nonexistent".into(),
+        };
+        let nowhere = std::path::Path::new("/nonexistent");
+        let rules = super::super::Rules {
+            conf: Arc::new(StreamConf::load(nowhere, nowhere)),
+            defaults: ReceiverDefaults {
+                mode: "ram".into(),
+                history: 60,
+                health: OnDemand::No,
+                replication: true,
+                seconds_to_replicate: 60,
+                seconds_per_replication_step: 60,
+            },
+            accept_every: Duration::ZERO,
+        };
+        let (clock, stop) = (Clock::system(), StopToken::new());
+        let streams = Streams::new(
+            settings,
+            rules,
+            Hosts::new(Arc::clone(&local)),
+            clock.clone(),
+            stop.child(),
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let list = format!("127.0.0.1:{}", listener.local_addr().unwrap().port());
+        let plan = SenderPlan {
+            destinations: parse_destinations(&list, 19999),
+            default_port: 19999,
+            api_key: "11111111-2222-3333-4444-555555555555".into(),
+            charts: "*".into(),
+            buffer_bytes: 1 << 20,
+            resync_iterations: 0,
+            timeout: Duration::from_secs(10),
+            reconnect_delay: Duration::from_millis(10),
+            update_every: 1,
+            offered: Capabilities::OFFERED,
+            // None that configuration can give.
+            levels: Levels { zstd: i32::MAX, ..Levels::default() },
+            tls: ClientOptions::default(),
+        };
+        let uplink = Uplink::new(local, plan.uplink(), clock).unwrap();
+        let sender = Sender::new(uplink, plan, Purpose::Live, stop.child());
+        let running = {
+            let (sender, streams) = (Arc::clone(&sender), Arc::clone(&streams));
+            threads::spawn("sender", move || sender.run(&streams)).unwrap()
+        };
+        let takes = Capabilities::OFFERED - (Capabilities::COMPRESSIONS - Capabilities::ZSTD);
+        let takes = takes - (Capabilities::V1 | Capabilities::V2 | Capabilities::VN);
+        let (mut first, head) = request(&listener);
+        assert!(offered(&head).contains(Capabilities::ZSTD), "{head}");
+        let answer = "Hit me baby, push them over with the version=";
+        first.write_all(format!("{answer}{}", takes.bits()).as_bytes()).unwrap();
+        let (second, head) = request(&listener);
+        let left = Capabilities::OFFERED & (Capabilities::COMPRESSIONS - Capabilities::ZSTD);
+        assert_eq!(offered(&head) & Capabilities::COMPRESSIONS, left, "{head}");
+        // The first one was closed, without a word that is no frame.
+        first.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut rest = Vec::new();
+        first.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"");
+        let said = SAID.0.lock().clone();
+        let restarts = format!(
+            "STREAM_COMPRESSION squeezed [send to {list}]: Restarting connection without compression."
+        );
+        assert!(said.iter().any(|line| line.starts_with(&restarts)), "{said:?}");
+        let returned = "STREAM_COMPRESSION: Compression returned error, disabling it.";
+        assert!(said.iter().any(|line| line == returned), "{said:?}");
+        stop.stop();
+        drop(second);
+        running.join().unwrap();
     }
 }

@@ -113,6 +113,18 @@ impl Levels {
     }
 }
 
+impl Levels {
+    fn is_known(self, algorithm: Algorithm) -> bool {
+        let Levels { zstd, lz4_acceleration, gzip } = self;
+        let clamped = Levels::clamped(zstd.into(), lz4_acceleration.into(), gzip.into());
+        match algorithm {
+            Algorithm::Zstd => zstd == clamped.zstd,
+            Algorithm::Lz4 => lz4_acceleration == clamped.lz4_acceleration,
+            Algorithm::Gzip => gzip == clamped.gzip,
+        }
+    }
+}
+
 // --- text into frames ------------------------------------------------------------------------------------
 
 /// Makes frames of a connection's text.
@@ -126,6 +138,10 @@ enum EncoderOf {
 
 impl Encoder {
     pub fn new(algorithm: Algorithm, levels: Levels) -> io::Result<Encoder> {
+        if !levels.is_known(algorithm) {
+            let text = format!("{levels:?} is no level of {}", algorithm.name());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         Ok(Encoder(match algorithm {
             Algorithm::Zstd => {
                 let mut encoder = ZstdEncoder::new(levels.zstd)?;

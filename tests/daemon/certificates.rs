@@ -13,6 +13,7 @@ use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
+use openssl::rsa::Rsa;
 use openssl::x509::extension::{BasicConstraints, SubjectAlternativeName};
 use openssl::x509::{X509, X509Builder, X509NameBuilder};
 
@@ -30,6 +31,11 @@ const LONG_AGO: i64 = 1_577_836_800;
 pub fn certify(name: &str, days: u32, by: Option<&Pair>) -> Pair {
     let curve = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
     let key = PKey::from_ec_key(EcKey::generate(&curve).unwrap()).unwrap();
+    certify_key(key, name, days, by)
+}
+
+/// The same for a key that is there.
+pub fn certify_key(key: PKey<Private>, name: &str, days: u32, by: Option<&Pair>) -> Pair {
     let mut subject = X509NameBuilder::new().unwrap();
     subject.append_entry_by_text("CN", name).unwrap();
     let subject = subject.build();
@@ -95,6 +101,12 @@ impl Files {
     /// Writes `file`.pem and `file`.key, signed by the authority.
     pub fn sign(&self, file: &str, name: &str, days: u32) {
         self.write(file, &certify(name, days, Some(&self.authority)));
+    }
+
+    /// The same with an RSA key.
+    pub fn sign_rsa(&self, file: &str, name: &str, days: u32) {
+        let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
+        self.write(file, &certify_key(key, name, days, Some(&self.authority)));
     }
 
     pub fn write(&self, file: &str, pair: &Pair) {

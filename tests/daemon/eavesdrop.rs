@@ -179,6 +179,15 @@ fn s_client_gets_tls_1_2_and_1_3_and_nothing_older_or_weaker() {
         .option("web", "tls ciphers", "ALL:COMPLEMENTOFALL:@SECLEVEL=0")
         .takes_children()
         .start();
+    // Each kind of key has ciphers of its own.
+    files.sign_rsa("rsa", "localhost", 5);
+    let rsa = Agent::new("rsa")
+        .shows(&files)
+        .option("web", "ssl key", &files.path("rsa.key").display().to_string())
+        .option("web", "ssl certificate", &files.path("rsa.pem").display().to_string())
+        .option("web", "tls version", "1.0")
+        .option("web", "tls ciphers", "ALL:COMPLEMENTOFALL:@SECLEVEL=0")
+        .start();
     let authority = files.path("ca.pem").display().to_string();
     let trusting =
         ["-brief", "-CAfile", &authority, "-verify_return_error", "-verify_hostname", "localhost"];
@@ -193,7 +202,7 @@ fn s_client_gets_tls_1_2_and_1_3_and_nothing_older_or_weaker() {
     speaks(wide.port, &[], "TLSv1.3");
     speaks(strict.port, &["-tls1_3"], "TLSv1.3");
     assert_eq!(s_client(strict.port, &with(&["-tls1_2"]), ""), None, "1.3 is the default");
-    for port in [strict.port, wide.port] {
+    for port in [strict.port, wide.port, rsa.port] {
         for old in ["-tls1", "-tls1_1"] {
             assert_eq!(
                 s_client(port, &with(&[old, "-cipher", "ALL:@SECLEVEL=0"]), ""),
@@ -201,18 +210,44 @@ fn s_client_gets_tls_1_2_and_1_3_and_nothing_older_or_weaker() {
                 "{old}"
             );
         }
+    }
+    // What each of them takes, asked for in the same way as what none of them takes.
+    let asks = |port: u16, cipher: &'static str| {
+        s_client(port, &with(&["-tls1_2", "-cipher", cipher]), "")
+    };
+    for (agent, cipher) in [
+        (&wide, "ECDHE-ECDSA-AES128-GCM-SHA256"),
+        (&wide, "ECDHE-ECDSA-CHACHA20-POLY1305"),
+        (&rsa, "ECDHE-RSA-AES128-GCM-SHA256"),
+        (&rsa, "ECDHE-RSA-AES256-GCM-SHA384"),
+    ] {
+        for list in [cipher.to_owned(), format!("{cipher}:@SECLEVEL=0")] {
+            let list: &'static str = list.leak();
+            let told = asks(agent.port, list).unwrap_or_default();
+            assert!(
+                told.contains(&format!("Ciphersuite: {cipher}")),
+                "{}: {list}: {told}",
+                agent.name
+            );
+        }
+    }
+    for agent in [&wide, &rsa] {
         for weak in [
             // No forward secrecy; nobody known; nothing hidden; a mode that has been broken; what is long out of use.
             "kRSA:@SECLEVEL=0",
+            "AES128-GCM-SHA256:@SECLEVEL=0",
             "aNULL:@SECLEVEL=0",
             "eNULL:@SECLEVEL=0",
             "ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0",
             "ECDHE-ECDSA-AES256-SHA384:@SECLEVEL=0",
+            "ECDHE-RSA-AES128-SHA:@SECLEVEL=0",
+            "ECDHE-RSA-AES128-SHA256:@SECLEVEL=0",
+            "ECDHE-RSA-AES256-SHA384:@SECLEVEL=0",
             "SHA1:@SECLEVEL=0",
             "CAMELLIA:@SECLEVEL=0",
             "PSK:@SECLEVEL=0",
         ] {
-            assert_eq!(s_client(port, &with(&["-tls1_2", "-cipher", weak]), ""), None, "{weak}");
+            assert_eq!(asks(agent.port, weak), None, "{}: {weak}", agent.name);
         }
     }
     // It carries a stream as well as a request.

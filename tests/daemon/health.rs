@@ -196,8 +196,10 @@ fn a_cluster_tells_once_and_the_next_parent_takes_over() {
     let ports = (a.port, b.port);
     let mut a = a.streams_to(&[ports.1]).start();
     let b = b.streams_to(&[ports.0]).start();
-    let child = Agent::new("child").plugin("feed", FEED).streams_to(&[ports.0, ports.1]).start();
-    let put = |value: &str| fs::write(child.dir().join("lib/value"), format!("{value}\n")).unwrap();
+    let mut child =
+        Agent::new("child").plugin("feed", FEED).streams_to(&[ports.0, ports.1]).start();
+    let lib = child.dir().join("lib");
+    let put = |value: &str| fs::write(lib.join("value"), format!("{value}\n")).unwrap();
     put("1");
     a.wait_live("child", "t.x", 40);
     b.wait_live("child", "t.x", 40);
@@ -260,6 +262,62 @@ fn a_cluster_tells_once_and_the_next_parent_takes_over() {
     on_b("CLEAR");
     pause(Duration::from_secs(2));
     assert_eq!(ended(&a) + ended(&b), 1, "a {:?}, b {:?}", told(&a), told(&b));
+
+    // While the first one is away the other one tells; then the child comes to it at once, and nowhere else.
+    let counts = |agent: &Agent| -> Vec<(String, usize)> {
+        told(agent).into_iter().filter(|(line, _)| line.starts_with("child high")).collect()
+    };
+    a.stop();
+    put("15");
+    wait_told(&b, "child high CLEAR WARNING");
+    child.stop();
+    child.edit_stream(|text| text.replace(&format!(" 127.0.0.1:{}", ports.1), ""));
+    let before = [counts(&a), counts(&b)];
+    a.edit_stream(|text| text.replace("connect seconds = 20", "connect seconds = 10"));
+    child.launch();
+    a.launch();
+    wait_for("the first one watches", 60, || {
+        let json = a.try_json("/host/child/api/v1/alarms?all")?;
+        (json["alarms"]["t.x.high"]["status"] == "WARNING").then_some(())
+    });
+    pause(Duration::from_secs(2));
+    assert_eq!([counts(&a), counts(&b)], before, "told once");
+    put("1");
+    let end = "child high WARNING CLEAR";
+    wait_for("the first one tells the end", 40, || (told(&a).get(end) == Some(&2)).then_some(()));
+    assert_eq!(counts(&b), before[1]);
+}
+
+#[test]
+fn without_one_notification_per_cluster_each_member_tells() {
+    let each = |name: &str| {
+        takes(watching(Agent::new(name)), "yes").option(
+            "health",
+            "one notification per cluster",
+            "no",
+        )
+    };
+    let (a, b) = (each("a"), each("b"));
+    let ports = (a.port, b.port);
+    let a = a.streams_to(&[ports.1]).start();
+    let b = b.streams_to(&[ports.0]).start();
+    let child = Agent::new("child").plugin("feed", FEED).streams_to(&[ports.0, ports.1]).start();
+    let put = |value: &str| fs::write(child.dir().join("lib/value"), format!("{value}\n")).unwrap();
+    put("1");
+    for agent in [&a, &b] {
+        wait_for(&format!("{}: CLEAR", agent.name), 60, || {
+            let json = agent.try_json("/host/child/api/v1/alarms?all")?;
+            (json["alarms"]["t.x.high"]["status"] == "CLEAR").then_some(())
+        });
+    }
+    put("15");
+    for agent in [&a, &b] {
+        wait_told(agent, "child high CLEAR WARNING");
+    }
+    pause(Duration::from_secs(1));
+    for agent in [&a, &b] {
+        assert_eq!(told(agent)["child high CLEAR WARNING"], 1, "{}", agent.name);
+    }
 }
 
 /// Forty alarms at once, whose program takes its time.
@@ -308,6 +366,11 @@ fn an_end_in_the_midst_of_notifications_loses_and_doubles_none() {
         assert!(told(&agent).values().all(|count| *count == 1), "{crash}: {:?}", told(&agent));
         put(&agent, "1");
         wait_for("all ends are told", 60, || (told(&agent).len() == 2 * MANY).then_some(()));
+        let ends = told(&agent);
+        let ends: Vec<_> =
+            ends.iter().filter(|(line, _)| line.ends_with(" WARNING CLEAR")).collect();
+        assert_eq!(ends.len(), MANY, "{ends:?}");
+        assert!(ends.iter().all(|(_, count)| **count == 1), "{crash}: {ends:?}");
     }
 }
 

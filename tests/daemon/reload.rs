@@ -482,6 +482,8 @@ fn whoever_begins_to_be_sent_on_during_a_reload_is_sent_as_it_says() {
     );
     let proxy = Agent::new("proxy").stream(&on).start();
     let port = proxy.port;
+    let began =
+        |name: &str| proxy.log().matches(&format!("STREAM {name} [send]: thread created")).count();
     let mut children = Vec::new();
     let mut takes_time = Duration::from_millis(5);
     for round in 0..ROUNDS {
@@ -492,11 +494,14 @@ fn whoever_begins_to_be_sent_on_during_a_reload_is_sent_as_it_says() {
         for kid in &mut kids {
             kid.send(CHART);
         }
+        // One of them is sent on for certain before the reload.
+        assert!(kids[0].send("BEGIN \"own.load\" 0\nSET \"a\" = 1\nEND\n"));
+        wait_for("a sender to begin", 20, || (began(&format!("kid{round}-0")) == 1).then_some(()));
         proxy.write_stream(&takes(&[KEY]));
         // One after the other, over the time that the last reload took.
         let step = takes_time / KIDS;
         let speak = threads::spawn("children", move || {
-            for kid in &mut kids {
+            for kid in &mut kids[1..] {
                 assert!(kid.send("BEGIN \"own.load\" 0\nSET \"a\" = 1\nEND\n"));
                 pause(step);
             }
@@ -510,4 +515,10 @@ fn whoever_begins_to_be_sent_on_during_a_reload_is_sent_as_it_says() {
         let sends = || proxy.threads().iter().any(|name| name.starts_with("STREAM_SENDER"));
         wait_for("the senders to end", 10, || (!sends()).then_some(()));
     }
+    let log = proxy.log();
+    let all = log.matches(" [send]: thread created").count();
+    eprintln!("{} senders began in {ROUNDS} rounds of {KIDS} children", all);
+    let rounds = usize::try_from(ROUNDS).unwrap();
+    assert!(all > rounds, "none began during a reload, only those {all} before it");
+    assert_eq!(all, log.matches(" [send]: sending thread now exits").count());
 }

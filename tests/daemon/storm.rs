@@ -93,37 +93,67 @@ impl Scene {
     }
 }
 
-/// How long samples take before somebody troubles the parent, meanwhile, and afterwards; each sorted.
+/// How long samples take before somebody troubles the parent, meanwhile, and afterwards; each sorted. `calm`: meanwhile at a
+/// parent that nobody troubles, on the same machine.
 struct Comparison {
     before: Vec<Duration>,
     troubled: Vec<Duration>,
+    calm: Vec<Duration>,
     after: Vec<Duration>,
 }
 
 /// Shorter times than this are the scheduler's, who else is at work on this machine.
 const GRAIN: Duration = Duration::from_micros(500);
+/// So long may whoever is at work beside us keep a processor before it is given to somebody else.
+const SLICE: Duration = Duration::from_millis(4);
 
 impl Comparison {
-    /// Live samples take twice as long at most: half of them, and 95 of 100.
-    fn is_twofold_at_most(&self, what: &str) -> bool {
-        let Comparison { before, troubled, after } = self;
-        [50, 95].iter().all(|percent| {
-            let [before, troubled, after] = [before, troubled, after].map(|all| at(all, *percent));
+    /// Whether live samples take twice as long at most: half of them, and 95 of 100.
+    fn verdict(&self, what: &str) -> Verdict {
+        let [middle, late] = [50, 95].map(|percent| {
+            let Comparison { before, troubled, calm, after } = self;
+            let [before, troubled, calm, after] =
+                [before, troubled, calm, after].map(|all| at(all, percent));
             eprintln!(
-                "{what}: {percent} of 100 samples took {troubled:?} at most ({before:?} before, {after:?} after)"
+                "{what}: {percent} of 100 samples took {troubled:?} at most ({before:?} before, {after:?} after, {calm:?} meanwhile at a parent without trouble)"
             );
-            troubled <= 2 * before.max(after).max(GRAIN)
-        })
+            (troubled, before.max(after).max(GRAIN), calm.max(SLICE))
+        });
+        let twice = |(took, otherwise, _): (Duration, Duration, Duration)| took <= 2 * otherwise;
+        Verdict {
+            strict: twice(middle) && twice(late),
+            fair: twice(middle) && (twice(late) || late.0 <= 2 * late.2),
+        }
     }
 }
 
-/// Others work on this machine, too, and a processor that they take is nobody's fault here.
-const TRIES: usize = 5;
+/// `fair` leaves out of the slowest what others on this machine may be the cause of: a processor that they keep for a moment,
+/// and what a parent without trouble sees at the same time. `strict` leaves out nothing.
+struct Verdict {
+    strict: bool,
+    fair: bool,
+}
+
+/// Most tries must be fair, and one of them strict.
+const TRIES: usize = 7;
 
 #[track_caller]
 fn at_most_twofold(what: &str, mut compare: impl FnMut() -> Comparison) {
-    let is_fine = (0..TRIES).any(|_| compare().is_twofold_at_most(what));
-    assert!(is_fine, "'{what}' makes the samples of others late, {TRIES} times of {TRIES}");
+    let (mut fair, mut unfair, mut strict) = (0, 0, 0);
+    while fair + unfair < TRIES && (fair <= unfair || strict == 0) {
+        let verdict = compare().verdict(what);
+        if verdict.fair {
+            fair += 1;
+        } else {
+            unfair += 1;
+        }
+        strict += usize::from(verdict.strict);
+    }
+    assert!(
+        fair > unfair && strict > 0,
+        "'{what}' makes the samples of others late: of {} tries {fair} were fair, {strict} strict",
+        fair + unfair
+    );
 }
 
 fn at(sorted: &[Duration], percent: usize) -> Duration {
@@ -215,24 +245,32 @@ const PESTS: &[(&str, Says, &str)] = &[
 
 #[test]
 fn a_child_that_asks_too_much_is_cut_off_by_name_and_troubles_nobody() {
-    let mut scene = Scene::new("ram");
+    let (mut scene, mut calm) = (Scene::new("ram"), Scene::new("ram"));
     for (name, says, limit) in PESTS {
-        at_most_twofold(name, || cut_off(&mut scene, name, *says, limit));
+        at_most_twofold(name, || cut_off(&mut scene, &mut calm, name, *says, limit));
     }
 }
 
-fn cut_off(scene: &mut Scene, name: &'static str, says: Says, limit: &str) -> Comparison {
+fn cut_off(
+    scene: &mut Scene,
+    calm: &mut Scene,
+    name: &'static str,
+    says: Says,
+    limit: &str,
+) -> Comparison {
     let before = scene.samples(Duration::from_secs(2));
     let ends = scene.parent.log().matches("it is not let in for 60 seconds").count();
     let pest = Pest::begin(scene.parent.port, name, says);
-    let mut troubled = Vec::new();
+    let (mut troubled, mut beside) = (Vec::new(), Vec::new());
     let began = Instant::now();
     while pest.out.load(Ordering::Relaxed) == 0 || began.elapsed() < Duration::from_secs(2) {
         troubled.push(scene.sample());
+        beside.push(calm.sample());
         pause(Duration::from_millis(10));
         assert!(began.elapsed() < Duration::from_secs(60), "'{name}' is never cut off");
     }
     troubled.sort_unstable();
+    beside.sort_unstable();
     let line = scene.parent.log();
     let line = line.lines().find(|line| line.contains(limit) && line.contains(name));
     assert!(line.is_some(), "no line about '{name}' with {limit}\n{}", scene.parent.log_end());
@@ -247,21 +285,29 @@ fn cut_off(scene: &mut Scene, name: &'static str, says: Says, limit: &str) -> Co
     let most = if name == "long" { 4 } else { 1 };
     assert_eq!(pest.in_.load(Ordering::Relaxed), most, "'{name}' was let in again at once");
     drop(pest);
-    Comparison { before, troubled, after: scene.samples(Duration::from_secs(2)) }
+    Comparison { before, troubled, calm: beside, after: scene.samples(Duration::from_secs(2)) }
 }
 
 /// Valid samples, as fast as they can be written: no limit is broken, and nobody else waits.
 #[test]
 fn a_child_that_floods_takes_its_share_and_no_more() {
-    let mut scene = Scene::new("ram");
+    let (mut scene, mut calm) = (Scene::new("ram"), Scene::new("ram"));
     at_most_twofold("flood", || {
         let before = scene.samples(Duration::from_secs(3));
         let flood = |n: u64| format!("BEGIN \"bad.load\" 1000\nSET \"a\" = {n}\nEND\n").repeat(500);
         let pest = Pest::begin(scene.parent.port, "flood", flood);
-        let troubled = scene.samples(Duration::from_secs(5));
+        let began = Instant::now();
+        let (mut troubled, mut beside) = (Vec::new(), Vec::new());
+        while began.elapsed() < Duration::from_secs(5) {
+            troubled.push(scene.sample());
+            beside.push(calm.sample());
+            pause(Duration::from_millis(10));
+        }
+        troubled.sort_unstable();
+        beside.sort_unstable();
         assert_eq!(pest.out.load(Ordering::Relaxed), 0);
         drop(pest);
-        Comparison { before, troubled, after: scene.samples(Duration::from_secs(3)) }
+        Comparison { before, troubled, calm: beside, after: scene.samples(Duration::from_secs(3)) }
     });
 }
 

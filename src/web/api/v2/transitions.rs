@@ -1,18 +1,19 @@
 //! `/api/v2/alert_transitions`: what happened to alarms, over all hosts, the newest first.
 //!
-//! Every entry that the log keeps of the hosts and the time that are meant is looked at, host by host; as many of those that
-//! pass all filters as were asked for are kept, and all of them are counted. Nothing but the log's lock is held, for one host
-//! at a time.
+//! The entries that the log keeps of the time that is meant are looked at, the newest first and [`SEEN_MAX`] at most; as many
+//! of those that pass all filters as were asked for are kept, and all of them are counted. What is older than what was looked
+//! at is got with `before`. No lock is held but that of the log's reader, for a page at a time.
 
 use std::collections::{BTreeMap, BinaryHeap};
 
+use rustc_hash::FxHashMap;
 use uuid::Uuid;
 
 use super::envelope::{Node, Scope, Tail, pattern};
 use crate::base::ids::MachineGuid;
 use crate::base::json::JsonWriter;
 use crate::base::pattern::SimplePattern;
-use crate::health::log::{Entry, flag};
+use crate::health::log::{Entry, Span, flag};
 use crate::health::text;
 use crate::web::api::Call;
 use crate::web::api::v1::alarms::{NO_HASH, global_id};
@@ -21,6 +22,8 @@ use crate::wire::http::Query;
 
 /// Transitions of one answer.
 const MOST: i64 = 1000;
+/// Entries that one answer looks at.
+const SEEN_MAX: usize = 100_000;
 /// Values of a facet that are listed.
 const OPTIONS_MAX: usize = 200;
 /// Times before this are relative.
@@ -170,10 +173,20 @@ pub fn alert_transitions(call: &Call<'_>) -> Response {
     let wanted = Wanted::of(call.query(), scope.now());
     let mut found = Found::default();
     if let Some(health) = &call.agent.health {
-        for node in &scope.nodes {
-            let (host, name) = (node.host.guid(), node.host.hostname());
-            let mut take = |entry| found.take(&wanted, node.index, host, &name, entry);
-            health.log().visit(host, wanted.after, wanted.before, &mut take);
+        let nodes = scope.nodes.iter();
+        let nodes: FxHashMap<MachineGuid, (usize, String)> = nodes
+            .map(|node| (node.host.guid(), (node.index, node.host.hostname().to_string())))
+            .collect();
+        let mut hosts = nodes.keys();
+        let host = hosts.next().copied().filter(|_| hosts.next().is_none());
+        let span = Span { host, after: wanted.after, before: wanted.before, most: SEEN_MAX };
+        let mut take = |host: MachineGuid, entry| {
+            if let Some((node, name)) = nodes.get(&host) {
+                found.take(&wanted, *node, host, name, entry);
+            }
+        };
+        if !nodes.is_empty() {
+            health.log().visit(&span, &|host| nodes.contains_key(&host), &mut take);
         }
     }
     let evaluated = (found.evaluated, found.matched, found.newer);
