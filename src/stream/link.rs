@@ -131,7 +131,7 @@ impl Below {
     pub fn replayed(&self, host: &Host, chart: &Chart, block: Replayed) {
         if host.settings().mode == Mode::None {
             // The answer to a parent's request, given instead of the one to ours.
-            if chart.lock().replicating {
+            if !block.start && chart.lock().replicating {
                 self.ask(chart.id(), Ask::LIVE);
             }
             return;

@@ -27,8 +27,12 @@ const STUCK_MAX: u32 = 3;
 /// Answers about a chart that may end early, on one connection: a seed peer that has every other slot only would have to be
 /// asked for each of them.
 const SHORT_MAX: u32 = 300;
-/// Slots at most that are jumped over unasked: what it holds for a shorter time between gaps may be missed.
+/// So many of these look at every minute of a gap. The others go on in larger steps, since a gap may be of days.
+const SHORT_CLOSE: u32 = 200;
 const JUMP_SLOTS: i64 = 60;
+/// A seed peer's gap is searched in steps of its length so far divided by this: of what lies between two gaps only that may
+/// be missed which is shorter than such a step.
+const JUMP_SHARE: i64 = 4;
 /// Slots looked through for holes at a time, of one chart and of all.
 pub const LOOK_SLOTS: i64 = 6 * 3600;
 /// Without an answer for so long a request counts as lost: seed peers never answer for a chart they have dropped.
@@ -59,6 +63,8 @@ struct Pull {
     stuck: u32,
     /// How far the request under way jumped into the hole, past slots that a seed peer stumbles over; 0 = not at all.
     jumped: i64,
+    /// How long the gap is by now in which the hole begins.
+    gap: i64,
     /// Answers that a seed peer ended early.
     short: u32,
     in_turn: bool,
@@ -368,6 +374,7 @@ impl Pulls {
         }
         pull.stuck = 0;
         pull.jumped = 0;
+        pull.gap = 0;
         pull.short = 0;
         pull
     }
@@ -480,17 +487,21 @@ impl Pull {
         }
         self.stuck = 0;
         let (begin, every, jumped) = (hole.0, self.every, std::mem::take(&mut self.jumped));
+        let gap = std::mem::take(&mut self.gap);
         let mut end = block.before;
         let is_short = block.reached < block.before && self.short < SHORT_MAX;
         self.short += u32::from(is_short);
         if is_short && block.reached > begin {
             end = block.reached;
         } else if is_short {
-            // It ends at its very first slot. What comes after that one may be there: twice as far each time, but not over
-            // more than half of what is left.
-            let half = (hole.1 - begin) / 2 / every * every;
-            self.jumped = (2 * jumped).min(half).min(JUMP_SLOTS * every).max(every);
+            // It ends at its very first slot. What comes after that one may be there, but for steps over more than half of
+            // what is left.
+            let aligned = |span: i64| span / every * every;
+            let half = aligned((hole.1 - begin) / 2);
+            let close = if self.short < SHORT_CLOSE { JUMP_SLOTS * every } else { i64::MAX };
+            self.jumped = aligned(gap / JUMP_SHARE).min(half).min(close).max(every);
             end = begin + self.jumped;
+            self.gap = gap + self.jumped;
         }
         let covered = end.min(hole.1) - begin;
         while let Some(hole) = self.holes.front_mut() {
@@ -499,10 +510,12 @@ impl Pull {
                 break;
             }
             self.holes.pop_front();
+            self.gap = 0;
         }
         if block.slots > 0 && block.reached > begin && jumped > every {
             // Some of what was jumped over may be there as well; its first slot is not.
             self.holes.push_front((begin - jumped + every, begin));
+            self.gap = jumped;
         }
         covered
     }

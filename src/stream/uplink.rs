@@ -377,11 +377,12 @@ impl Uplink {
         if waits && agreed.contains(Capabilities::REPLICATION) {
             return false;
         }
-        // A parent that computes slots itself leaves the first one of a dimension empty unless its past had a sample.
+        // A parent that computes slots itself leaves the first one of a dimension empty unless an answer of this connection
+        // had a sample of it: there is one once a slot was stored in this run, whatever there is of earlier ones.
         let computes = agreed.contains(Capabilities::REPLICATION)
             && !agreed.contains(Capabilities::INTERPOLATED);
         let keeps = self.host.settings().mode != Mode::None;
-        if computes && keeps && state.counter == 0 && state.retention().is_none() {
+        if computes && keeps && state.counter == 0 {
             return false;
         }
         let fresh = state.upstream.connection != outbox.connection;

@@ -619,7 +619,7 @@ impl Found {
                 if excused {
                     found.excused += 1;
                 } else {
-                    found.wrong.push(format!("{host} {dimension} at {time}: {value} at the child, {there:?} at the parent"));
+                    found.wrong.push(format!("{host} {dimension} at {time}: {value} at the child, {there:?}, then {:?} at the parent", at(time + 1)));
                 }
             }
         }

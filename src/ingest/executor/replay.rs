@@ -209,7 +209,6 @@ impl Executor {
             before: number(before),
             wall: wall.map_or(now.seconds().0, number),
         };
-        chart.end_replication(&end);
         let newest = std::mem::take(&mut self.replay_newest);
         let is_whole = self.agreed(Capabilities::INTERPOLATED)
             || newest.saturating_add(end.every) >= end.before;
@@ -224,7 +223,9 @@ impl Executor {
         };
         let host = self.session.host.clone();
         self.replayed += 1;
+        // Before the chart counts as caught up: whoever is above must not take it for complete if it is not.
         self.hooks.replayed(&host, &chart, block);
+        chart.end_replication(&end);
         self.leave();
         Ok(())
     }
