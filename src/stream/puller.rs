@@ -62,6 +62,13 @@ impl Puller {
         ask
     }
 
+    /// It was defined again while it waits.
+    pub fn defined_again(&self, chart: &Chart, offer: Offer) -> Option<Ask> {
+        let (standing, every) = self.standing(chart);
+        let now_us = self.clock.monotonic_us();
+        self.pulls.lock().pulls.defined_again(chart.id(), offer, standing, every, now_us)
+    }
+
     /// The peer says what it holds of a chart, or of `dims` of it, which it does not collect.
     pub fn offered(&self, chart: &Chart, offer: Offer, dims: &[Arc<str>]) {
         let (standing, every) = self.standing(chart);

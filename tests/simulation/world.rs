@@ -185,6 +185,10 @@ impl Hooks for Hook {
         self.below.defined(host, chart, offer);
     }
 
+    fn defined_again(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer) {
+        self.below.defined_again(host, chart, offer);
+    }
+
     fn replayed(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, block: Replayed) {
         self.below.replayed(host, chart, block);
     }
