@@ -71,6 +71,8 @@ enum Life {
 
 struct Node {
     is_ours: bool,
+    /// It was a real one before; 0 = it was not.
+    ours_since: i64,
     disk: Disk,
     /// What a real one keeps, and does.
     seed: Seed,
@@ -125,6 +127,7 @@ impl Chain {
         let keeps = [0, 0, 120][random.below(3)];
         let node = |(n, is_ours): (usize, &bool)| Node {
             is_ours: *is_ours,
+            ours_since: 0,
             disk: if n == 0 { Disk::new(Mode::Ram, keeps) } else { Disk::new(Mode::Dbengine, 0) },
             seed: Seed::default(),
             life: None,
@@ -258,7 +261,7 @@ impl Chain {
 
     pub(super) fn mishap(&mut self) {
         let at = self.random.below(self.nodes.len());
-        match self.random.below(5) {
+        match self.random.below(6) {
             0 | 1 => self.stop(at),
             2 if at < self.links.len() => {
                 self.tell(format!("the link above {at} breaks"));
@@ -268,6 +271,13 @@ impl Chain {
                 self.stop(at);
                 self.tell(format!("{at} has lost its disk"));
                 self.nodes[at].disk.wipe();
+                self.start(at);
+            }
+            4 if at > 0 && !self.nodes[at].is_ours => {
+                self.stop(at);
+                self.tell(format!("{at} is ours from now on"));
+                self.nodes[at].is_ours = true;
+                self.nodes[at].ours_since = self.now / SECOND;
                 self.start(at);
             }
             _ => self.heal(),
@@ -514,8 +524,11 @@ impl Chain {
             false => above.seed.holds(chart, slot),
         };
         if below.is_ours {
+            // What a real one lost while another real one was below it it never asks for.
+            let from = if above.is_ours { 0 } else { below.ours_since };
             for ((chart, dim), slots) in below.disk.all() {
-                see(&chart, &mut slots.keys().copied(), &|slot| held(&chart, &dim, slot));
+                let mut slots = slots.keys().copied().filter(|slot| *slot > from);
+                see(&chart, &mut slots, &|slot| held(&chart, &dim, slot));
             }
         } else {
             for (chart, slots) in below.seed.tells() {
