@@ -20,7 +20,7 @@ const QUIET_STEPS: usize = 300;
 const SEEDS: u64 = 300;
 /// Seeds that once broke, beside the first ones: an answer to a request that was made twice was waited for in vain.
 const BROKEN_ONCE: [u64; 2] = [6191, 9183];
-/// Of chains: raw values came with the time since 1970; a chart's first slot after a start was lost at a real parent;
+/// Of chains, as they were drawn when these were found: raw values came with the time since 1970; a chart's first slot after a start was lost at a real parent;
 /// a chart was shown to one before its past was complete.
 const CHAINS_BROKEN_ONCE: [u64; 4] = [296, 483, 1433, 2462];
 
