@@ -152,6 +152,8 @@ pub struct StreamStats {
     pub past_answered: AtomicU64,
     /// Slots of a chart that came in answers.
     pub past_slots: AtomicU64,
+    /// Of these, those that could not be stored, as their chart has another interval by now.
+    pub past_foreign: AtomicU64,
 }
 
 impl StreamStats {
@@ -178,6 +180,7 @@ impl StreamStats {
             past_asked: AtomicU64::new(0),
             past_answered: AtomicU64::new(0),
             past_slots: AtomicU64::new(0),
+            past_foreign: AtomicU64::new(0),
         }
     }
 }

@@ -84,6 +84,11 @@ pub trait Hooks: Send {
         let _ = (host, chart, offer);
     }
 
+    /// The same of a chart that is waiting already.
+    fn defined_again(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer) {
+        let _ = (host, chart, offer);
+    }
+
     /// Charts of the host that are not collected are of interest.
     fn wants_archived(&self, host: &Arc<Host>) -> bool {
         let _ = host;
@@ -111,7 +116,7 @@ pub trait Hooks: Send {
         let _ = (number, samples, sum);
     }
 
-    /// A block of replicated samples is complete.
+    /// A block of replicated samples is complete. Its chart is still waiting.
     fn replayed(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, block: Replayed) {
         let _ = (host, chart, block);
     }
@@ -223,6 +228,8 @@ pub struct Executor {
     replay_newest: i64,
     /// A block of replicated samples is about a chart that is not here any more.
     skips_block: bool,
+    /// It was said that slots of another interval came.
+    said_foreign: bool,
 
     origin: Origin,
     /// Of a child.
@@ -275,6 +282,7 @@ impl Executor {
             replay_slots: 0,
             replay_newest: 0,
             skips_block: false,
+            said_foreign: false,
             origin: setup.origin,
             limits: matches!(setup.origin, Origin::Stream(_)).then(Limits::new),
             now: UnixMicros(0),

@@ -253,9 +253,9 @@ impl Kept {
         let point = Point { end, every, values: &values[..count] };
         let newest = chart.lock().last_updated;
         if end >= newest {
-            chart.store_point(&point)
+            chart.store_point(&point);
         } else {
-            chart.store_replicated(&point, false)
+            chart.store_replicated(&point, false);
         }
     }
 }

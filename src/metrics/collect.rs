@@ -233,7 +233,9 @@ impl Chart {
             state.touch();
         }
         STATS.points_stored.add(point.values.len() as u64);
-        let since_us = end_us - state.last_collected;
+        // Unknown after a start: whoever is told so takes its own clock.
+        let is_known = state.last_collected.0 != 0;
+        let since_us = if is_known { end_us - state.last_collected } else { 0 };
         state.counter += 1;
         state.counter_done += 1;
         state.sync_clock = false;

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::{Mutex, RwLock};
-use rustc_hash::FxHashMap;
+use parking_lot::{Condvar, Mutex, RwLock};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::host::Host;
 use crate::base::ids::MachineGuid;
@@ -15,8 +15,10 @@ pub const HOSTS_MAX: usize = 100_000;
 pub struct Hosts {
     local: Arc<Host>,
     index: RwLock<Index>,
-    /// Held while a host is forgotten with all it has stored, so that nobody comes back into the middle of that.
-    leaving: Mutex<()>,
+    /// Hosts that are being forgotten with all they have stored, or archived: nobody comes back into the middle of that.
+    leaving: Mutex<FxHashSet<MachineGuid>>,
+    /// One of them is done.
+    left: Condvar,
     /// Where all of them are remembered, if they are.
     database: OnceLock<Arc<Database>>,
 }
@@ -33,7 +35,7 @@ impl Hosts {
         index.by_guid.insert(local.guid(), Arc::clone(&local));
         index.in_order.push(Arc::clone(&local));
         let (index, leaving) = (RwLock::new(index), Mutex::default());
-        Arc::new(Hosts { local, index, leaving, database: OnceLock::new() })
+        Arc::new(Hosts { local, index, leaving, left: Condvar::new(), database: OnceLock::new() })
     }
 
     /// From now on every host is remembered in this database. To be called once, before others than the local one come.
@@ -75,7 +77,7 @@ impl Hosts {
 
     /// The host of that GUID, made by `make` if there is none or only an archived one, whose place the new one takes.
     /// The flag says whether it was made. It stays until it was connected and left, or for good if it never leaves.
-    /// `None` when there are [`HOSTS_MAX`] already. Waits while a host is being forgotten, unless this one is there.
+    /// `None` when there are [`HOSTS_MAX`] already. Waits while this host is being forgotten or archived.
     pub fn get_or_create(
         &self,
         guid: MachineGuid,
@@ -91,8 +93,12 @@ impl Hosts {
         if there.is_some() {
             return there;
         }
-        let _nobody_leaves = self.leaving.lock();
+        let mut leaving = self.leaving.lock();
+        while leaving.contains(&guid) {
+            self.left.wait(&mut leaving);
+        }
         let mut index = self.index.write();
+        drop(leaving);
         let there = expected(&index);
         if there.is_some() {
             return there;
@@ -131,8 +137,10 @@ impl Hosts {
         true
     }
 
-    /// Puts an archived host in the place of one that nobody is or is about to be connected as; false when somebody is.
-    pub fn archive(&self, host: &Arc<Host>, archived: &Arc<Host>) -> bool {
+    /// Puts an archived host in the place of one that nobody is or is about to be connected as, and then lets go of what is live
+    /// of that one, by `clean_up`; false when somebody is. Whoever comes back meanwhile waits.
+    pub fn archive(&self, host: &Arc<Host>, archived: &Arc<Host>, clean_up: impl FnOnce()) -> bool {
+        let _leaving = self.leave(host.guid());
         let mut index = self.index.write();
         if !index.holds(host) || !host.is_left() {
             return false;
@@ -141,13 +149,24 @@ impl Hosts {
             archived.remember_in(database);
         }
         index.put(Some(host), archived);
+        drop(index);
+        clean_up();
         true
+    }
+
+    /// From now on nobody comes back as that host, until the mark is dropped.
+    fn leave(&self, guid: MachineGuid) -> Leaving<'_> {
+        let mut leaving = self.leaving.lock();
+        while !leaving.insert(guid) {
+            self.left.wait(&mut leaving);
+        }
+        Leaving { hosts: self, guid }
     }
 
     /// Forgets a host that nobody is or is about to be connected as, never the local one, and then what is stored of it, by
     /// `forget`; false when somebody is. Whoever comes back meanwhile waits and is new.
     pub fn remove(&self, host: &Arc<Host>, forget: impl FnOnce()) -> bool {
-        let _nobody_leaves = self.leaving.lock();
+        let _leaving = self.leave(host.guid());
         let mut index = self.index.write();
         if host.guid() == self.local.guid() || !index.holds(host) || !host.is_left() {
             return false;
@@ -157,6 +176,19 @@ impl Hosts {
         drop(index);
         forget();
         true
+    }
+}
+
+/// The mark of a host that is leaving.
+struct Leaving<'a> {
+    hosts: &'a Hosts,
+    guid: MachineGuid,
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        self.hosts.leaving.lock().remove(&self.guid);
+        self.hosts.left.notify_all();
     }
 }
 
@@ -202,17 +234,29 @@ mod tests {
         child.set_connected(false, UnixSeconds(2));
         let (told, is_back) = mpsc::channel();
         let come_back = || {
-            let (hosts, again) = (Arc::clone(&hosts), make(HostKind::Child, guid, "child"));
+            let (told, all) = (told.clone(), Arc::clone(&hosts));
+            let again = make(HostKind::Child, guid, "child");
             let come = move || {
-                let made = hosts.get_or_create(guid, || again).is_some_and(|(_, made)| made);
+                let made = all.get_or_create(guid, || again).is_some_and(|(_, made)| made);
                 told.send(made).unwrap();
             };
             threads::spawn("child", come).unwrap();
             let waits = is_back.recv_timeout(Duration::from_millis(50));
             assert_eq!(waits, Err(mpsc::RecvTimeoutError::Timeout));
+            // Others do not.
+            let other = make(HostKind::Child, MachineGuid::random(), "other");
+            assert!(hosts.get_or_create(other.guid(), || Arc::clone(&other)).unwrap().1);
         };
         assert!(hosts.remove(&child, come_back));
         assert_eq!(is_back.recv_timeout(Duration::from_secs(10)), Ok(true));
         assert!(!hosts.remove(&child, || panic!("another one took its place")));
+        let child = hosts.by_guid(guid).unwrap();
+        child.set_connected(true, UnixSeconds(3));
+        child.set_connected(false, UnixSeconds(4));
+        let engine = Arc::new(NoneEngine::new());
+        let archived =
+            Host::archived(guid, HostInfo::named("child"), engine, HostSettings::default());
+        assert!(hosts.archive(&child, &archived, come_back));
+        assert!(is_back.recv_timeout(Duration::from_secs(10)).is_ok());
     }
 }

@@ -208,9 +208,7 @@ impl Lifecycle {
         if keeps {
             host.engine().save();
             let archived = host_of(record_of_host(host), Arc::clone(host.engine()));
-            if self.hosts.archive(host, &archived) {
-                clean_up();
-            }
+            self.hosts.archive(host, &archived, clean_up);
         } else {
             self.hosts.remove(host, || {
                 clean_up();

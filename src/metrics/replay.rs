@@ -23,15 +23,16 @@ pub struct DimensionReplay {
 
 impl Chart {
     /// Stores one replicated slot. `raw`: what is live of the chart are collected values, which go on from where it stands,
-    /// so that a slot that comes while it is live must not move it.
-    pub fn store_replicated(&self, point: &Point<'_>, raw: bool) {
+    /// so that a slot that comes while it is live must not move it. False when the slot has no place, being of a time when the
+    /// chart had another interval.
+    pub fn store_replicated(&self, point: &Point<'_>, raw: bool) -> bool {
         let mut guard = self.lock();
         let state = &mut *guard;
         if state.replicating || state.last_updated.0 == 0 {
             self.change_update_every(state, point.every);
         } else if state.meta.update_every != point.every {
-            // Of a time when the chart had another interval: it cannot stand among those of now.
-            return;
+            // It cannot stand among those of now.
+            return false;
         }
         let end = point.end.floor_to(point.every);
         // What is older than the newest collection changes nothing about where the chart stands.
@@ -59,6 +60,7 @@ impl Chart {
         {
             tap.relayed(self, state, Relayed::Slot(point));
         }
+        true
     }
 
     /// A block of replicated slots is complete.

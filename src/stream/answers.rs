@@ -133,7 +133,9 @@ impl<L: Copy + Eq + Hash> Queue<L> {
     pub fn ask(&mut self, link: L, chart: String, ask: Ask) -> bool {
         let Some(waiting) = self.links.get_mut(&link) else { return false };
         let requests = waiting.starts.len() + waiting.rest.len();
-        if requests >= REQUESTS_MAX || waiting.bytes + cost(&chart) > BYTES_MAX {
+        // One that takes the place of another is never too much.
+        let is_new = !waiting.asks.contains_key(&chart);
+        if is_new && (requests >= REQUESTS_MAX || waiting.bytes + cost(&chart) > BYTES_MAX) {
             return false;
         }
         waiting.put(chart, ask, false) && self.queue(link)
@@ -316,6 +318,9 @@ mod tests {
         let taken_in = (0..20).filter(|n| queue.ask(1, long(*n), Ask::LIVE)).count();
         assert_eq!(taken_in, 1, "only the first one is news");
         assert_eq!(queue.waiting(1), 9);
+        let again = Ask { start: true, after: 7, before: 9 };
+        queue.ask(1, long(0), again);
+        assert_eq!(queue.links[&1].asks[&long(0)], again, "the latest is the one that counts");
         // Whatever is answered makes room.
         for _ in 0..9 {
             taken(&mut queue);

@@ -128,10 +128,18 @@ impl Below {
         self.ask(chart.id(), ask);
     }
 
+    pub fn defined_again(&self, host: &Host, chart: &Chart, offer: Offer) {
+        if host.settings().mode != Mode::None
+            && let Some(ask) = self.puller.defined_again(chart, offer)
+        {
+            self.ask(chart.id(), ask);
+        }
+    }
+
     pub fn replayed(&self, host: &Host, chart: &Chart, block: Replayed) {
         if host.settings().mode == Mode::None {
             // The answer to a parent's request, given instead of the one to ours.
-            if chart.lock().replicating {
+            if !block.start && chart.lock().replicating {
                 self.ask(chart.id(), Ask::LIVE);
             }
             return;

@@ -559,7 +559,9 @@ impl Streams {
         {
             return false;
         }
-        children.insert(child.guid, Arc::clone(child));
+        if let Some(before) = children.insert(child.guid, Arc::clone(child)) {
+            before.replaced.store(true, std::sync::atomic::Ordering::Release);
+        }
         drop(children);
         let local = self.hosts.local();
         if local.labels().get("_is_parent") != Some("true") {

@@ -62,6 +62,13 @@ impl Puller {
         ask
     }
 
+    /// It was defined again while it waits.
+    pub fn defined_again(&self, chart: &Chart, offer: Offer) -> Option<Ask> {
+        let (standing, every) = self.standing(chart);
+        let now_us = self.clock.monotonic_us();
+        self.pulls.lock().pulls.defined_again(chart.id(), offer, standing, every, now_us)
+    }
+
     /// The peer says what it holds of a chart, or of `dims` of it, which it does not collect.
     pub fn offered(&self, chart: &Chart, offer: Offer, dims: &[Arc<str>]) {
         let (standing, every) = self.standing(chart);
@@ -79,12 +86,22 @@ impl Puller {
         }
     }
 
-    /// A block came and its samples were stored: gives what to ask at once.
+    /// A block came and its samples were stored: gives what to ask at once. To be called before the chart goes live with it.
     pub fn replayed(&self, chart: &Chart, block: Replayed) -> Option<Ask> {
         let (standing, _) = self.standing(chart);
         let now_us = self.clock.monotonic_us();
         STATS.streams.past_slots.fetch_add(u64::from(block.slots), Ordering::Relaxed);
-        let outcome = self.pulls.lock().pulls.answered(chart.id(), block, standing, now_us);
+        let mut state = self.pulls.lock();
+        let outcome = state.pulls.answered(chart.id(), block, standing, now_us);
+        let filling = block.start && state.pulls.is_filling(chart.id());
+        drop(state);
+        if filling {
+            // What the first answer left out was not known when the chart was defined.
+            let mut chart = chart.lock();
+            if chart.replicating {
+                chart.filling.set(self.from, true);
+            }
+        }
         if let Some(finished) = outcome.finished {
             self.finish(chart, finished);
         }

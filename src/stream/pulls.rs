@@ -27,12 +27,20 @@ const STUCK_MAX: u32 = 3;
 /// Answers about a chart that may end early, on one connection: a seed peer that has every other slot only would have to be
 /// asked for each of them.
 const SHORT_MAX: u32 = 300;
-/// Slots at most that are jumped over unasked: what it holds for a shorter time between gaps may be missed.
+/// So many of these look at every minute of a gap. The others go on in larger steps, since a gap may be of days.
+const SHORT_CLOSE: u32 = 200;
 const JUMP_SLOTS: i64 = 60;
+/// A seed peer's gap is searched in steps of its length so far divided by this: of what lies between two gaps only that may
+/// be missed which is shorter than such a step.
+const JUMP_SHARE: i64 = 4;
 /// Slots looked through for holes at a time, of one chart and of all.
 pub const LOOK_SLOTS: i64 = 6 * 3600;
-/// Without an answer for so long a request counts as lost: seed peers never answer for a chart they have dropped.
+/// Without an answer for so long, or for [`LOST_TIMES`] as long as the last answer took, a request counts as lost: seed peers
+/// never answer for a chart they have dropped.
 const LOST_US: i64 = 60 * MICROS;
+const LOST_TIMES: i64 = 4;
+/// A request that waits for so long, or for twice as long as the last answer took, is late: others need not wait for it.
+const LATE_US: i64 = 5 * MICROS;
 /// Requests under way at once at most.
 const WINDOW_MAX: usize = 16;
 /// An answer that took longer than this says that the link or the peer is busy; one that was faster that it is not.
@@ -54,11 +62,18 @@ struct Pull {
     unseen: Option<Span>,
     /// Holes, oldest first.
     holes: VecDeque<Span>,
-    /// A request about the past, with the time it was made.
+    /// A request about the past, with the time it was made, and where what it asks for begins.
     asked: Option<i64>,
+    asked_after: i64,
+    /// The request that makes it live, since when it is known to wait, and how often it was made.
+    start: Option<Ask>,
+    start_since: Option<i64>,
+    starts: u32,
     stuck: u32,
     /// How far the request under way jumped into the hole, past slots that a seed peer stumbles over; 0 = not at all.
     jumped: i64,
+    /// How long the gap is by now in which the hole begins.
+    gap: i64,
     /// Answers that a seed peer ended early.
     short: u32,
     in_turn: bool,
@@ -112,7 +127,15 @@ pub struct Pulls {
     charts: FxHashMap<Arc<str>, Pull>,
     turn: VecDeque<Arc<str>>,
     in_flight: usize,
+    /// Of these, when it was looked last.
+    late: usize,
     window: usize,
+    /// How long the last answer took.
+    took_us: i64,
+    /// Some chart may wait for its first answer.
+    starting: bool,
+    /// Requests that make charts live, to be made again.
+    again: Vec<(Arc<str>, Ask)>,
     answers: u64,
     answered_seconds: i64,
     next_look_us: i64,
@@ -125,7 +148,11 @@ impl Pulls {
             charts: FxHashMap::default(),
             turn: VecDeque::new(),
             in_flight: 0,
+            late: 0,
             window: 2,
+            took_us: 0,
+            starting: false,
+            again: Vec::new(),
             answers: 0,
             answered_seconds: 0,
             next_look_us: 0,
@@ -134,6 +161,30 @@ impl Pulls {
 
     /// A chart was defined and waits: gives the request that makes it live. `every` is its interval.
     pub fn defined(&mut self, id: &Arc<str>, offer: Offer, standing: Standing, every: i64) -> Ask {
+        let ask = self.first(id, offer, standing, every);
+        self.starting = true;
+        if let Some(pull) = self.charts.get_mut(id) {
+            (pull.start, pull.start_since, pull.starts) = (Some(ask), None, 0);
+        }
+        ask
+    }
+
+    /// It was defined again while it waits: asked for anew only if its answer is late, as when the peer had dropped it.
+    pub fn defined_again(
+        &mut self,
+        id: &Arc<str>,
+        offer: Offer,
+        standing: Standing,
+        every: i64,
+        now_us: i64,
+    ) -> Option<Ask> {
+        let late_us = self.late_us();
+        let pull = self.charts.get(id)?;
+        let late = pull.start_since.is_some_and(|since| now_us - since > late_us);
+        (late && !pull.live).then(|| self.defined(id, offer, standing, every))
+    }
+
+    fn first(&mut self, id: &Arc<str>, offer: Offer, standing: Standing, every: i64) -> Ask {
         let policy = self.policy;
         let pull = self.renew(id);
         pull.offer = offer;
@@ -210,6 +261,7 @@ impl Pulls {
                 took if took < FAST_US => self.window = (self.window + 1).min(WINDOW_MAX),
                 _ => {}
             }
+            self.took_us = now_us - at;
             self.answers += 1;
         }
         if block.offer.last > 0 {
@@ -220,6 +272,7 @@ impl Pulls {
             // same, with the older end as its last entry. It holds what it answered up to.
             pull.offer.last = pull.offer.last.max(block.before.min(block.offer.wall));
             pull.live = block.start;
+            (pull.start, pull.start_since, pull.starts) = (None, None, 0);
             if block.reached < block.before {
                 pull.see((block.reached.max(pull.offer.first), block.before));
             }
@@ -230,7 +283,9 @@ impl Pulls {
                 pull.see((standing.local_last.max(oldest), end));
             }
             if !block.start {
-                return Outcome { ask: Some(pull.again(block, standing, policy)), finished: None };
+                let ask = pull.again(block, standing, policy);
+                pull.start = Some(ask);
+                return Outcome { ask: Some(ask), finished: None };
             }
         } else {
             // An answer that was given up for lost brings what it brings all the same.
@@ -242,11 +297,24 @@ impl Pulls {
         self.settle(id)
     }
 
-    /// Drops what the peer did not answer, so that others get their turn.
+    /// Drops what the peer did not answer, so that others get their turn, and asks again for what makes charts live.
     pub fn expire(&mut self, now_us: i64) {
+        let (late_us, lost_us) = (self.late_us(), LOST_US.max(LOST_TIMES * self.took_us));
         let mut lost = Vec::new();
+        (self.late, self.starting) = (0, false);
         for (id, pull) in &mut self.charts {
-            if pull.asked.is_some_and(|at| now_us - at > LOST_US) {
+            if let Some(ask) = pull.start {
+                self.starting = true;
+                let since = *pull.start_since.get_or_insert(now_us);
+                // Twice as long each time.
+                if now_us - since > lost_us << pull.starts.min(6) {
+                    pull.start_since = Some(now_us);
+                    pull.starts += 1;
+                    self.again.push((Arc::clone(id), ask));
+                }
+            }
+            let Some(at) = pull.asked else { continue };
+            if now_us - at > lost_us {
                 pull.asked = None;
                 pull.stuck += 1;
                 if pull.stuck >= STUCK_MAX {
@@ -255,11 +323,22 @@ impl Pulls {
                 }
                 self.in_flight = self.in_flight.saturating_sub(1);
                 lost.push(Arc::clone(id));
+            } else if now_us - at > late_us {
+                self.late += 1;
             }
         }
         for id in lost {
             self.queue(&id);
         }
+    }
+
+    fn late_us(&self) -> i64 {
+        LATE_US.max(2 * self.took_us)
+    }
+
+    /// One more request may be made. What is late keeps no place; all together are bounded.
+    fn has_place(&self) -> bool {
+        self.in_flight.saturating_sub(self.late) < self.window && self.in_flight < WINDOW_MAX
     }
 
     /// The next request about the past, if one may be made now. `missing` gives the holes of a chart between two times;
@@ -274,7 +353,10 @@ impl Pulls {
             self.next_look_us = now_us + MICROS;
             self.expire(now_us);
         }
-        while self.in_flight < self.window {
+        if let Some((id, ask)) = self.again.pop() {
+            return Some(Next::Ask(id, ask));
+        }
+        while self.has_place() {
             let id = self.turn.front().cloned()?;
             let step = self.policy.step;
             let Some(pull) = self.charts.get_mut(&id) else {
@@ -310,6 +392,7 @@ impl Pulls {
             match ask {
                 Some(ask) => {
                     pull.asked = Some(now_us);
+                    pull.asked_after = ask.after;
                     self.in_flight += 1;
                     return Some(Next::Ask(id, ask));
                 }
@@ -325,12 +408,12 @@ impl Pulls {
 
     /// Something may be asked for now, or is to be given up.
     pub fn is_due(&self, now_us: i64) -> bool {
-        self.is_eager() || (self.in_flight > 0 && self.next_look_us <= now_us)
+        self.is_eager() || ((self.in_flight > 0 || self.starting) && self.next_look_us <= now_us)
     }
 
     /// Something could be done at once, were there time.
     pub fn is_eager(&self) -> bool {
-        !self.turn.is_empty() && self.in_flight < self.window
+        !self.again.is_empty() || (!self.turn.is_empty() && self.has_place())
     }
 
     /// The peer has said what it holds of this chart.
@@ -368,6 +451,7 @@ impl Pulls {
         }
         pull.stuck = 0;
         pull.jumped = 0;
+        pull.gap = 0;
         pull.short = 0;
         pull
     }
@@ -454,11 +538,14 @@ impl Pull {
         Ask { start: before >= last, after, before }
     }
 
-    /// The block begins where the hole asked for does, or before.
+    /// The block is about what was asked for: begins there, or reaches into it from before. One that came late, after what it
+    /// is about was asked for and answered again, is neither.
     fn is_answer(&self, block: Replayed) -> bool {
         let first = self.offer.first.max(block.offer.first);
-        let begins = self.holes.front().map_or(0, |hole| hole.0.max(first));
-        block.before == 0 || block.after <= begins + self.every
+        let hole = self.holes.front().map_or(0, |hole| hole.0);
+        block.before == 0
+            || block.after == self.asked_after
+            || (block.after <= hole.max(first) + self.every && block.before > hole)
     }
 
     /// What was answered is not asked for again, whether it held samples or not. Gives the seconds it was about.
@@ -480,17 +567,21 @@ impl Pull {
         }
         self.stuck = 0;
         let (begin, every, jumped) = (hole.0, self.every, std::mem::take(&mut self.jumped));
+        let gap = std::mem::take(&mut self.gap);
         let mut end = block.before;
         let is_short = block.reached < block.before && self.short < SHORT_MAX;
         self.short += u32::from(is_short);
         if is_short && block.reached > begin {
             end = block.reached;
         } else if is_short {
-            // It ends at its very first slot. What comes after that one may be there: twice as far each time, but not over
-            // more than half of what is left.
-            let half = (hole.1 - begin) / 2 / every * every;
-            self.jumped = (2 * jumped).min(half).min(JUMP_SLOTS * every).max(every);
+            // It ends at its very first slot. What comes after that one may be there, but for steps over more than half of
+            // what is left.
+            let aligned = |span: i64| span / every * every;
+            let half = aligned((hole.1 - begin) / 2);
+            let close = if self.short < SHORT_CLOSE { JUMP_SLOTS * every } else { i64::MAX };
+            self.jumped = aligned(gap / JUMP_SHARE).min(half).min(close).max(every);
             end = begin + self.jumped;
+            self.gap = gap + self.jumped;
         }
         let covered = end.min(hole.1) - begin;
         while let Some(hole) = self.holes.front_mut() {
@@ -499,10 +590,12 @@ impl Pull {
                 break;
             }
             self.holes.pop_front();
+            self.gap = 0;
         }
         if block.slots > 0 && block.reached > begin && jumped > every {
             // Some of what was jumped over may be there as well; its first slot is not.
             self.holes.push_front((begin - jumped + every, begin));
+            self.gap = jumped;
         }
         covered
     }
@@ -847,6 +940,73 @@ mod tests {
         // Every other slot is more than it is asked for.
         let (came, requests) = play_seed(&|slot| slot % 2 == 0, last);
         assert!(requests < 2 * SHORT_MAX as usize, "{requests} requests, {} slots", came.len());
+    }
+
+    #[test]
+    fn a_request_that_is_never_answered_keeps_nobody_waiting() {
+        let mut pulls = Pulls::new(POLICY);
+        let charts: Vec<Arc<str>> = (0..4).map(|n| format!("t.{n}").into()).collect();
+        for chart in &charts {
+            pulls.offered(chart, offer(90_000, 90_500), standing(0), 1);
+        }
+        let mut whole = |_: &str, after: i64, before: i64| vec![(after, before)];
+        let mut more = |pulls: &mut Pulls, now_us: i64| pulls.more(now_us, &mut 10_000, &mut whole);
+        pulls.window = 1;
+        assert!(matches!(more(&mut pulls, 0), Some(Next::Ask(..))));
+        assert_eq!(more(&mut pulls, MICROS), None);
+        let next = more(&mut pulls, LATE_US + 1);
+        assert!(matches!(next, Some(Next::Ask(id, _)) if id == charts[1]), "another one's turn");
+        assert_eq!(more(&mut pulls, LATE_US + 2), None, "one at a time");
+    }
+
+    #[test]
+    fn a_start_that_is_not_answered_is_asked_for_again() {
+        let mut pulls = Pulls::new(POLICY);
+        let ask = pulls.defined(&id(), offer(99_000, 99_999), standing(0), 1);
+        let mut none = |_: &str, _: i64, _: i64| Vec::new();
+        let mut times = Vec::new();
+        for second in 0..400 {
+            assert!(second == 0 || pulls.is_due(second * MICROS));
+            if let Some(next) = pulls.more(second * MICROS, &mut 1_000, &mut none) {
+                assert_eq!(next, Next::Ask(id(), ask));
+                times.push(second);
+            }
+        }
+        assert_eq!(times, [61, 182]);
+        // Whoever had dropped the chart defines it anew.
+        let (offer, standing) = (offer(99_000, 99_999), standing(0));
+        assert_eq!(pulls.defined_again(&id(), offer, standing, 1, 183 * MICROS), None);
+        assert_eq!(pulls.defined_again(&id(), offer, standing, 1, 200 * MICROS), Some(ask));
+    }
+
+    #[test]
+    fn an_answer_that_comes_twice_is_no_answer_to_what_is_asked_next() {
+        let mut pulls = Pulls::new(POLICY);
+        let chart = id();
+        pulls.offered(&chart, offer(90_000, 91_200), standing(0), 1);
+        let mut whole = |_: &str, after: i64, before: i64| vec![(after, before)];
+        let mut more = |pulls: &mut Pulls, now_us: i64| pulls.more(now_us, &mut 10_000, &mut whole);
+        let block = |after| Replayed {
+            offer: offer(90_000, 91_200),
+            start: false,
+            after,
+            before: after + 600,
+            slots: 600,
+            reached: i64::MAX,
+        };
+        assert!(matches!(more(&mut pulls, 0), Some(Next::Ask(_, ask)) if ask.after == 90_000));
+        // It was not lost, but slow.
+        let again = more(&mut pulls, LOST_US + 1);
+        assert!(matches!(again, Some(Next::Ask(_, ask)) if ask.after == 90_000));
+        pulls.answered(&chart, block(90_000), standing(0), LOST_US + 2);
+        let next = more(&mut pulls, LOST_US + 3);
+        assert!(matches!(next, Some(Next::Ask(_, ask)) if ask.after == 90_600));
+        for _ in 0..STUCK_MAX {
+            pulls.answered(&chart, block(90_000), standing(0), LOST_US + 4);
+            assert_eq!(more(&mut pulls, LOST_US + 5), None, "its answer is still to come");
+        }
+        let end = pulls.answered(&chart, block(90_600), standing(0), LOST_US + 6);
+        assert!(end.finished.is_some_and(|finished| finished.brought));
     }
 
     #[test]

@@ -106,6 +106,8 @@ pub struct Child {
     revoked: OnceLock<String>,
     /// Nothing more of it is sent on.
     is_leaving: AtomicBool,
+    /// Another has its place.
+    pub(super) replaced: AtomicBool,
     over: Mutex<bool>,
     left: Condvar,
 }
@@ -418,6 +420,7 @@ fn consider(
         suspect: Mutex::default(),
         revoked: OnceLock::new(),
         is_leaving: AtomicBool::new(false),
+        replaced: AtomicBool::new(false),
         over: Mutex::new(false),
         left: Condvar::new(),
     });
@@ -606,17 +609,14 @@ impl Session {
             ..Setup::new(Arc::clone(&host))
         });
         let asked = asked.as_deref();
+        // Whoever had this place may not have come to that.
+        forget_way(&host, &|| false);
         let end = self.receive(&mut connection, &mut executor, &calls, &host, asked, turn, stop);
         STATS.streams.children.fetch_sub(1, Ordering::Relaxed);
         calls.close();
         host.drop_dead_functions();
-        for chart in host.charts() {
-            // Whatever was still on the way will be asked for again.
-            let mut state = chart.lock();
-            state.replicating = false;
-            state.filling.set(Neighbour::Child, false);
-            state.upstream.relaying = false;
-        }
+        let replaced = || child.replaced.load(Ordering::Acquire);
+        forget_way(&host, &replaced);
         match &end {
             _ if child.revoked.get().is_some() => {
                 let why = child.revoked.get().map_or("", String::as_str);
@@ -878,6 +878,20 @@ impl Session {
     }
 }
 
+/// Whatever was still on the way from the child will be asked for again. Not if somebody has taken the place: then it is that
+/// one's charts that wait. It is marked before it defines any, and this looks under the lock of each.
+fn forget_way(host: &Host, replaced: &dyn Fn() -> bool) {
+    for chart in host.charts() {
+        let mut state = chart.lock();
+        if replaced() {
+            return;
+        }
+        state.replicating = false;
+        state.filling.set(Neighbour::Child, false);
+        state.upstream.relaying = false;
+    }
+}
+
 /// Sends what the socket takes now; gives how much that was.
 fn write_some(connection: &mut Connection, letters: &mut Vec<u8>) -> io::Result<usize> {
     let mut done = 0;
@@ -960,6 +974,10 @@ impl Hooks for Told {
     fn defined(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer) {
         self.child.hear_clock(offer.wall, self.streams.clock().now_seconds().0);
         self.child.below.defined(host, chart, offer);
+    }
+
+    fn defined_again(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer) {
+        self.child.below.defined_again(host, chart, offer);
     }
 
     fn replayed(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, block: Replayed) {
@@ -1109,5 +1127,36 @@ fn info_of(request: &Request, options: &ReceiverOptions, default_every: UpdateEv
         mc_version: request.mc_version.unwrap_or(0),
         claim_id: None,
         node_id: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{ChartSpec, HostInfo, HostSettings};
+    use crate::storage::none::NoneEngine;
+
+    #[test]
+    fn who_lost_its_place_forgets_nothing_of_who_took_it() {
+        let (engine, settings) = (Arc::new(NoneEngine::new()), HostSettings::default());
+        let (guid, info) = (MachineGuid::random(), HostInfo::named("child"));
+        let host = Host::new(guid, HostKind::Child, info, engine, settings);
+        let spec = ChartSpec { id: "t.a", ..ChartSpec::default() };
+        let chart = host.define_chart(&spec).unwrap();
+        let waits = || {
+            let state = chart.lock();
+            (state.replicating, state.filling.is_any(), state.upstream.relaying)
+        };
+        let begin = || {
+            let mut state = chart.lock();
+            state.replicating = true;
+            state.filling.set(Neighbour::Child, true);
+            state.upstream.relaying = true;
+        };
+        begin();
+        forget_way(&host, &|| true);
+        assert_eq!(waits(), (true, true, true));
+        forget_way(&host, &|| false);
+        assert_eq!(waits(), (false, false, false));
     }
 }

@@ -421,6 +421,8 @@ fn put_slots(
     }
     let start = out.len();
     let interpolated = how.agreed.contains(Capabilities::INTERPOLATED);
+    // A seed parent never passes on, and in rings loses, the first slot it stores of a chart: that is an empty one.
+    let leads = !interpolated && next - every == view.first && next > 2 * every;
     let heads = pluginsd::ReplayHeads::of(how.dialect, view.dims.iter().map(|(id, _)| &**id));
     while next <= before {
         let rows = ahead.rows(id, view, next, before, how.now.0);
@@ -437,6 +439,19 @@ fn put_slots(
                 continue;
             }
             let wall = how.now.0.max(end);
+            if leads && end - every == view.first {
+                pluginsd::replay_point(
+                    out,
+                    how.dialect,
+                    how.slot,
+                    end - 2 * every,
+                    end - every,
+                    wall,
+                );
+                for (id, number) in view.dims.iter().map(|(id, _)| id).zip(1u32..) {
+                    pluginsd::replay_set(out, how.dialect, number, id, f64::NAN, "E");
+                }
+            }
             pluginsd::replay_point(out, how.dialect, how.slot, end - every, end, wall);
             for (number, sample) in row.iter().enumerate().filter(|(_, s)| !s.is_empty()) {
                 let flags =
@@ -592,6 +607,33 @@ mod tests {
         assert!(ahead.cells > 0, "somebody may come back for it");
         ahead.rest(UnixSeconds(2000 + 2 * AHEAD_S + 2));
         assert_eq!((ahead.cells, ahead.charts.capacity(), ahead.block.capacity()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_a_seed_peer_gets_of_a_chart_begins_with_an_empty_slot() {
+        let view = view(2, &[1002, 1004, 1006]);
+        let slots = |agreed: Capabilities, after: i64| {
+            let how = Answering {
+                agreed,
+                dialect: Dialect::of(agreed),
+                slot: 0,
+                now: UnixSeconds(1010),
+                bytes_max: 10_000,
+            };
+            let (mut out, ask) = (Vec::new(), Ask { start: false, after, before: 1006 });
+            answer_past(&mut out, "t.a", &view, ask, &how, &mut Ahead::new(0));
+            let text = String::from_utf8(out).unwrap();
+            let lines: Vec<_> = text.lines().filter(|line| !line.contains("REND")).collect();
+            lines[1..].join(" ")
+        };
+        let oldest = slots(Capabilities::empty(), 1000);
+        let lead = "RBEGIN '' 998 1000 1010 RSET \"x\" nan \"E\" RBEGIN '' 1000 1002 1010 RSET";
+        assert!(oldest.starts_with(lead), "{oldest}");
+        assert!(slots(Capabilities::empty(), 900).starts_with(lead));
+        let later = slots(Capabilities::empty(), 1002);
+        assert!(later.starts_with("RBEGIN '' 1002 1004") && !later.contains("nan"), "{later}");
+        let new = slots(Capabilities::INTERPOLATED, 1000);
+        assert!(new.starts_with("RBEGIN '' 1000 1002") && !new.contains("nan"), "{new}");
     }
 
     #[test]

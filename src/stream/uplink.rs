@@ -378,11 +378,12 @@ impl Uplink {
         if waits && agreed.contains(Capabilities::REPLICATION) {
             return false;
         }
-        // A parent that computes slots itself leaves the first one of a dimension empty unless its past had a sample.
+        // A parent that computes slots itself leaves the first one of a dimension empty unless an answer of this connection
+        // had a sample of it: there is one once a slot was stored in this run, whatever there is of earlier ones.
         let computes = agreed.contains(Capabilities::REPLICATION)
             && !agreed.contains(Capabilities::INTERPOLATED);
         let keeps = self.host.settings().mode != Mode::None;
-        if computes && keeps && state.counter == 0 && state.retention().is_none() {
+        if computes && keeps && state.counter == 0 {
             return false;
         }
         let fresh = state.upstream.connection != outbox.connection;
@@ -726,7 +727,9 @@ mod tests {
         Algorithm, ChartSpec, DimensionSpec, HostInfo, HostKind, HostSettings, Neighbour, Point,
         PointValue, SinceLast, Staged,
     };
+    use crate::storage::StorageEngine;
     use crate::storage::none::NoneEngine;
+    use crate::storage::ring::RingEngine;
 
     const T0: i64 = 1_795_335_090;
     const SEED: Capabilities = Capabilities::from_bits_retain(11200);
@@ -742,14 +745,17 @@ mod tests {
     }
 
     fn bed(charts: &str, buffer_bytes: usize) -> Bed {
-        let engine = Arc::new(NoneEngine::new());
-        let host = Host::new(
-            MachineGuid::random(),
-            HostKind::Local,
-            HostInfo::named("h"),
-            engine,
-            HostSettings::default(),
-        );
+        bed_on(Arc::new(NoneEngine::new()), HostSettings::default(), charts, buffer_bytes)
+    }
+
+    fn bed_on(
+        engine: Arc<dyn StorageEngine>,
+        settings: HostSettings,
+        charts: &str,
+        buffer_bytes: usize,
+    ) -> Bed {
+        let (guid, info) = (MachineGuid::random(), HostInfo::named("h"));
+        let host = Host::new(guid, HostKind::Local, info, engine, settings);
         let clock = Clock::manual(UnixMicros(T0 * 1_000_000));
         let options = UplinkOptions {
             charts: SimplePattern::new(charts),
@@ -808,6 +814,27 @@ mod tests {
             bed.collect(&chart, 7);
         }
         assert_eq!(bed.taken().iter().rev().nth(2).unwrap(), r#"BEGIN "t.a" 1000000"#);
+    }
+
+    #[test]
+    fn a_parent_that_makes_slots_itself_hears_of_a_chart_once_one_of_this_run_is_stored() {
+        let settings = HostSettings { mode: Mode::Ram, ..HostSettings::default() };
+        let bed = bed_on(Arc::new(RingEngine::in_memory(Mode::Ram, 3600)), settings, "*", 1 << 20);
+        let chart = bed.chart("t.a");
+        let flags = SampleFlags::default();
+        let values = [PointValue { dim: 0, collected: 3, value: 3.0, flags }];
+        let end = UnixSeconds(T0 - 100);
+        chart.store_point(&Point { end, every: UpdateEvery::SECOND, values: &values });
+        // As if that had been in an earlier run.
+        chart.lock().counter = 0;
+        bed.uplink.open(SEED | Capabilities::REPLICATION, |_| {});
+        bed.uplink.caught_up(&chart, &mut chart.lock());
+        assert_eq!(bed.uplink.take(&mut Vec::new(), 0), Taken::Nothing);
+        let end = UnixSeconds(T0);
+        chart.store_point(&Point { end, every: UpdateEvery::SECOND, values: &values });
+        let lines = bed.taken();
+        assert_eq!(lines[2], format!("CHART_DEFINITION_END {} {T0} {T0}", T0 - 101));
+        assert_eq!(lines.len(), 3, "live samples only when it is asked: {lines:?}");
     }
 
     #[test]

@@ -107,8 +107,12 @@ struct Case {
 struct Excuse {
     /// Values may differ where raw ones are interpolated anew at the parent (8), or are cut to seven decimals.
     values: bool,
-    /// A real parent's rings hold replicated samples a slot late, and lose one where live ones go on (2).
+    /// A real parent's rings hold replicated samples a slot late, and lose one where live ones go on (2), and the first one of
+    /// a chart or behind a gap, in whose place there is nothing or 0.
     late: bool,
+    /// A real parent's ring in a file has no place behind its newest slot, so when it is opened again the newest sample, which
+    /// is late, is lost.
+    reopened: bool,
     /// As many of the oldest seconds cannot be had: a real child's rings are not sent from their oldest slots on (3), and its
     /// dbengine says that its first sample is where its samples begin, and sends what comes after that.
     oldest: i64,
@@ -145,6 +149,9 @@ impl Case {
         Excuse {
             values: self.child == Real || self.parent == Real,
             late: self.parent == Real && keeps_rings,
+            reopened: self.parent == Real
+                && self.mode == "map"
+                && matches!(self.mishap, ParentStops | ParentKilled),
             oldest: match (self.child, keeps_rings) {
                 (Ours, _) => 0,
                 (Real, true) => HEARD + 2,
@@ -613,13 +620,17 @@ impl Found {
                 if there.is_some_and(|there| there == *value) {
                     continue;
                 }
+                let is_first = !source.contains_key(&(time - 1)) && there.is_none_or(|v| v == 0.0);
+                let is_newest = there.is_some() && there == was(time - 1) && at(time + 1).is_none();
                 let excused = (interpolated && there.is_some())
-                    || (excuse.late && (overwritten || at(time + 1).is_some_and(close)))
+                    || (excuse.late
+                        && (overwritten || is_first || at(time + 1).is_some_and(close)))
+                    || (excuse.reopened && is_newest)
                     || *time < oldest;
                 if excused {
                     found.excused += 1;
                 } else {
-                    found.wrong.push(format!("{host} {dimension} at {time}: {value} at the child, {there:?} at the parent"));
+                    found.wrong.push(format!("{host} {dimension} at {time}: {value} at the child, {there:?}, then {:?} at the parent", at(time + 1)));
                 }
             }
         }

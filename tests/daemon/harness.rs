@@ -923,9 +923,6 @@ pub enum Compare {
     /// The same text, which for ring databases is the same bits: their samples have 24 bits and at most seven decimals.
     Exact,
     Presence,
-    /// But for what a chart begins with: a real proxy passes on collected values, and whoever makes slots of them has none
-    /// for a chart's first ones.
-    PresenceButFirst,
 }
 
 #[derive(Default, Debug)]
@@ -934,9 +931,6 @@ pub struct Differences {
     pub compared: usize,
     pub wrong: Vec<String>,
 }
-
-/// So long before is looked whether a sample was a chart's first.
-const BORN_WITHIN_S: i64 = 300;
 
 /// Every sample of every chart that `child` holds in (after, before] and `parent` lacks or has with another value.
 pub fn differences(
@@ -953,11 +947,7 @@ pub fn differences(
         if after >= before {
             continue;
         }
-        let mut here = child.samples("", &id, every, after - BORN_WITHIN_S, before);
-        if compare == Compare::PresenceButFirst {
-            here.pop_first();
-        }
-        here.retain(|time, _| *time > after);
+        let here = child.samples("", &id, every, after, before);
         // each 1.37.1 on the way interpolates anew, and moves slower charts by up to a slot
         let shift = if compare != Compare::Exact && every > 1 { every } else { 0 };
         let there = parent.samples(&child.name, &id, every, after - shift, before + shift);

@@ -33,13 +33,13 @@ use netdata_rs::wire::words::{Lines, Rules, Words};
 use super::store::Disk;
 
 pub(super) const T0: i64 = 1_800_000_000;
-const SECOND: i64 = 1_000_000;
+pub(super) const SECOND: i64 = 1_000_000;
 /// Virtual time moves by this.
-const STEP: i64 = SECOND / 10;
-const OUTBOX: usize = 256 * 1024;
+pub(super) const STEP: i64 = SECOND / 10;
+pub(super) const OUTBOX: usize = 256 * 1024;
 const MAILBOX_MAX: usize = 1 << 20;
 const RECONNECT: i64 = 5 * SECOND;
-const POLICY: Policy = Policy { enabled: true, period: 86_400, step: 60 };
+pub(super) const POLICY: Policy = Policy { enabled: true, period: 86_400, step: 60 };
 
 /// A small generator whose numbers follow from the seed alone.
 pub(super) struct Random(u64);
@@ -68,25 +68,25 @@ impl Random {
 
 /// One direction of a link: bytes on their way.
 #[derive(Default)]
-struct Pipe {
+pub(super) struct Pipe {
     on_the_way: VecDeque<(i64, Vec<u8>)>,
     /// Free for the next byte from then on.
     free_at: i64,
 }
 
 impl Pipe {
-    fn send(&mut self, bytes: Vec<u8>, now: i64, wire: Wire) {
+    pub(super) fn send(&mut self, bytes: Vec<u8>, now: i64, wire: Wire) {
         let took = i64::try_from(bytes.len()).unwrap_or(0) * SECOND / wire.bytes_per_second;
         self.free_at = self.free_at.max(now) + took;
         self.on_the_way.push_back((self.free_at + wire.delay, bytes));
     }
 
     /// Nothing waits for the wire: the kernel would take more.
-    fn takes_more(&self, now: i64) -> bool {
+    pub(super) fn takes_more(&self, now: i64) -> bool {
         self.free_at <= now
     }
 
-    fn arrived(&mut self, now: i64) -> Vec<u8> {
+    pub(super) fn arrived(&mut self, now: i64) -> Vec<u8> {
         let mut bytes = Vec::new();
         while self.on_the_way.front().is_some_and(|(at, _)| *at <= now) {
             bytes.extend(self.on_the_way.pop_front().map(|(_, bytes)| bytes).unwrap_or_default());
@@ -95,10 +95,10 @@ impl Pipe {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Wire {
-    delay: i64,
-    bytes_per_second: i64,
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wire {
+    pub(super) delay: i64,
+    pub(super) bytes_per_second: i64,
 }
 
 struct Link {
@@ -175,14 +175,18 @@ pub(super) struct World {
     pub(super) story: Vec<String>,
 }
 
-struct Hook {
-    below: Arc<Below>,
-    asks: Arc<Mutex<Vec<(String, Ask)>>>,
+pub(super) struct Hook {
+    pub(super) below: Arc<Below>,
+    pub(super) asks: Arc<Mutex<Vec<(String, Ask)>>>,
 }
 
 impl Hooks for Hook {
     fn defined(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer) {
         self.below.defined(host, chart, offer);
+    }
+
+    fn defined_again(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, offer: Offer) {
+        self.below.defined_again(host, chart, offer);
     }
 
     fn replayed(&mut self, host: &Arc<Host>, chart: &Arc<Chart>, block: Replayed) {

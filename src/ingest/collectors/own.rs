@@ -218,11 +218,16 @@ static PARENTS_TRIED: ChartDef = ChartDef {
 
 static PAST: ChartDef = ChartDef {
     id: "netdata.streams_past",
-    title: "Requests for samples of the past, made and answered, and the slots that came",
+    title: "Requests for samples of the past, made and answered, the slots that came, and those of another interval",
     units: "events/s",
     family: "streaming",
     priority: 130_745,
-    dims: &[incremental("asked"), incremental("answered"), incremental("slots")],
+    dims: &[
+        incremental("asked"),
+        incremental("answered"),
+        incremental("slots"),
+        incremental("other_interval"),
+    ],
     ..CHART
 };
 
@@ -622,7 +627,8 @@ impl Task for Own {
         let parents = [&s.unreachable, &s.refused, &s.lost, &s.overflow];
         self.parents_lost.collect(at, &parents.map(now));
         self.inner.collect(at, tick.now.seconds().0);
-        self.past.collect(at, &[&s.past_asked, &s.past_answered, &s.past_slots].map(now));
+        let past = [&s.past_asked, &s.past_answered, &s.past_slots, &s.past_foreign];
+        self.past.collect(at, &past.map(now));
         After::Again
     }
 }

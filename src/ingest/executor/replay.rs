@@ -6,6 +6,7 @@
 
 use super::commands::{TIME_MAX, number_flags, start};
 use super::{Executor, Offer, Replayed, Violation};
+use crate::base::stats::{STATS, count};
 use crate::base::time::{UnixMicros, UnixSeconds, UpdateEvery};
 use crate::metrics::{DimensionReplay, Point, PointValue};
 use crate::wire::caps::Capabilities;
@@ -33,8 +34,10 @@ impl Executor {
         let number = |word: Option<&[u8]>| word.and_then(numbers::integer).unwrap_or(0);
         let offer = Offer { first: number(first), last: number(last), wall: number(wall) };
         let asked_before = std::mem::replace(&mut chart.lock().replicating, true);
-        if !asked_before {
-            let host = self.session.host.clone();
+        let host = self.session.host.clone();
+        if asked_before {
+            self.hooks.defined_again(&host, &chart, offer);
+        } else {
             self.hooks.defined(&host, &chart, offer);
         }
         Ok(())
@@ -209,7 +212,6 @@ impl Executor {
             before: number(before),
             wall: wall.map_or(now.seconds().0, number),
         };
-        chart.end_replication(&end);
         let newest = std::mem::take(&mut self.replay_newest);
         let is_whole = self.agreed(Capabilities::INTERPOLATED)
             || newest.saturating_add(end.every) >= end.before;
@@ -224,7 +226,9 @@ impl Executor {
         };
         let host = self.session.host.clone();
         self.replayed += 1;
+        // Before the chart counts as caught up: whoever is above must not take it for complete if it is not.
         self.hooks.replayed(&host, &chart, block);
+        chart.end_replication(&end);
         self.leave();
         Ok(())
     }
@@ -236,7 +240,20 @@ impl Executor {
             && let Some(known) = self.session.chart(self.chart)
         {
             let point = Point { end: block.end, every: block.every, values: &self.point };
-            known.chart.store_replicated(&point, !self.agreed(Capabilities::INTERPOLATED));
+            let raw = !self.agreed(Capabilities::INTERPOLATED);
+            if !known.chart.store_replicated(&point, raw) {
+                count(&STATS.streams.past_foreign);
+                if !std::mem::replace(&mut self.said_foreign, true) {
+                    let every = known.chart.lock().meta.update_every;
+                    log::info!(
+                        "STREAM {}: older samples of '{}' have an interval of {} s, which is {} s now: such samples are not stored, of this chart and of others.",
+                        self.hostname(),
+                        known.chart.id(),
+                        block.every.seconds(),
+                        every.seconds()
+                    );
+                }
+            }
             self.replay_slots += 1;
             self.replay_newest = self.replay_newest.max(block.end.0);
         }

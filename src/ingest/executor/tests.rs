@@ -1,5 +1,6 @@
 //! What lines do, by origin; and that the two ways of reading a line agree.
 
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::base::ids::MachineGuid;
+use crate::base::stats::STATS;
 use crate::base::time::Clock;
 use crate::ingest::functions::CallWriter;
 use crate::metrics::{
@@ -401,6 +403,19 @@ fn a_retired_chart_is_looked_up_again() {
     assert_eq!(again.lock().dimension("y").unwrap().collections, 1);
     host.retire_charts(&|chart, _| **chart.id() == *"t.a");
     refuse(&mut e, "BEGIN t.a", "'host:h/chart:t.a' got a BEGIN but chart does not exist.");
+}
+
+#[test]
+fn older_slots_of_another_interval_are_counted_not_stored() {
+    let mut e = stream(new_form() | Capabilities::REPLICATION);
+    feed(&mut e, "CHART t.a\nDIMENSION x\nBEGIN2 t.a 1 1700000100 #\nSET2 x 1 # A\nEND2");
+    let before = STATS.streams.past_foreign.load(Ordering::Relaxed);
+    let slot = "RBEGIN '' 1700000000 1700000005 1700000101\nRSET x 7 A\n";
+    let end = "REND 1 1 1700000100 false 1700000000 1700000005 1700000101";
+    feed(&mut e, &format!("RBEGIN t.a\n{slot}{end}"));
+    assert!(STATS.streams.past_foreign.load(Ordering::Relaxed) > before);
+    let (first, _) = e.host().chart("t.a").unwrap().lock().held();
+    assert_eq!(first.0, 1_700_000_099);
 }
 
 #[test]
