@@ -1,6 +1,7 @@
 //! Functions of a child, called from here and from a parent above: answers, progress, taking back, time-outs.
 
-use std::time::Instant;
+use std::io::Write;
+use std::time::{Duration, Instant};
 
 use netdata_rs::base::threads::spawn;
 
@@ -63,6 +64,36 @@ fn a_function_is_answered_or_its_time_runs_out() {
     assert_eq!(reply.status, 504, "{}", reply.body);
     assert!((900..2500).contains(&took.as_millis()), "took {took:?}");
     assert_eq!(transaction(&child.link.expect("FUNCTION_CANCEL ", 5)), id);
+
+    // Whoever asked and hung up waits no more.
+    let mut caller = dial(agent.port, Duration::from_secs(5)).unwrap();
+    let path = "/host/kid/api/v1/function?function=slow%20one&timeout=60";
+    caller.write_all(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).unwrap();
+    let id = transaction(&child.link.expect("FUNCTION ", 5));
+    drop(caller);
+    assert_eq!(transaction(&child.link.expect("FUNCTION_CANCEL ", 5)), id);
+}
+
+/// A child of 1.37 brings its functions with charts, the same one with several.
+#[test]
+fn a_function_of_many_charts_is_one() {
+    let agent = Agent::new("parent").takes_children().start();
+    let mut child = FakeChild::connect(agent.port, "kid", GUID, CAPS).unwrap();
+    for chart in ["t.b", "t.c"] {
+        child.send(&format!(
+            "CHART \"{chart}\" \"\" \"t\" \"u\" \"f\" \"t.a\" \"line\" 1000 1 \"\" \"p\" \"m\"\n\
+             DIMENSION \"x\" \"x\" \"absolute\" 1 1 \"\"\nFUNCTION \"processes\" 10 \"what runs\"\n"
+        ));
+    }
+    announce(&mut child);
+    for path in ["/host/kid/api/v1/functions", "/host/kid/api/v1/info", "/api/v2/node_instances"] {
+        let text = wait_for("the last function", 10, || {
+            agent.try_get(path).map(|reply| reply.body).filter(|text| text.contains("slow one"))
+        });
+        assert_eq!(text.matches("\"processes\"").count(), 1, "{path}: {text}");
+    }
+    let chart = agent.json("/host/kid/api/v1/chart?chart=t.b");
+    assert!(chart["functions"].get("processes").is_some(), "{chart}");
 }
 
 #[test]
