@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::base::VERSION;
 use crate::base::json::JsonWriter;
 use crate::metrics::{Host, HostInfo, HostKind};
-use crate::stream::{SenderState, Streams};
+use crate::stream::uplink::Content;
+use crate::stream::{SenderState, SenderStatus, Streams};
 use crate::web::api::v2::handshake;
 use crate::web::api::v2::standing::{Standing, address, compresses, split};
 use crate::wire::caps::Capabilities;
@@ -16,6 +17,7 @@ pub enum Cell {
     Text(String),
     Word(&'static str),
     Words(Vec<&'static str>),
+    Texts(Vec<String>),
     Integer(i64),
     Number(f64),
     /// How serious a row is.
@@ -26,6 +28,11 @@ impl Cell {
     pub fn write(&self, j: &mut JsonWriter) {
         match self {
             Cell::Nothing => j.null(),
+            Cell::Texts(texts) => j.array(|j| {
+                for text in texts {
+                    j.string(text);
+                }
+            }),
             Cell::Text(text) => j.string(text),
             Cell::Word(word) => j.string(word),
             Cell::Words(words) => j.array(|j| {
@@ -52,6 +59,10 @@ impl Cell {
     }
 }
 
+fn sent(sender: &SenderStatus, content: Content) -> Cell {
+    Cell::Integer(i64::try_from(sender.sent_of[content as usize]).unwrap_or(i64::MAX))
+}
+
 fn count(n: usize) -> Cell {
     Cell::Integer(i64::try_from(n).unwrap_or(i64::MAX))
 }
@@ -62,6 +73,10 @@ fn port(text: &str) -> Cell {
 
 fn encryption(tls: bool) -> Cell {
     Cell::Word(if tls { "SSL" } else { "PLAIN" })
+}
+
+fn compression(agreed: Capabilities) -> Cell {
+    Cell::Word(if compresses(agreed) { "COMPRESSED" } else { "UNCOMPRESSED" })
 }
 
 fn names(agreed: Capabilities) -> Cell {
@@ -79,6 +94,10 @@ pub struct Row {
     info: Arc<HostInfo>,
     standing: Standing,
     now: i64,
+    /// Names of the agents that its samples pass.
+    path: Vec<String>,
+    /// Bytes that wait for its parent.
+    queued: Option<usize>,
 }
 
 /// (column, fact)
@@ -119,6 +138,8 @@ impl Row {
             info: host.info(),
             standing: Standing::of(host, Some(streams), started),
             now,
+            path: streams.path(host).into_iter().map(|entry| entry.hostname).collect(),
+            queued: streams.sender(host.guid()).map(|sender| sender.queued().0),
         }
     }
 
@@ -149,6 +170,7 @@ impl Row {
             "dbMetrics" => count(held.all.metrics),
             "dbInstances" => count(held.all.instances),
             "dbContexts" => count(held.all.contexts),
+            "Path" => Cell::Texts(self.path.clone()),
             "MlStatus" => Cell::Word("disabled"),
             "CollectedMetrics" => count(held.collected.metrics),
             "CollectedInstances" => count(held.collected.instances),
@@ -187,6 +209,9 @@ impl Row {
             "Hops" => return Cell::Integer(ingest.hops),
             "ReplCompletion" => return Cell::Number(ingest.filling.percent()),
             "ReplInstances" => return count(self.standing.arriving()),
+            "Lag" if self.standing.held.last > 0 && ingest.status != "archived" => {
+                return Cell::Integer((self.now - self.standing.held.last).max(0));
+            }
             _ => {}
         }
         let Some(child) = &ingest.child else { return Cell::Nothing };
@@ -197,6 +222,9 @@ impl Row {
             "RemoteIP" => Cell::Text(address(&child.peer)),
             "RemotePort" => port(&child.peer.port),
             "SSL" => encryption(child.tls),
+            "ReplEta" => ingest.filling.eta_s.map_or(Cell::Nothing, Cell::Integer),
+            "ReplMissing" => Cell::Integer(ingest.filling.missing_s),
+            "Compression" => compression(child.agreed),
             "Capabilities" => names(child.agreed),
             _ => Cell::Nothing,
         }
@@ -226,7 +254,10 @@ impl Row {
             "AttemptAge" if tried > 0 => Cell::Integer((self.now - tried).max(0)),
             "ReplCompletion" if online => Cell::Number(self.standing.sent()),
             "ReplInstances" if online => count(self.standing.held.leaving),
-            "TrafficData" => Cell::Integer(i64::try_from(sender.sent).unwrap_or(i64::MAX)),
+            "TrafficData" => sent(sender, Content::Data),
+            "TrafficMetadata" => sent(sender, Content::Metadata),
+            "TrafficReplication" => sent(sender, Content::Replication),
+            "TrafficFunctions" => sent(sender, Content::Functions),
             _ if !online => Cell::Nothing,
             "LocalIP" => Cell::Text(split(&sender.local).0.to_owned()),
             "LocalPort" => port(split(&sender.local).1),
@@ -236,8 +267,8 @@ impl Row {
                 let used = sender.parents.iter().find(|p| current(&p.destination.text));
                 encryption(used.is_some_and(|parent| parent.destination.tls))
             }
-            "Compression" if compresses(sender.agreed) => Cell::Word("COMPRESSED"),
-            "Compression" => Cell::Word("UNCOMPRESSED"),
+            "Compression" => compression(sender.agreed),
+            "Queued" => self.queued.map_or(Cell::Nothing, count),
             "Capabilities" => names(sender.agreed),
             _ => Cell::Nothing,
         }
