@@ -88,6 +88,13 @@ fn time(seconds: i64) -> Cell {
     if seconds > 0 { Cell::Integer(seconds.saturating_mul(1000)) } else { Cell::Nothing }
 }
 
+/// The agents that a host's samples pass. Old ones do not say that they do; where samples are born is known anyway.
+fn path(host: &Host, streams: &Streams) -> Vec<String> {
+    let entries = streams.path(host);
+    let origin = entries.iter().all(|entry| entry.hops > 0).then(|| host.hostname());
+    origin.into_iter().chain(entries.into_iter().map(|entry| entry.hostname)).collect()
+}
+
 /// What is known of a host at one moment.
 pub struct Row {
     host: Arc<Host>,
@@ -138,7 +145,7 @@ impl Row {
             info: host.info(),
             standing: Standing::of(host, Some(streams), started),
             now,
-            path: streams.path(host).into_iter().map(|entry| entry.hostname).collect(),
+            path: path(host, streams),
             queued: streams.sender(host.guid()).map(|sender| sender.queued().0),
         }
     }
