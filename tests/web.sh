@@ -1,6 +1,6 @@
 #!/bin/bash
 # The dashboard's tests: its logic by itself, then as a whole in Debian's Chromium against agents of PROGRAM and Debian's real netdata
-# where that is at hand. Pictures of all views are left in target/web.
+# where that is at hand; then the dashboard of Debian's package netdata-web, served by PROGRAM. Pictures of all views are left in target/web.
 #   tests/web.sh PROGRAM
 # Without npm or Chromium it says so, loudly, and passes: then nothing of the dashboard was tested.
 set -euo pipefail
@@ -26,6 +26,7 @@ if [ -z "$chromium" ]; then
 fi
 artefacts=${CARGO_TARGET_DIR:-$PWD/../target}/web
 real=$(../tests/peer.sh 2>/dev/null) || real=
-CHROMIUM=$chromium NETDATA_BIN=$program NETDATA_REAL=$real ARTEFACTS=$artefacts \
+original=$(../tests/netdata-web.sh) || echo "without the dashboard of Debian's netdata-web, then" >&2
+CHROMIUM=$chromium NETDATA_BIN=$program NETDATA_REAL=$real NETDATA_WEB=$original ARTEFACTS=$artefacts \
     timeout 900 npx --no-install vitest run --config tests/browser/vitest.config.ts
 echo "pictures of all views are in $artefacts"

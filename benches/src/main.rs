@@ -12,6 +12,7 @@ mod wire;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -561,13 +562,30 @@ fn latency(programs: &Programs) -> io::Result<Vec<Figure>> {
             let due = started + Duration::from_secs(tick + 1);
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
-        let mut medians = Vec::new();
-        for (_, path, requests) in WORKS {
-            for clients in CLIENTS {
-                medians.push(median_ms(&parent, path, clients, requests)?);
-            }
-        }
-        Ok(medians)
+        // Of a child that has gone silent 1.37.1 soon has nothing to tell Prometheus, and answers at once.
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let feed = scope.spawn(|| -> io::Result<()> {
+                while !over.load(Ordering::Relaxed) {
+                    past.tick()?;
+                    big.tick()?;
+                    pause(1);
+                }
+                Ok(())
+            });
+            let mut medians = Vec::new();
+            let measured = (|| {
+                for (_, path, requests) in WORKS {
+                    for clients in CLIENTS {
+                        medians.push(median_ms(&parent, path, clients, requests)?);
+                    }
+                }
+                io::Result::Ok(())
+            })();
+            over.store(true, Ordering::Relaxed);
+            feed.join().map_err(|_| io::Error::other("the feed panicked"))??;
+            measured.map(|()| medians)
+        })
     })?;
     let mut figures = Vec::new();
     for (n, (what, _, _)) in WORKS.iter().enumerate() {
@@ -583,7 +601,85 @@ fn latency(programs: &Programs) -> io::Result<Vec<Figure>> {
             });
         }
     }
+    let (ours, real) =
+        programs.both(|program, is_ours| lag_while_asked(program, newest(is_ours)))?;
+    for (n, what) in ["median", "worst"].into_iter().enumerate() {
+        figures.push(Figure {
+            row: "latency",
+            what: format!("a live sample passed on while 16 clients ask, {what}"),
+            unit: "ms",
+            real: real.map(|lags| lags[n]),
+            ours: ours[n],
+            goal: Goal::AtMost(100.0),
+        });
+    }
     Ok(figures)
+}
+
+/// Milliseconds from a child's sample to the parent behind the agent, while sixteen clients ask for all they can: median
+/// and worst of so many seconds.
+fn lag_while_asked(program: &Path, form: Form) -> io::Result<[f64; 2]> {
+    const SECONDS: usize = 20;
+    const HOUR: Shape = Shape { charts: 1, dimensions: 10 };
+    const ONE: Shape = Shape { charts: 1, dimensions: 1 };
+    const PATHS: [&str; 3] = [
+        "/host/load1/api/v1/data?chart=load.chart1&after=-3600",
+        "/host/load1/api/v1/charts",
+        "/api/v1/allmetrics?format=prometheus_all_hosts",
+    ];
+    let sink = Sink::watching(form.caps(), "load3")?;
+    let setup = Setup::default().takes_children("ram").streams_to(sink.port);
+    let agent = Agent::start(program, "asked", &setup)?;
+    let mut past = FakeChild::with_a_past(agent.address(), 1, HOUR, 3_600)?;
+    past.tick()?;
+    let mut child = FakeChild::connect(agent.address(), 3, form, ONE, now())?;
+    let over = AtomicBool::new(false);
+    let ask = |first: usize| -> io::Result<u64> {
+        let (mut client, mut asked) = (Client::connect(agent.address())?, 0);
+        while !over.load(Ordering::Relaxed) {
+            client.get(PATHS[(first + asked) % PATHS.len()])?;
+            asked += 1;
+        }
+        Ok(asked as u64)
+    };
+    thread::scope(|scope| {
+        // Its connection and that of its host have to stand.
+        let began = Instant::now();
+        while sink.arrival(began).is_none() {
+            if began.elapsed() > Duration::from_secs(60) {
+                let text = format!("no sample is passed on:\n{}", agent.log_end());
+                return Err(io::Error::other(text));
+            }
+            child.tick()?;
+            pause(1);
+        }
+        let ask = &ask;
+        let clients: Vec<_> = (0..16).map(|n| scope.spawn(move || ask(n))).collect();
+        pause(2);
+        let mut lags = Vec::new();
+        let measured = (|| {
+            for _ in 0..SECONDS {
+                let sent = Instant::now();
+                child.tick()?;
+                thread::sleep(
+                    (sent + Duration::from_secs(1)).saturating_duration_since(Instant::now()),
+                );
+                let came = sink.arrival(sent).unwrap_or_else(Instant::now);
+                lags.push((came - sent).as_secs_f64() * 1000.0);
+            }
+            io::Result::Ok(())
+        })();
+        over.store(true, Ordering::Relaxed);
+        for client in clients {
+            let asked = client.join().map_err(|_| io::Error::other("a client panicked"))??;
+            if asked == 0 {
+                return Err(io::Error::other("a client was never answered"));
+            }
+        }
+        measured?;
+        lags.sort_by(f64::total_cmp);
+        Ok([lags[lags.len() / 2], lags[lags.len() - 1]])
+    })
 }
 
 /// Has so many clients ask, `requests` times all together.

@@ -593,6 +593,13 @@ pub fn page_size() -> i64 {
     if size > 0 { size } else { 4096 }
 }
 
+/// Of the kernel's clock, per second: what it tells the time of threads in.
+pub fn clock_ticks() -> i64 {
+    // SAFETY: sysconf takes a number and has no other effect.
+    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+    if ticks > 0 { ticks } else { 100 }
+}
+
 /// Milliseconds since the machine was started, suspended time included.
 pub fn uptime_ms() -> Option<i64> {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
+
 /// Functions one host may offer.
 pub const FUNCTIONS_MAX: usize = 4096;
 
@@ -73,12 +75,77 @@ pub trait FunctionProvider: Send + Sync {
     fn is_alive(&self) -> bool;
 }
 
+/// What can be called, each name once: charts may bring the same one, as those of a child of 1.37 do. It is the one that
+/// [`called`] finds.
+pub fn offered(functions: &[Arc<Function>]) -> Vec<&Arc<Function>> {
+    let mut places: FxHashMap<&str, usize> = FxHashMap::default();
+    let mut offered: Vec<&Arc<Function>> = Vec::new();
+    for function in functions.iter().filter(|function| function.provider.is_alive()) {
+        let place = *places.entry(&function.name).or_insert(offered.len());
+        match offered.get_mut(place) {
+            Some(known) => *known = function,
+            None => offered.push(function),
+        }
+    }
+    offered
+}
+
 /// The function that a command names. It may have parameters after its name, and names may hold blanks: the longest name
-/// that fits.
+/// that fits, of those the latest that is there.
 pub fn called<'a>(functions: &'a [Arc<Function>], command: &str) -> Option<&'a Arc<Function>> {
     let fits = |name: &str| {
         command.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
     };
     let known = functions.iter().filter(|f| !f.name.is_empty() && fits(&f.name));
-    known.max_by_key(|function| function.name.len())
+    known.max_by_key(|function| (function.name.len(), function.provider.is_alive()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    struct Provider(AtomicBool);
+
+    impl FunctionProvider for Provider {
+        fn call(&self, _: FunctionCall) -> FunctionTicket {
+            FunctionTicket::default()
+        }
+
+        fn is_alive(&self) -> bool {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    fn function(name: &str, chart: &str, help: &str, alive: bool) -> Arc<Function> {
+        Arc::new(Function {
+            name: name.into(),
+            chart: (!chart.is_empty()).then(|| chart.into()),
+            help: help.into(),
+            tags: "".into(),
+            timeout: Duration::from_secs(1),
+            access: 0,
+            priority: 100,
+            version: 0,
+            provider: Arc::new(Provider(AtomicBool::new(alive))),
+        })
+    }
+
+    #[test]
+    fn a_name_is_offered_once_and_what_is_called_is_what_was_offered() {
+        let all = [
+            function("top", "a", "first", true),
+            function("top cpu", "", "longer", true),
+            function("top", "b", "second", true),
+            function("top", "c", "gone", false),
+            function("lost", "", "gone", false),
+        ];
+        let helps =
+            |some: &[&Arc<Function>]| some.iter().map(|f| f.help.to_string()).collect::<Vec<_>>();
+        assert_eq!(helps(&offered(&all)), ["second", "longer"]);
+        assert_eq!(&*called(&all, "top 5").unwrap().help, "second");
+        assert_eq!(&*called(&all, "top cpu 5").unwrap().help, "longer");
+        assert!(!called(&all, "lost").unwrap().provider.is_alive());
+    }
 }

@@ -30,6 +30,7 @@ pub use self::collected::{Collected, Dim};
 pub use self::dimension::{Algorithm, Dimension, DimensionOptions, DimensionSpec};
 pub use self::functions::{
     Function, FunctionAnswer, FunctionCall, FunctionProvider, FunctionTicket, Progress, called,
+    offered,
 };
 pub use self::host::{HealthPolicy, Host, HostInfo, HostKind, HostSettings, SystemInfo};
 pub use self::hosts::Hosts;

@@ -12,7 +12,7 @@ use super::puller::Puller;
 use super::receiver::Child;
 use super::replication::{Ahead, AheadOfLink, Ask};
 use super::shelf::Shelf;
-use super::uplink::{PAST_BYTES, Uplink};
+use super::uplink::{Content, PAST_BYTES, Uplink};
 use super::verify::{Digest, Digests, Question};
 use super::workers::Outlet;
 use crate::base::time::{Clock, MICROS, UnixSeconds};
@@ -293,7 +293,7 @@ impl Above {
     ) -> Option<Digest> {
         self.shelf.as_ref()?;
         self.digests.ask(|number| {
-            self.uplink.push(self.number, |out| {
+            self.uplink.push(self.number, Content::Replication, |out| {
                 pluginsd::digest(out, number, chart, after, before, dim.unwrap_or(""));
             });
         })
@@ -329,7 +329,7 @@ impl Above {
 }
 
 fn put_ask(uplink: &Uplink, number: u32, chart: &str, ask: Ask) {
-    uplink.push(number, |out| {
+    uplink.push(number, Content::Replication, |out| {
         pluginsd::replay_chart(out, chart, ask.start, ask.after, ask.before);
     });
 }
@@ -341,7 +341,7 @@ impl Outlet for Above {
             let flows = |chart: &Chart| Uplink::is_defined(number, &chart.lock());
             if chart.is_empty() {
                 let put = &mut |text: &[u8]| {
-                    uplink.push(number, |out| out.extend_from_slice(text));
+                    uplink.push(number, Content::Replication, |out| out.extend_from_slice(text));
                 };
                 return tell(shelf, &flows, &|| uplink.has_room(number), put);
             }
@@ -352,7 +352,7 @@ impl Outlet for Above {
                 }
                 let mut block = Vec::new();
                 shelf.answer(&mut block, chart, ask, PAST_BYTES, &self.ahead);
-                uplink.push(number, |out| out.extend_from_slice(&block));
+                uplink.push(number, Content::Replication, |out| out.extend_from_slice(&block));
                 return true;
             }
         }
@@ -365,7 +365,7 @@ impl Outlet for Above {
         if let Some(shelf) = &self.shelf {
             let Digest { samples, sum } = shelf.digest(question);
             let put = |out: &mut Vec<u8>| pluginsd::digest_is(out, question.number, samples, sum);
-            self.uplink.push(self.number, put);
+            self.uplink.push(self.number, Content::Replication, put);
         }
     }
 

@@ -23,7 +23,7 @@ use super::puller::Puller;
 use super::receiver::Child;
 use super::replication::read_ask;
 use super::status::{Connection as Status, Direction, Filling, State};
-use super::uplink::{Taken, Uplink, UplinkOptions, announce};
+use super::uplink::{ByContent, Content, Taken, Uplink, UplinkOptions, announce};
 use super::workers::{Asked, Outlet};
 use crate::access_log;
 use crate::base::log::Errno;
@@ -151,11 +151,23 @@ pub struct SenderStatus {
     pub agreed: Capabilities,
     /// Bytes sent on this connection.
     pub sent: u64,
+    /// These by what they hold: as much of them as it was of what was put in.
+    pub sent_of: ByContent,
     /// Connections that were accepted by a parent.
     pub connections: u64,
     /// Why the last connection ended.
     pub reason: Option<&'static str>,
     pub parents: Vec<Parent>,
+}
+
+/// Bytes as they were sent, shared out as the bytes that were to be sent were; their sum is `sent`.
+fn shared_out(sent: u64, put: ByContent) -> ByContent {
+    let all = put.iter().map(|bytes| u128::from(*bytes)).sum::<u128>().max(1);
+    let share = |bytes: u64| (u128::from(sent) * u128::from(bytes) / all) as u64;
+    let mut shares = put.map(share);
+    let rounded = sent - shares.iter().sum::<u64>();
+    shares[Content::Data as usize] += rounded;
+    shares
 }
 
 /// A host's sender as the rest of the agent sees it.
@@ -229,6 +241,7 @@ impl Sender {
     pub fn status(&self) -> SenderStatus {
         let mut status = self.status.lock().clone();
         status.sent = self.sent.load(Ordering::Relaxed);
+        status.sent_of = shared_out(status.sent, self.uplink.put());
         status
     }
 
@@ -260,7 +273,7 @@ impl Sender {
     }
 
     /// Bytes in the outbox, and how many there may be.
-    pub(super) fn queued(&self) -> (usize, usize) {
+    pub fn queued(&self) -> (usize, usize) {
         self.uplink.queued()
     }
 
@@ -777,7 +790,7 @@ impl Thread<'_> {
                 self.touch_charts_with_new_functions(agreed);
                 let mut news = Vec::new();
                 self.news(&mut news, agreed, Moment::Later);
-                uplink.push(number, |out| out.append(&mut news));
+                uplink.push(number, Content::Metadata, |out| out.append(&mut news));
                 self.streams.look_for_virtual_hosts(self.host());
                 if is_ours && now_us - began_us > COMPARE_AFTER_US {
                     self.streams.compare_the_past(self.host(), u64::from(number));
@@ -1191,7 +1204,7 @@ impl Commands {
         let progress = self.agreed.contains(Capabilities::PROGRESS).then(|| {
             let (uplink, transaction) = (Arc::clone(uplink), transaction.clone());
             let told = move |done, all| {
-                uplink.push(number, |out| {
+                uplink.push(number, Content::Functions, |out| {
                     pluginsd::function_progress(out, &transaction, done, all);
                 });
             };
@@ -1199,7 +1212,7 @@ impl Commands {
         });
         let (uplink, asked) = (Arc::clone(uplink), transaction.clone());
         let answer = move |answer: FunctionAnswer| {
-            uplink.push(number, |out| {
+            uplink.push(number, Content::Functions, |out| {
                 let code = u32::from(answer.code);
                 let kind = &answer.content_type;
                 pluginsd::function_result(out, &asked, code, kind, answer.expires, &answer.body);

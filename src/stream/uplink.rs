@@ -43,6 +43,22 @@ const RELAY_BYTES_MAX: usize = 64 << 20;
 /// Numbers connections of all hosts, so that what a chart remembers of one is never taken for another's. 0 is none.
 static CONNECTIONS: AtomicU32 = AtomicU32::new(0);
 
+/// What is sent, as the API tells of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// Live samples.
+    Data = 0,
+    /// Definitions, labels, variables, paths.
+    Metadata,
+    /// The past, and what is asked about it.
+    Replication,
+    /// Answers of functions, and how far they are.
+    Functions,
+}
+
+/// Bytes of each [`Content`].
+pub type ByContent = [u64; 4];
+
 /// How a host is sent.
 #[derive(Clone, Debug, Default)]
 pub struct UplinkOptions {
@@ -100,12 +116,20 @@ struct Outbox {
     next_slot: u32,
     /// Slots of charts that went obsolete.
     free_slots: Vec<u32>,
+    /// What was put in on this connection.
+    put: ByContent,
 }
 
 /// Any request about the past.
 const PAST: Ask = Ask { start: false, after: 1, before: 1 };
 
 impl Outbox {
+    /// What stands behind `start` was put in.
+    #[inline]
+    fn count(&mut self, content: Content, start: usize) {
+        self.put[content as usize] += (self.bytes.len() - start) as u64;
+    }
+
     /// Half of the outbox is never filled by answers. What is about the past leaves more room still, so that on a slow
     /// link live samples do not wait behind it.
     fn has_room(&self, ask: Ask) -> bool {
@@ -152,6 +176,11 @@ impl Uplink {
         (outbox.bytes.len() + outbox.in_flight, outbox.limit)
     }
 
+    /// What was put in on this connection, before compression.
+    pub fn put(&self) -> ByContent {
+        self.outbox.lock().put
+    }
+
     // --- the sender's side -------------------------------------------------------------------------
 
     /// A connection was agreed on: data flows into the outbox from now on, `first` before any of it. Gives the
@@ -162,6 +191,8 @@ impl Uplink {
         let mut bytes = std::mem::take(&mut outbox.bytes);
         bytes.clear();
         first(&mut bytes);
+        let mut put = ByContent::default();
+        put[Content::Metadata as usize] = bytes.len() as u64;
         let options = Arc::clone(&outbox.options);
         *outbox = Outbox {
             limit: options.buffer_bytes,
@@ -170,6 +201,7 @@ impl Uplink {
             agreed,
             dialect: Some(Dialect::of(agreed)),
             bytes,
+            put,
             next_slot: 1,
             ..Outbox::default()
         };
@@ -226,7 +258,7 @@ impl Uplink {
     }
 
     /// Appends lines that belong to no chart, if `connection` still is the one that is open.
-    pub fn push(&self, connection: u32, put: impl FnOnce(&mut Vec<u8>)) {
+    pub fn push(&self, connection: u32, content: Content, put: impl FnOnce(&mut Vec<u8>)) {
         let mut outbox = self.outbox.lock();
         if outbox.connection != connection || outbox.overflowed {
             return;
@@ -236,6 +268,7 @@ impl Uplink {
         if outbox.bytes.len() == start {
             return;
         }
+        outbox.count(content, start);
         self.bound(&mut outbox, start);
         let wake = !std::mem::replace(&mut outbox.woken, true);
         drop(outbox);
@@ -318,6 +351,7 @@ impl Uplink {
             }
             _ => {}
         }
+        outbox.count(Content::Replication, start);
         if let Some((view, how)) = past {
             drop(guard);
             drop(state);
@@ -325,7 +359,7 @@ impl Uplink {
             let mut block = std::mem::take(&mut ahead.block);
             block.clear();
             replication::answer_past(&mut block, id, &view, ask, &how, &mut ahead);
-            self.push(connection, |out| out.extend_from_slice(&block));
+            self.push(connection, Content::Replication, |out| out.extend_from_slice(&block));
             ahead.block = block;
             return true;
         }
@@ -416,6 +450,7 @@ impl Uplink {
         } else {
             meta.name.split_once('.').map_or(&*meta.name, |(_, name)| name)
         };
+        let start = out.len();
         let line = ChartLine {
             id: chart.id(),
             name,
@@ -468,6 +503,7 @@ impl Uplink {
             let (first, last) = state.offered(now);
             pluginsd::chart_definition_end(out, first.0, last.0, now.0);
         }
+        outbox.count(Content::Metadata, start);
         state.upstream.streaming = !replication;
         if state.is_obsolete() && !replication {
             // Its parent forgets the slot with this definition; if the chart comes back it gets another.
@@ -522,6 +558,7 @@ impl Tap for Uplink {
             && let Some(dialect) = outbox.dialect
         {
             let out = &mut outbox.bytes;
+            let begun = out.len();
             let wall = state.last_collected.seconds().0;
             let every = state.meta.update_every.seconds();
             let slot = state.upstream.slot;
@@ -542,6 +579,7 @@ impl Tap for Uplink {
             }
             put_changed_variables(out, state);
             pluginsd::end2(out);
+            outbox.count(Content::Data, begun);
         }
         self.bound(outbox, start);
     }
@@ -567,6 +605,7 @@ impl Tap for Uplink {
             && state.dims.iter().any(|dim| dim.updated)
         {
             let out = &mut outbox.bytes;
+            let begun = out.len();
             let resyncing = state.last_collected.seconds().0 <= state.upstream.resync_until;
             let own_clock = resyncing && !replicates;
             pluginsd::begin(out, chart.id(), if own_clock { 0 } else { since_us });
@@ -575,6 +614,7 @@ impl Tap for Uplink {
             }
             put_changed_variables(out, state);
             pluginsd::end(out);
+            outbox.count(Content::Data, begun);
         }
         self.bound(outbox, start);
     }
@@ -617,6 +657,7 @@ impl Tap for Uplink {
         let wall = self.clock.now_seconds().max(last);
         let start = outbox.bytes.len();
         pluginsd::offer(&mut outbox.bytes, chart.id(), first.0, last.0, wall.0);
+        outbox.count(Content::Replication, start);
         self.bound(&mut outbox, start);
     }
 
@@ -658,6 +699,7 @@ impl Tap for Uplink {
         let start = outbox.bytes.len();
         let block = std::mem::take(&mut outbox.relay);
         outbox.bytes.extend_from_slice(&block);
+        outbox.count(Content::Replication, start);
         self.bound(outbox, start);
     }
 
@@ -963,8 +1005,33 @@ mod tests {
         let first = bed.uplink.open(SEED, |_| {});
         bed.uplink.close();
         let second = bed.uplink.open(SEED, |_| {});
-        bed.uplink.push(first, |out| out.extend_from_slice(b"late\n"));
-        bed.uplink.push(second, |out| out.extend_from_slice(b"now\n"));
+        bed.uplink.push(first, Content::Metadata, |out| out.extend_from_slice(b"late\n"));
+        bed.uplink.push(second, Content::Functions, |out| out.extend_from_slice(b"now\n"));
         assert_eq!(bed.taken(), ["now"]);
+        assert_eq!(bed.uplink.put(), [0, 0, 0, 4]);
+    }
+
+    #[test]
+    fn what_is_put_in_is_counted_by_what_it_is() {
+        for agreed in [SEED, LATER] {
+            let bed = bed("*", 1 << 20);
+            let chart = bed.chart("t.a");
+            bed.uplink.open(agreed, |out| out.extend_from_slice(b"first\n"));
+            for _ in 0..3 {
+                bed.collect(&chart, 1);
+            }
+            let lines = bed.taken();
+            let bytes = |words: &[&str]| -> u64 {
+                let of = |line: &&String| words.contains(&line.split(' ').next().unwrap_or(""));
+                lines.iter().filter(of).map(|line| line.len() as u64 + 1).sum()
+            };
+            let defined = bytes(&["first", "CHART", "DIMENSION"]);
+            let samples = bytes(&["BEGIN", "SET", "END", "BEGIN2", "SET2", "END2"]);
+            let put = bed.uplink.put();
+            // CLABEL lines are left out by the bed.
+            assert!(put[Content::Metadata as usize] >= defined, "{put:?}");
+            assert_eq!(put[Content::Data as usize], samples);
+            assert_eq!(put[2..], [0, 0]);
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::fs::File;
 
 use crate::base::json::JsonWriter;
 use crate::base::time::UnixSeconds;
-use crate::net::Peer;
+use crate::net::{Closer, Peer};
 use crate::wire::http::{Method, Query, escape_html};
 
 /// One request, decoded, with what the server knows of the client.
@@ -41,6 +41,8 @@ pub struct Request {
     pub content_type: Option<String>,
     /// Of a POST.
     pub body: Vec<u8>,
+    /// Its connection, to look whether somebody still waits for an answer that takes long.
+    pub client: Option<Closer>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

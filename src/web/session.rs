@@ -390,6 +390,7 @@ impl<'a> Session<'a> {
             authorization: headers.authorization.map(str::to_owned),
             content_type: headers.content_type.map(str::to_owned),
             body,
+            client: Some(self.connection.closer()),
         };
         let response = routes::answer(agent, &request);
         let keep = headers.keep_alive && !self.shared.stop.is_stopped();

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use super::chart::{At, CHART, ChartDef, DimDef, Row, Site, When, absolute, incremental};
 use super::lanes::{After, Task, Tick};
 use super::procfile::ProcFile;
@@ -307,6 +309,46 @@ static THREADS: ChartDef = ChartDef {
     ..CHART
 };
 
+/// Threads by what their name begins with, as docs/ARCHITECTURE.md lists them; the last is all others.
+const ROLES: &[&str; 12] = &[
+    "MAIN",
+    "WEB_SERVER",
+    "STREAM_RECEIVER",
+    "STREAM_SENDER",
+    "REPLICATION",
+    "PLUGINSD",
+    "PLUGIN",
+    "HEALTH",
+    "EXPORTING",
+    "DBENGINE",
+    "METADATA",
+    "other",
+];
+
+static THREADS_CPU: ChartDef = ChartDef {
+    id: "netdata.threads_cpu",
+    title: "Processor time of the agent, by what its threads are for",
+    units: "milliseconds/s",
+    family: "netdata",
+    chart_type: ChartType::Stacked,
+    priority: 130_115,
+    dims: &[
+        absolute("MAIN"),
+        absolute("WEB_SERVER"),
+        absolute("STREAM_RECEIVER"),
+        absolute("STREAM_SENDER"),
+        absolute("REPLICATION"),
+        absolute("PLUGINSD"),
+        absolute("PLUGIN"),
+        absolute("HEALTH"),
+        absolute("EXPORTING"),
+        absolute("DBENGINE"),
+        absolute("METADATA"),
+        absolute("other"),
+    ],
+    ..CHART
+};
+
 static MEMORY: ChartDef = ChartDef {
     id: "netdata.memory",
     title: "Memory of the agent",
@@ -388,6 +430,8 @@ const TIER_DIMS_KIB: &[DimDef; TIERS] = &[
 
 /// The store's figures change slowly and cost a look at every segment.
 const STORE_EVERY_S: i64 = 10;
+/// Those of threads cost a look at every one; in between, what they came to the last time stands.
+const THREADS_EVERY_S: i64 = 10;
 /// Those of children cost a look at all of their charts.
 const CHILDREN_EVERY_S: i64 = 10;
 
@@ -422,6 +466,7 @@ struct Inner {
     fullest: Row,
     functions: Row,
     threads: Row,
+    threads_cpu: Row,
     memory: Row,
     space: Row,
     files: Row,
@@ -435,6 +480,7 @@ struct Inner {
     stat: Option<ProcFile>,
     buffer: Vec<u8>,
     page_kib: i64,
+    thread_times: ThreadTimes,
     store_at: i64,
     store: Option<StoreFigures>,
     children_at: i64,
@@ -451,6 +497,7 @@ impl Inner {
             fullest: row(&FULLEST),
             functions: row(&FUNCTIONS),
             threads: row(&THREADS),
+            threads_cpu: row(&THREADS_CPU),
             memory: row(&MEMORY),
             space: row(&STORE_SPACE),
             files: row(&STORE_FILES),
@@ -463,6 +510,7 @@ impl Inner {
             stat: ProcFile::open("/proc/self/stat".into()),
             buffer: Vec::new(),
             page_kib: sys::page_size() / 1024,
+            thread_times: ThreadTimes::default(),
             store_at: 0,
             store: None,
             children_at: 0,
@@ -494,6 +542,9 @@ impl Inner {
             self.threads.collect(at, &[threads]);
             self.memory.collect(at, &[resident]);
         }
+        if let Some(times) = self.thread_times.look("/proc/self/task", now) {
+            self.threads_cpu.collect(at, times);
+        }
         let store = self.parts.engines.as_ref().and_then(|engines| engines.open_store());
         let Some(store) = store else { return };
         if self.store.is_none() || now - self.store_at >= STORE_EVERY_S {
@@ -519,6 +570,58 @@ fn size_of(stat: &[u8], page_kib: i64) -> Option<(i64, i64)> {
     let threads = fields.nth(17)?.parse().ok()?;
     let pages: i64 = fields.nth(3)?.parse().ok()?;
     Some((threads, pages * page_kib))
+}
+
+/// What the threads of each role cost.
+#[derive(Default)]
+struct ThreadTimes {
+    looked_at: i64,
+    /// By thread: clock ticks it had used at the last look.
+    known: FxHashMap<u64, u64>,
+    /// Milliseconds per second between the last two looks.
+    rates: Option<[i64; ROLES.len()]>,
+}
+
+impl ThreadTimes {
+    fn look(&mut self, tasks: &str, now: i64) -> Option<&[i64; ROLES.len()]> {
+        let elapsed = now - self.looked_at;
+        if (0..THREADS_EVERY_S).contains(&elapsed) {
+            return self.rates.as_ref();
+        }
+        let mut ticks = [0u64; ROLES.len()];
+        let mut known = FxHashMap::default();
+        for task in std::fs::read_dir(tasks).into_iter().flatten().flatten() {
+            let Some(id) = task.file_name().to_str().and_then(|id| id.parse().ok()) else {
+                continue;
+            };
+            // It may have ended meanwhile.
+            let Ok(stat) = std::fs::read(task.path().join("stat")) else { continue };
+            let Some((role, used)) = time_of(&stat) else { continue };
+            ticks[role] += used.saturating_sub(self.known.get(&id).copied().unwrap_or(0));
+            known.insert(id, used);
+        }
+        // What a first look finds is of an unknown time.
+        self.rates = (!self.known.is_empty() && elapsed > 0).then(|| {
+            let ticks_per_s = sys::clock_ticks().max(1);
+            ticks.map(|ticks| ticks.cast_signed() * 1000 / ticks_per_s / elapsed)
+        });
+        (self.known, self.looked_at) = (known, now);
+        self.rates.as_ref()
+    }
+}
+
+/// The role of a thread and the ticks it has used, from its `stat` file: fields 2, 14 and 15.
+fn time_of(stat: &[u8]) -> Option<(usize, u64)> {
+    let text = String::from_utf8_lossy(stat);
+    let (open, close) = (text.find('(')?, text.rfind(')')?);
+    let name = text.get(open + 1..close)?;
+    // The first thread has the name of the program.
+    let name = if name == "netdata" { "MAIN" } else { name.split('[').next().unwrap_or(name) };
+    let mut fields = text.get(close + 1..)?.split_ascii_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u64>().ok();
+    let used = ticks()? + ticks()?;
+    let role = ROLES.iter().position(|role| *role == name).unwrap_or(ROLES.len() - 1);
+    Some((role, used))
 }
 
 struct Own {
@@ -656,6 +759,42 @@ impl Last {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_are_told_apart_by_what_they_are_for() {
+        let names: Vec<_> = THREADS_CPU.dims.iter().map(|dim| dim.id).collect();
+        assert_eq!(names, ROLES);
+        let stat = |name: &str| format!("7 ({name}) S 1 2 3 4 5 6 7 8 9 10 30 12 13 14 15 16 42\n");
+        let of = |name| time_of(stat(name).as_bytes()).map(|(role, used)| (ROLES[role], used));
+        assert_eq!(of("WEB_SERVER[12]"), Some(("WEB_SERVER", 42)));
+        assert_eq!(of("STREAM_RECEIVER"), Some(("STREAM_RECEIVER", 42)));
+        assert_eq!(of("netdata"), Some(("MAIN", 42)));
+        assert_eq!(of("a (b) c"), Some(("other", 42)));
+        assert_eq!(time_of(b"7 (a) S 1"), None);
+
+        let tasks = tempfile::tempdir().unwrap();
+        let set = |thread: &str, name: &str, ticks: u64| {
+            let dir = tasks.path().join(thread);
+            std::fs::create_dir_all(&dir).unwrap();
+            let text = format!("{thread} ({name}) S 1 2 3 4 5 6 7 8 9 10 {ticks} 0 13 14 15\n");
+            std::fs::write(dir.join("stat"), text).unwrap();
+        };
+        let path = tasks.path().to_str().unwrap();
+        let mut times = ThreadTimes::default();
+        let second = sys::clock_ticks().cast_unsigned();
+        set("1", "MAIN", 5 * second);
+        assert_eq!(times.look(path, 1000), None);
+        set("1", "MAIN", 6 * second);
+        set("2", "WEB_SERVER[0]", 2 * second);
+        set("3", "WEB_SERVER[1]", second);
+        assert_eq!(times.look(path, 1005), None, "not yet");
+        let rates = times.look(path, 1010).unwrap();
+        assert_eq!(rates[..3], [100, 300, 0]);
+        // Threads end and others take their numbers.
+        set("2", "PLUGIN[proc]", second / 2);
+        assert_eq!(times.look(path, 1020).unwrap().iter().sum::<i64>(), 0);
+        assert!(times.look("/no/such", 1040).unwrap().iter().all(|rate| *rate == 0));
+    }
 
     #[test]
     fn the_size_of_a_process_is_read_behind_its_name() {

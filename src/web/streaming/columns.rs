@@ -126,6 +126,18 @@ pub const COLUMNS: &[Column] = &[
     column("MlSilenced", "Ml Silenced", Kind::Number("metrics"), Show::OnDemand),
 ];
 
+/// What we know beyond release 2.9, behind its columns where somebody asks for it: dashboards go by these names, but others
+/// may go by the places.
+#[rustfmt::skip]
+pub const DETAILS: &[Column] = &[
+    column("InLag", "In Lag", Kind::Duration, Show::First),
+    column("InReplEta", "In Replication Time Left", Kind::Duration, Show::First),
+    column("InReplMissing", "In Replication Seconds Missing", Kind::Number("seconds"), Show::OnDemand),
+    column("InCompression", "In Compression", Kind::Text, Show::First),
+    column("OutQueued", "Out Bytes Queued", Kind::Number("bytes"), Show::First),
+    column("Path", "Path", Kind::Words, Show::First),
+];
+
 /// The largest number of each column, for bars.
 #[derive(Default)]
 pub struct Largest(Vec<f64>);

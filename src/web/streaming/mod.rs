@@ -9,18 +9,20 @@ use std::time::Duration;
 use crate::base::json::JsonWriter;
 use crate::base::time::Clock;
 use crate::metrics::{
-    Function, FunctionAnswer, FunctionCall, FunctionProvider, FunctionTicket, Host, Hosts,
+    Function, FunctionAnswer, FunctionCall, FunctionProvider, FunctionTicket, Hosts,
 };
 use crate::stream::Streams;
 
-use self::columns::COLUMNS;
+use self::columns::{COLUMNS, Column, DETAILS};
 
 pub mod columns;
 pub mod row;
 
 /// The first is that of release 2.9, the second what came before it.
 const NAMES: [&str; 2] = ["netdata-streaming", "streaming"];
-const HELP: &str = "Every host of this agent, how its samples come in, what is kept of them, and where they go on to.";
+const HELP: &str = "Every host of this agent, how its samples come in, what is kept of them, and where they go on to; with the parameter 'details' also lag, time left, queues and paths.";
+/// The parameter that asks for more.
+const WITH_DETAILS: &str = "details";
 /// Signed-in, same-space and sensitive-data, as dashboards of release 2 expect of it.
 const ACCESS: u32 = 0x13;
 const PRIORITY: i64 = 101;
@@ -64,7 +66,10 @@ impl FunctionProvider for Table {
             return FunctionTicket::default();
         };
         let now = self.clock.now_seconds().0;
-        let body = render(&hosts, &streams, now, self.started);
+        let wants_more = call.command.split(' ').skip(1).any(|word| word == WITH_DETAILS);
+        let more = if wants_more { DETAILS } else { &[] };
+        let columns: Vec<&Column> = COLUMNS.iter().chain(more).collect();
+        let body = render(&hosts, &streams, &columns, now, self.started);
         (call.answer)(FunctionAnswer::json(200, now + 1, body));
         FunctionTicket::default()
     }
@@ -74,7 +79,7 @@ impl FunctionProvider for Table {
     }
 }
 
-fn render(hosts: &Hosts, streams: &Streams, now: i64, started: i64) -> String {
+fn render(hosts: &Hosts, streams: &Streams, columns: &[&Column], now: i64, started: i64) -> String {
     let mut json = JsonWriter::with_capacity(64 * 1024);
     json.object(|j| {
         j.key("hostname").string(&hosts.local().hostname());
@@ -83,14 +88,15 @@ fn render(hosts: &Hosts, streams: &Streams, now: i64, started: i64) -> String {
         j.key("update_every").integer(1);
         j.key("has_history").bool(false);
         j.key("help").string(HELP);
-        let mut most = columns::Largest::default();
+        let mut most = self::columns::Largest::default();
         j.key("data").array(|j| {
             for host in hosts.all() {
-                write_row(j, &host, streams, now, started, &mut most);
+                let row = row::Row::of(&host, streams, now, started);
+                write_row(j, &row, columns, &mut most);
             }
         });
         j.key("columns").object(|j| {
-            for (index, column) in COLUMNS.iter().enumerate() {
+            for (index, column) in columns.iter().enumerate() {
                 column.write(j, index, &most);
             }
         });
@@ -118,7 +124,7 @@ fn render(hosts: &Hosts, streams: &Streams, now: i64, started: i64) -> String {
             }
         });
         j.key("group_by").object(|j| {
-            for column in COLUMNS.iter().filter(|column| column.groups()) {
+            for column in columns.iter().filter(|column| column.groups()) {
                 j.key(column.name).object(|j| {
                     j.key("name").string(column.title);
                     j.key("columns").array(|j| {
@@ -134,15 +140,12 @@ fn render(hosts: &Hosts, streams: &Streams, now: i64, started: i64) -> String {
 
 fn write_row(
     j: &mut JsonWriter,
-    host: &Arc<Host>,
-    streams: &Streams,
-    now: i64,
-    started: i64,
-    most: &mut columns::Largest,
+    row: &row::Row,
+    columns: &[&Column],
+    most: &mut self::columns::Largest,
 ) {
-    let row = row::Row::of(host, streams, now, started);
     j.array(|j| {
-        for (index, column) in COLUMNS.iter().enumerate() {
+        for (index, column) in columns.iter().enumerate() {
             let cell = row.cell(column.name);
             most.see(index, &cell);
             cell.write(j);
@@ -156,9 +159,9 @@ mod tests {
 
     #[test]
     fn every_column_has_its_own_name() {
-        let mut names: Vec<_> = COLUMNS.iter().map(|column| column.name).collect();
+        let mut names: Vec<_> = COLUMNS.iter().chain(DETAILS).map(|column| column.name).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!((names.len(), COLUMNS.len()), (83, 83));
+        assert_eq!((names.len(), COLUMNS.len()), (83 + DETAILS.len(), 83));
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::base::VERSION;
 use crate::base::json::JsonWriter;
 use crate::metrics::{Host, HostInfo, HostKind};
-use crate::stream::{SenderState, Streams};
+use crate::stream::uplink::Content;
+use crate::stream::{SenderState, SenderStatus, Streams};
 use crate::web::api::v2::handshake;
 use crate::web::api::v2::standing::{Standing, address, compresses, split};
 use crate::wire::caps::Capabilities;
@@ -16,6 +17,7 @@ pub enum Cell {
     Text(String),
     Word(&'static str),
     Words(Vec<&'static str>),
+    Texts(Vec<String>),
     Integer(i64),
     Number(f64),
     /// How serious a row is.
@@ -26,6 +28,11 @@ impl Cell {
     pub fn write(&self, j: &mut JsonWriter) {
         match self {
             Cell::Nothing => j.null(),
+            Cell::Texts(texts) => j.array(|j| {
+                for text in texts {
+                    j.string(text);
+                }
+            }),
             Cell::Text(text) => j.string(text),
             Cell::Word(word) => j.string(word),
             Cell::Words(words) => j.array(|j| {
@@ -52,6 +59,10 @@ impl Cell {
     }
 }
 
+fn sent(sender: &SenderStatus, content: Content) -> Cell {
+    Cell::Integer(i64::try_from(sender.sent_of[content as usize]).unwrap_or(i64::MAX))
+}
+
 fn count(n: usize) -> Cell {
     Cell::Integer(i64::try_from(n).unwrap_or(i64::MAX))
 }
@@ -64,6 +75,10 @@ fn encryption(tls: bool) -> Cell {
     Cell::Word(if tls { "SSL" } else { "PLAIN" })
 }
 
+fn compression(agreed: Capabilities) -> Cell {
+    Cell::Word(if compresses(agreed) { "COMPRESSED" } else { "UNCOMPRESSED" })
+}
+
 fn names(agreed: Capabilities) -> Cell {
     Cell::Words(agreed.names().collect())
 }
@@ -73,12 +88,23 @@ fn time(seconds: i64) -> Cell {
     if seconds > 0 { Cell::Integer(seconds.saturating_mul(1000)) } else { Cell::Nothing }
 }
 
+/// The agents that a host's samples pass. Old ones do not say that they do; where samples are born is known anyway.
+fn path(host: &Host, streams: &Streams) -> Vec<String> {
+    let entries = streams.path(host);
+    let origin = entries.iter().all(|entry| entry.hops > 0).then(|| host.hostname());
+    origin.into_iter().chain(entries.into_iter().map(|entry| entry.hostname)).collect()
+}
+
 /// What is known of a host at one moment.
 pub struct Row {
     host: Arc<Host>,
     info: Arc<HostInfo>,
     standing: Standing,
     now: i64,
+    /// Names of the agents that its samples pass.
+    path: Vec<String>,
+    /// Bytes that wait for its parent.
+    queued: Option<usize>,
 }
 
 /// (column, fact)
@@ -119,6 +145,8 @@ impl Row {
             info: host.info(),
             standing: Standing::of(host, Some(streams), started),
             now,
+            path: path(host, streams),
+            queued: streams.sender(host.guid()).map(|sender| sender.queued().0),
         }
     }
 
@@ -149,6 +177,7 @@ impl Row {
             "dbMetrics" => count(held.all.metrics),
             "dbInstances" => count(held.all.instances),
             "dbContexts" => count(held.all.contexts),
+            "Path" => Cell::Texts(self.path.clone()),
             "MlStatus" => Cell::Word("disabled"),
             "CollectedMetrics" => count(held.collected.metrics),
             "CollectedInstances" => count(held.collected.instances),
@@ -187,6 +216,9 @@ impl Row {
             "Hops" => return Cell::Integer(ingest.hops),
             "ReplCompletion" => return Cell::Number(ingest.filling.percent()),
             "ReplInstances" => return count(self.standing.arriving()),
+            "Lag" if self.standing.held.last > 0 && ingest.status != "archived" => {
+                return Cell::Integer((self.now - self.standing.held.last).max(0));
+            }
             _ => {}
         }
         let Some(child) = &ingest.child else { return Cell::Nothing };
@@ -197,6 +229,9 @@ impl Row {
             "RemoteIP" => Cell::Text(address(&child.peer)),
             "RemotePort" => port(&child.peer.port),
             "SSL" => encryption(child.tls),
+            "ReplEta" => ingest.filling.eta_s.map_or(Cell::Nothing, Cell::Integer),
+            "ReplMissing" => Cell::Integer(ingest.filling.missing_s),
+            "Compression" => compression(child.agreed),
             "Capabilities" => names(child.agreed),
             _ => Cell::Nothing,
         }
@@ -226,7 +261,10 @@ impl Row {
             "AttemptAge" if tried > 0 => Cell::Integer((self.now - tried).max(0)),
             "ReplCompletion" if online => Cell::Number(self.standing.sent()),
             "ReplInstances" if online => count(self.standing.held.leaving),
-            "TrafficData" => Cell::Integer(i64::try_from(sender.sent).unwrap_or(i64::MAX)),
+            "TrafficData" => sent(sender, Content::Data),
+            "TrafficMetadata" => sent(sender, Content::Metadata),
+            "TrafficReplication" => sent(sender, Content::Replication),
+            "TrafficFunctions" => sent(sender, Content::Functions),
             _ if !online => Cell::Nothing,
             "LocalIP" => Cell::Text(split(&sender.local).0.to_owned()),
             "LocalPort" => port(split(&sender.local).1),
@@ -236,8 +274,8 @@ impl Row {
                 let used = sender.parents.iter().find(|p| current(&p.destination.text));
                 encryption(used.is_some_and(|parent| parent.destination.tls))
             }
-            "Compression" if compresses(sender.agreed) => Cell::Word("COMPRESSED"),
-            "Compression" => Cell::Word("UNCOMPRESSED"),
+            "Compression" => compression(sender.agreed),
+            "Queued" => self.queued.map_or(Cell::Nothing, count),
             "Capabilities" => names(sender.agreed),
             _ => Cell::Nothing,
         }

@@ -2,8 +2,11 @@
  * The map: agents, and the links that samples take between them. Made of the paths that every node's samples take, and of what this
  * agent knows of its own connections. Pure; where things stand is decided here too, so the same tree is always drawn alike.
  */
-import type { Hop, StreamPath } from '../api/types'
+import type { Hop, Stream, StreamPath } from '../api/types'
 import type { Node, NodeState } from './nodes'
+
+/** Bytes sent on the connection, whatever they are. */
+export const sentOf = ({ destination: { traffic } }: Stream): number => traffic.data + traffic.metadata + traffic.functions + traffic.replication
 
 export type Link = {
   from: string
@@ -116,7 +119,7 @@ function graph(nodes: Node[], paths: StreamPath | undefined): { names: Map<strin
     } else if (next) {
       const one = link(local.guid, next.host_id)
       one.lag = Math.max(one.lag ?? 0, ingest.lag ?? 0)
-      one.sent = (one.sent ?? 0) + stream.destination.traffic.data
+      one.sent = (one.sent ?? 0) + sentOf(stream)
       one.compression ??= stream.destination.traffic.compression ? (compressionOf(stream.destination.capabilities) ?? 'yes') : null
       one.tls = stream.destination.remote.endsWith(':SSL')
       if (stream.replication.in_progress) fill(one, stream.replication.completion, null)

@@ -2,7 +2,7 @@
 import { useMemo, useRef, useState } from 'preact/hooks'
 import type { Fleet, Node } from '../model/nodes'
 import { duration, moment } from '../model/time'
-import { type Agent, type Link, topology } from '../model/topology'
+import { type Agent, type Link, sentOf, topology } from '../model/topology'
 import { number, quantity } from '../model/units'
 import { fleet, fleetError, pathsKnown } from '../state/fleet'
 import { go, hashOf, route, setParams } from '../state/place'
@@ -170,7 +170,7 @@ function Closer({ node, now }: { node: Node; now: number }) {
     ['kept', db.first_time ? `${duration(db.last_time - db.first_time)} in ${db.mode}` : null],
     ['metrics', `${number(ingest.metrics)} collected, ${number(db.metrics)} known, ${number(db.instances)} charts`],
     ['agreed', ingest.source?.capabilities.join(' ').toLowerCase() ?? null],
-    ['goes on to', stream ? (stream.status === 'offline' ? `nobody: ${(stream.reason ?? '').toLowerCase()}` : `${stream.destination.remote.replace(':SSL', '')} ${stream.destination.remote.endsWith(':SSL') ? 'by TLS' : 'in plain'}, ${quantity(stream.destination.traffic.data, 'bytes')} since ${duration(stream.age)}`) : null],
+    ['goes on to', stream ? (stream.status === 'offline' ? `nobody: ${(stream.reason ?? '').toLowerCase()}` : `${stream.destination.remote.replace(':SSL', '')} ${stream.destination.remote.endsWith(':SSL') ? 'by TLS' : 'in plain'}, ${quantity(sentOf(stream), 'bytes')} since ${duration(stream.age)}`) : null],
   ]
   return (
     <section class="panel closer" aria-label={node.name}>

@@ -53,8 +53,8 @@ export class Agent {
     return readFileSync(join(this.dir, 'lib/netdata.api.key'), 'utf8').trim()
   }
 
-  /** `parent`: the port its samples go to, or words for `destination`. `more`: lines of netdata.conf. */
-  static async make(root: string, name: string, program: string, parent: number | string | undefined, more = '', port?: number): Promise<Agent> {
+  /** `parent`: the port its samples go to, or words for `destination`. `more`: lines of netdata.conf, which may depend on its own address. */
+  static async make(root: string, name: string, program: string, parent: number | string | undefined, more: string | ((url: string) => string) = '', port?: number): Promise<Agent> {
     const dir = join(root, name)
     for (const sub of ['etc', 'cache', 'lib', 'log', 'run']) mkdirSync(join(dir, sub), { recursive: true })
     port ??= await freePort()
@@ -79,7 +79,7 @@ ${places}[web]
     bind to = 127.0.0.1
 [cloud]
     enabled = no
-${more}`,
+${typeof more === 'string' ? more : more(`http://127.0.0.1:${port}`)}`,
     )
     const takes = `[${KEY}]\n    enabled = yes\n    type = api\n    default memory mode = dbengine\n`
     const sends = (to: string) => `[stream]\n    enabled = yes\n    destination = ${to}\n    api key = ${KEY}\n    reconnect delay seconds = 1\n    ssl skip certificate verification = yes\n`

@@ -12,7 +12,7 @@ use crate::metrics::{Chart, ChartState, Dimension, Host};
 use crate::query::select::{SEPARATORS, any_label_matches};
 use crate::query::window;
 use crate::web::api::Call;
-use crate::web::http::Response;
+use crate::web::http::{ContentType, Response};
 
 bitflags! {
     /// What to tell beside the contexts themselves.
@@ -101,10 +101,15 @@ pub(in crate::web::api) struct Context {
     pub(in crate::web::api) charts: Vec<Arc<Chart>>,
 }
 
+/// A chart that got no sample for so long is not collected, even if nobody has said that it is over.
+const SILENT_S: i64 = 3600;
+
 /// First and last second of a chart's samples; the last is now while more arrive.
 fn span(host: &Host, state: &ChartState, now: i64) -> Option<(i64, i64, bool)> {
     let (first, last) = state.retention()?;
-    let collected = host.is_connected() && !state.is_obsolete() && state.counter_done > 0;
+    let silent = (now - last.0) > SILENT_S.max(60 * state.meta.update_every.seconds());
+    let collected =
+        host.is_connected() && !state.is_obsolete() && state.counter_done > 0 && !silent;
     Some((first.0, if collected { last.0.max(now) } else { last.0 }, collected))
 }
 
@@ -160,19 +165,23 @@ pub(in crate::web::api) fn gather(
     found
 }
 
-/// What two texts have in common, word by word from both ends; the rest becomes `[x]`.
+/// What two texts have in common at their beginnings and ends; what lies between becomes `[x]`, as in 1.37.
 pub(in crate::web::api) fn merge(one: &str, other: &str) -> String {
-    if one == other {
+    const DIFFERS: &str = "[x]";
+    if one == other || one == DIFFERS {
         return one.to_owned();
     }
-    let (a, b): (Vec<_>, Vec<_>) = (one.split(' ').collect(), other.split(' ').collect());
-    let front = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
-    let back = a[front..].iter().rev().zip(b[front..].iter().rev()).take_while(|(x, y)| x == y);
-    let back = back.count();
-    let mut words = a[..front].to_vec();
-    words.push("[x]");
-    words.extend(&a[a.len() - back..]);
-    words.join(" ")
+    if other == DIFFERS {
+        return other.to_owned();
+    }
+    let same = |(a, b): &(char, char)| a == b;
+    let bytes = |pairs: &mut dyn Iterator<Item = (char, char)>| -> usize {
+        pairs.map(|(c, _)| c.len_utf8()).sum()
+    };
+    let front = bytes(&mut one.chars().zip(other.chars()).take_while(same));
+    // The two may overlap.
+    let back = bytes(&mut one.chars().rev().zip(other.chars().rev()).take_while(same));
+    format!("{}{DIFFERS}{}", &one[..front], &one[one.len() - back..])
 }
 
 fn write_times(j: &mut JsonWriter, filter: &Filter, first: i64, last: i64, collected: bool) {
@@ -284,7 +293,7 @@ pub fn context(call: &Call<'_>) -> Response {
             write_context(&mut json, call.host, context, &filter);
             Response::json(json).public()
         }
-        None => Response::error(404, ""),
+        None => Response::new(404, ContentType::Json, ""),
     }
 }
 
@@ -301,8 +310,11 @@ mod tests {
         assert_eq!(merge("The absolute one", "The second one"), "The [x] one");
         assert_eq!(merge("The [x] one", "The third one"), "The [x] one");
         assert_eq!(merge("eth0", "lo"), "[x]");
-        assert_eq!(merge("a b", "a b c"), "a b [x]");
-        assert_eq!(merge("a a", "a"), "a [x]");
+        assert_eq!(merge("a b", "a b c"), "a b[x]");
+        assert_eq!(merge("same.mixed", "same.other"), "same.[x]");
+        assert_eq!(merge("a a", "a"), "a[x]a");
+        assert_eq!(merge("[x]", "anything"), "[x]");
+        assert_eq!(merge("größe", "große"), "gr[x]ße");
     }
 
     #[test]

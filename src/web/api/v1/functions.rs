@@ -1,11 +1,13 @@
 //! Functions: what collectors and children offer to be asked, and asking them.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::RecvTimeoutError;
 
 use crate::base::json::JsonWriter;
-use crate::metrics::{Function, FunctionAnswer, FunctionCall, Host, called};
+use crate::metrics::{Function, FunctionAnswer, FunctionCall, Host, called, offered};
+use crate::net::Health;
 use crate::web::api::Call;
 use crate::web::http::{ContentType, Response};
 
@@ -19,9 +21,13 @@ const ACCESS: &[(u32, &str)] = &[
     (0x20, "view-agent-config"),
     (0x40, "edit-agent-config"),
 ];
+/// What the access log tells of a request whose client did not wait for the answer.
+const CLIENT_GONE: u16 = 499;
 const TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 /// More than the time-out, for the answer that there was none.
 const GRACE: Duration = Duration::from_secs(1);
+/// How often a caller is looked for who may have hung up.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 pub(in crate::web::api) fn functions(call: &Call<'_>) -> Response {
     let mut json = JsonWriter::new();
@@ -33,17 +39,19 @@ pub(in crate::web::api) fn functions(call: &Call<'_>) -> Response {
 
 /// The functions of a host by name.
 pub(in crate::web::api) fn write_functions(json: &mut JsonWriter, host: &Host) {
-    write_some(json, host, |_| true);
+    write_all(json, &host.functions());
 }
 
 /// The functions of one chart by name.
 pub(super) fn write_functions_of(json: &mut JsonWriter, host: &Host, chart: &str) {
-    write_some(json, host, |function| function.chart.as_deref() == Some(chart));
+    let mut functions = host.functions();
+    functions.retain(|function| function.chart.as_deref() == Some(chart));
+    write_all(json, &functions);
 }
 
-fn write_some(json: &mut JsonWriter, host: &Host, wanted: impl Fn(&Function) -> bool) {
+fn write_all(json: &mut JsonWriter, functions: &[Arc<Function>]) {
     json.object(|j| {
-        for function in host.functions().iter().filter(|f| wanted(f) && f.provider.is_alive()) {
+        for function in offered(functions) {
             j.key(&function.name).object(|j| write_function(j, function));
         }
     });
@@ -72,7 +80,7 @@ pub(in crate::web::api) fn write_access(j: &mut JsonWriter, access: u32) {
     });
 }
 
-/// Runs a function and waits for its answer, for as long as the caller or the function says.
+/// Runs a function and waits for its answer, for as long as the caller or the function says, or until the caller hangs up.
 pub(in crate::web::api) fn function(call: &Call<'_>) -> Response {
     let command = call.query().get("function").unwrap_or("");
     let functions = call.host.functions();
@@ -94,14 +102,23 @@ pub(in crate::web::api) fn function(call: &Call<'_>) -> Response {
         progress: None,
     });
     // Whoever has the call ends it in time; should its thread be busy, we do.
-    match answered.recv_timeout(timeout + GRACE) {
-        Ok(given) => Response::new(given.code, kind(&given.content_type), given.body),
-        Err(RecvTimeoutError::Timeout) => {
-            function.provider.cancel(&ticket);
-            failure(504, "Timeout while waiting for the collector.")
+    let deadline = Instant::now() + timeout + GRACE;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match answered.recv_timeout(left.min(LOOK_EVERY)) {
+            Ok(given) => return Response::new(given.code, kind(&given.content_type), given.body),
+            Err(RecvTimeoutError::Disconnected) => {
+                return failure(503, "The collector of this function ended before it answered.");
+            }
+            Err(RecvTimeoutError::Timeout) if left <= LOOK_EVERY => {
+                function.provider.cancel(&ticket);
+                return failure(504, "Timeout while waiting for the collector.");
+            }
+            Err(RecvTimeoutError::Timeout) => {}
         }
-        Err(RecvTimeoutError::Disconnected) => {
-            failure(503, "The collector of this function ended before it answered.")
+        if call.request.client.as_ref().is_some_and(|client| client.health() == Health::Gone) {
+            function.provider.cancel(&ticket);
+            return failure(CLIENT_GONE, "The client hung up.");
         }
     }
 }

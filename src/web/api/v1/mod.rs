@@ -119,6 +119,7 @@ pub(crate) mod samples {
             authorization: None,
             content_type: None,
             body: Vec::new(),
+            client: None,
         };
         let host = Arc::clone(agent.hosts.local());
         handler(&Call { agent: &agent, host: &host, request: &request })

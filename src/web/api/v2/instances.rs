@@ -11,8 +11,10 @@ use crate::base::VERSION;
 use crate::base::json::JsonWriter;
 use crate::base::time::UnixSeconds;
 use crate::metrics::HostKind;
+use crate::storage::Mode;
 use crate::stream::SenderState;
 use crate::stream::parents::{Failure, Parent};
+use crate::stream::uplink::Content;
 use crate::web::api::Call;
 use crate::web::api::v1::alarms::write_health;
 use crate::web::api::v1::functions::write_functions;
@@ -171,10 +173,14 @@ fn write_egress(
         write_capabilities(j.key("capabilities"), sender.agreed);
         j.key("traffic").object(|j| {
             j.key("compression").bool(compresses(sender.agreed));
-            let sent = i64::try_from(sender.sent).unwrap_or(i64::MAX);
-            j.key("data").integer(sent);
-            for kind in ["metadata", "functions", "replication"] {
-                j.key(kind).integer(0);
+            for (kind, content) in [
+                ("data", Content::Data),
+                ("metadata", Content::Metadata),
+                ("functions", Content::Functions),
+                ("replication", Content::Replication),
+            ] {
+                let sent = sender.sent_of[content as usize];
+                j.key(kind).integer(i64::try_from(sent).unwrap_or(i64::MAX));
             }
         });
         j.key("parents").array(|j| {
@@ -274,16 +280,44 @@ fn agent(j: &mut JsonWriter, scope: &Scope<'_, '_>, standings: &[Standing]) {
         j.key("version").integer(7);
         j.key("bearer_protection").bool(false);
     });
-    j.key("db_size").array(|j| write_tiers(j, call));
+    let kept = kept_by_the_store(scope, standings);
+    j.key("db_size").array(|j| write_tiers(j, call, kept));
+}
+
+/// First and last second of all that the store holds, as far as the hosts of the answer tell.
+fn kept_by_the_store(scope: &Scope<'_, '_>, standings: &[Standing]) -> Option<(i64, i64)> {
+    let stored = scope.nodes.iter().zip(standings).filter(|(node, standing)| {
+        node.host.settings().mode == Mode::Dbengine && standing.held.first > 0
+    });
+    let spans = stored.map(|(_, standing)| (standing.held.first, standing.held.last));
+    spans.reduce(|(first, last), (from, to)| (first.min(from), last.max(to)))
+}
+
+/// First and last second of a tier. `files` are whole windows; what they and the hosts tell together is closer, and the
+/// newest samples are in no file yet.
+fn tier_span(
+    tier: usize,
+    files: Option<(i64, i64)>,
+    every: i64,
+    kept: Option<(i64, i64)>,
+) -> (i64, i64) {
+    match (files, kept) {
+        (Some((from, to)), Some((first, last))) => {
+            let whole = last - last.rem_euclid(every.max(1));
+            (from.max(first), if tier == 0 { last } else { to.min(whole) })
+        }
+        (None, Some(kept)) if tier == 0 => kept,
+        (files, _) => files.unwrap_or_default(),
+    }
 }
 
 /// What each tier of the store holds and takes.
-fn write_tiers(j: &mut JsonWriter, call: &Call<'_>) {
+fn write_tiers(j: &mut JsonWriter, call: &Call<'_>, kept: Option<(i64, i64)>) {
     let store = call.agent.engines.as_ref().and_then(|engines| engines.open_store());
     let Some(store) = store else { return };
     let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
     for (tier, stats) in store.stats().iter().enumerate() {
-        let (first, last) = stats.span.unwrap_or_default();
+        let (first, last) = tier_span(tier, stats.span, i64::from(stats.grouping), kept);
         j.object(|j| {
             j.key("tier").count(tier);
             j.key("granularity").string(&duration(i64::from(stats.grouping)));
@@ -327,6 +361,19 @@ fn duration(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tier_begins_where_samples_do() {
+        let files = Some((8192, 12_288));
+        assert_eq!(tier_span(0, files, 1, Some((9000, 12_400))), (9000, 12_400));
+        // Older samples are in another tier, or in one that was deleted here.
+        assert_eq!(tier_span(0, files, 1, Some((100, 12_400))), (8192, 12_400));
+        assert_eq!(tier_span(1, files, 60, Some((9000, 12_290))), (9000, 12_240));
+        // Nothing is in files yet.
+        assert_eq!(tier_span(0, None, 1, Some((9000, 9500))), (9000, 9500));
+        assert_eq!(tier_span(1, None, 60, Some((9000, 9500))), (0, 0));
+        assert_eq!(tier_span(0, files, 1, None), (8192, 12_288));
+    }
 
     #[test]
     fn durations_are_told_in_two_units() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::envelope::{Scope, Tail};
-use crate::metrics::Function;
+use crate::metrics::{Function, offered};
 use crate::web::api::Call;
 use crate::web::api::v1::alarms::write_alerts;
 use crate::web::api::v1::functions::write_access;
@@ -15,13 +15,12 @@ pub fn functions(call: &Call<'_>) -> Response {
     let scope = Scope::of(call);
     let mut all: BTreeMap<Arc<str>, (Arc<Function>, Vec<usize>)> = BTreeMap::new();
     for node in &scope.nodes {
-        for function in node.host.functions().iter().filter(|f| f.provider.is_alive()) {
+        let functions = node.host.functions();
+        for function in offered(&functions) {
             let (_, nodes) = all
                 .entry(Arc::clone(&function.name))
                 .or_insert_with(|| (Arc::clone(function), Vec::new()));
-            if nodes.last() != Some(&node.index) {
-                nodes.push(node.index);
-            }
+            nodes.push(node.index);
         }
     }
     scope.answer(Tail::Agents, |j| {
