@@ -129,9 +129,11 @@ impl Below {
     }
 
     pub fn defined_again(&self, host: &Host, chart: &Chart, offer: Offer) {
-        if host.settings().mode != Mode::None
-            && let Some(ask) = self.puller.defined_again(chart, offer)
-        {
+        if host.settings().mode == Mode::None {
+            // The peer may have dropped what it was asked; a second answer does no harm.
+            self.defined(host, chart, offer);
+        } else if let Some(ask) = self.puller.defined_again(chart, offer) {
+            self.offer(chart);
             self.ask(chart.id(), ask);
         }
     }

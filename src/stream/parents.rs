@@ -123,6 +123,8 @@ impl Failure {
     }
 }
 
+/// A destination that is believed to refuse us is asked all the same after so many seconds at most.
+const STAND_BY_S: i64 = 120;
 /// A destination that refused us is left alone for so many seconds at least.
 const POSTPONE_LEAST_S: i64 = 5;
 
@@ -303,12 +305,21 @@ impl Parents {
 
     /// The parent is known not to take us, without being asked; true where that is news.
     pub fn stands_by(&mut self, destination: &Destination, failure: Failure, now: i64) -> bool {
-        let is_known = |parent: &Parent| parent.last_failure == Some(failure);
-        let news = self.find(destination).is_some_and(|parent| !is_known(parent));
+        let seconds = self.between(STAND_BY_S / 2, STAND_BY_S);
+        let Some(parent) = self.find(destination) else { return false };
+        let news = parent.last_failure != Some(failure);
         if news {
-            self.failed(destination, failure, now);
+            parent.last_failure = Some(failure);
+            parent.postponed_until = now.saturating_add(seconds);
+            parent.is_said = true;
         }
         news
+    }
+
+    /// It was left alone long enough.
+    pub fn is_to_be_asked(&self, destination: &Destination, now: i64) -> bool {
+        let mut list = self.list.iter().filter(|parent| parent.destination == *destination);
+        list.any(|parent| parent.last_failure.is_some() && parent.postponed_until <= now)
     }
 
     fn find(&mut self, destination: &Destination) -> Option<&mut Parent> {
@@ -385,7 +396,9 @@ mod tests {
         assert_eq!(parents.pass(1001).0.len(), 2);
         assert!(parents.stands_by(&first, Failure::Localhost, 1000));
         assert!(!parents.stands_by(&first, Failure::Localhost, 1001));
-        assert_eq!((parents.list()[0].attempts, parents.pass(1004).1.len()), (0, 1));
+        assert_eq!((parents.list()[0].attempts, parents.pass(1004).1.len()), (0, 0));
+        assert!(!parents.is_to_be_asked(&first, 1059));
+        assert!(parents.is_to_be_asked(&first, 1000 + STAND_BY_S));
     }
 
     #[test]

@@ -123,6 +123,16 @@ impl Paths {
         Ok(news)
     }
 
+    /// Another session begins that brings the host: what an earlier one said of the way to here counts no more.
+    pub fn begin(&self, host: MachineGuid) {
+        if let Some(path) = self.hosts.lock().get_mut(&host)
+            && !path.below.is_empty()
+        {
+            path.below.clear();
+            path.version += 1;
+        }
+    }
+
     /// A neighbour is gone; true when that changed the path.
     pub fn forget(&self, host: MachineGuid, from: From) -> bool {
         let mut hosts = self.hosts.lock();

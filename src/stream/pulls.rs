@@ -41,6 +41,9 @@ const LOST_US: i64 = 60 * MICROS;
 const LOST_TIMES: i64 = 4;
 /// A request that waits for so long, or for twice as long as the last answer took, is late: others need not wait for it.
 const LATE_US: i64 = 5 * MICROS;
+/// One slow answer does not put either off for longer.
+const LATE_MOST_US: i64 = 30 * MICROS;
+const LOST_MOST_US: i64 = 300 * MICROS;
 /// Requests under way at once at most.
 const WINDOW_MAX: usize = 16;
 /// An answer that took longer than this says that the link or the peer is busy; one that was faster that it is not.
@@ -69,6 +72,8 @@ struct Pull {
     start: Option<Ask>,
     start_since: Option<i64>,
     starts: u32,
+    /// Answers still to come of requests like it that were made again.
+    repeats: u32,
     stuck: u32,
     /// How far the request under way jumped into the hole, past slots that a seed peer stumbles over; 0 = not at all.
     jumped: i64,
@@ -179,7 +184,10 @@ impl Pulls {
         now_us: i64,
     ) -> Option<Ask> {
         let late_us = self.late_us();
-        let pull = self.charts.get(id)?;
+        let Some(pull) = self.charts.get(id) else {
+            // It waits since another session, which asked for it in vain.
+            return Some(self.defined(id, offer, standing, every));
+        };
         let late = pull.start_since.is_some_and(|since| now_us - since > late_us);
         (late && !pull.live).then(|| self.defined(id, offer, standing, every))
     }
@@ -248,8 +256,8 @@ impl Pulls {
         block.reached = block.reached.min(block.before);
         block.offer.last = block.offer.last.min(latest);
         let Some(pull) = self.charts.get_mut(id) else { return Outcome::default() };
-        if pull.live && pull.asked.is_some() && !pull.is_answer(block) {
-            // To a request that was given up: what was asked for since is still to come.
+        if pull.live && pull.asked.is_some() && (pull.is_repeat(block) || !pull.is_answer(block)) {
+            // To a request that was given up, or made twice: what was asked for since is still to come.
             pull.brought |= block.slots > 0;
             return Outcome::default();
         }
@@ -272,6 +280,7 @@ impl Pulls {
             // same, with the older end as its last entry. It holds what it answered up to.
             pull.offer.last = pull.offer.last.max(block.before.min(block.offer.wall));
             pull.live = block.start;
+            pull.repeats = pull.repeats.saturating_add(pull.starts);
             (pull.start, pull.start_since, pull.starts) = (None, None, 0);
             if block.reached < block.before {
                 pull.see((block.reached.max(pull.offer.first), block.before));
@@ -299,7 +308,8 @@ impl Pulls {
 
     /// Drops what the peer did not answer, so that others get their turn, and asks again for what makes charts live.
     pub fn expire(&mut self, now_us: i64) {
-        let (late_us, lost_us) = (self.late_us(), LOST_US.max(LOST_TIMES * self.took_us));
+        let lost_us = LOST_US.max(LOST_TIMES * self.took_us).min(LOST_MOST_US);
+        let late_us = self.late_us();
         let mut lost = Vec::new();
         (self.late, self.starting) = (0, false);
         for (id, pull) in &mut self.charts {
@@ -333,7 +343,7 @@ impl Pulls {
     }
 
     fn late_us(&self) -> i64 {
-        LATE_US.max(2 * self.took_us)
+        LATE_US.max(2 * self.took_us).min(LATE_MOST_US)
     }
 
     /// One more request may be made. What is late keeps no place; all together are bounded.
@@ -536,6 +546,13 @@ impl Pull {
         let last = self.offer.last;
         let before = last.min(after.saturating_add(policy.step.max(1)));
         Ask { start: before >= last, after, before }
+    }
+
+    /// The block answers once more what made the chart live, with nothing in it: that says nothing of the past.
+    fn is_repeat(&mut self, block: Replayed) -> bool {
+        let repeat = self.repeats > 0 && block.start && block.before == 0;
+        self.repeats -= u32::from(repeat);
+        repeat
     }
 
     /// The block is about what was asked for: begins there, or reaches into it from before. One that came late, after what it
@@ -977,6 +994,38 @@ mod tests {
         let (offer, standing) = (offer(99_000, 99_999), standing(0));
         assert_eq!(pulls.defined_again(&id(), offer, standing, 1, 183 * MICROS), None);
         assert_eq!(pulls.defined_again(&id(), offer, standing, 1, 200 * MICROS), Some(ask));
+        // So does who was asked in an earlier session, which is over.
+        let mut pulls = Pulls::new(POLICY);
+        assert_eq!(pulls.defined_again(&id(), offer, standing, 1, 0), Some(ask));
+        assert_eq!(pulls.defined_again(&id(), offer, standing, 1, MICROS), None);
+    }
+
+    #[test]
+    fn the_second_answer_to_a_start_says_nothing_of_the_past() {
+        let mut pulls = Pulls::new(POLICY);
+        pulls.defined(&id(), offer(99_000, 99_999), standing(0), 1);
+        let mut holes = |_: &str, after: i64, before: i64| vec![(after, before)];
+        let mut next = |pulls: &mut Pulls, at: i64| pulls.more(at, &mut 10_000, &mut holes);
+        assert_eq!(next(&mut pulls, 0), None);
+        assert!(matches!(next(&mut pulls, 61 * MICROS), Some(Next::Ask(_, ask)) if ask.start));
+        let block = |after, before, start| Replayed {
+            offer: offer(99_000, 99_999),
+            start,
+            after,
+            before,
+            slots: 1,
+            reached: i64::MAX,
+        };
+        pulls.answered(&id(), block(99_879, 99_999, true), standing(99_999), 62 * MICROS);
+        let past = next(&mut pulls, 63 * MICROS);
+        assert!(matches!(past, Some(Next::Ask(_, ask)) if !ask.start && ask.after == 99_000));
+        let missing = pulls.progress().missing_seconds;
+        pulls.answered(&id(), block(0, 0, true), standing(99_999), 64 * MICROS);
+        let progress = pulls.progress();
+        assert_eq!((progress.missing_seconds, progress.in_flight), (missing, 1));
+        // Once only: who says so in answer to the request itself is believed.
+        pulls.answered(&id(), block(0, 0, true), standing(99_999), 65 * MICROS);
+        assert_eq!(pulls.progress().missing_seconds, 0);
     }
 
     #[test]

@@ -569,6 +569,7 @@ impl Session {
             let _ = connection.write_all(text.as_bytes());
             return;
         };
+        let replaced = || child.replaced.load(Ordering::Acquire);
         log::info!("{from}: initializing communication...");
         let reply = prompt(child.agreed);
         let replied = connection
@@ -578,7 +579,9 @@ impl Session {
         if let Err(error) = replied {
             log_access(peer, "FAILED - CANNOT REPLY", request);
             log::error!("{from}: cannot send ready command.{}", Errno(&error));
-            host.set_connected(false, streams.clock().now_seconds());
+            if !replaced() {
+                host.set_connected(false, streams.clock().now_seconds());
+            }
             return;
         }
         // Without keepalive a dead machine is only noticed later.
@@ -610,12 +613,14 @@ impl Session {
         });
         let asked = asked.as_deref();
         // Whoever had this place may not have come to that.
-        forget_way(&host, &|| false);
+        forget_way(&host, &replaced);
+        if !replaced() {
+            streams.paths().begin(child.guid);
+        }
         let end = self.receive(&mut connection, &mut executor, &calls, &host, asked, turn, stop);
         STATS.streams.children.fetch_sub(1, Ordering::Relaxed);
         calls.close();
         host.drop_dead_functions();
-        let replaced = || child.replaced.load(Ordering::Acquire);
         forget_way(&host, &replaced);
         match &end {
             _ if child.revoked.get().is_some() => {
@@ -1010,7 +1015,7 @@ impl Hooks for Told {
     }
 
     fn json(&mut self, host: &Arc<Host>, keyword: &str, payload: &[u8]) {
-        if keyword == "STREAM_PATH" {
+        if keyword == "STREAM_PATH" && !self.child.replaced.load(Ordering::Acquire) {
             self.streams.path_told(host, path::From::Child, payload);
         }
     }

@@ -456,15 +456,17 @@ impl Thread<'_> {
             if self.sender.stop.is_stopped() {
                 return None;
             }
-            if let Some(failure) = self.streams.passed_already(self.host(), &destination) {
-                // Who has our samples from the one we have them from is not asked again and again.
+            if let Some(failure) = self.streams.passed_already(self.host(), &destination)
+                && !self.parents.is_to_be_asked(&destination, self.clock.now_seconds().0)
+            {
+                // Who has our samples from the one we have them from is not asked again and again. That is a belief, so it is
+                // asked at times all the same.
                 if self.parents.stands_by(&destination, failure, self.clock.now_seconds().0) {
                     log::info!(
                         "STREAM {host} [send to {destination}]: not connecting, as its samples come from there."
                     );
                 }
                 self.publish(|status, _| status.reason = Some(failure.reason()));
-                unreachable = None;
                 continue;
             }
             log::info!(
