@@ -620,6 +620,22 @@ mod tests {
     }
 
     #[test]
+    fn labels_that_grow_with_every_call_are_refused() {
+        let grown = |calls: usize, replacement: &str| {
+            let (open, close) = (
+                "label_replace(".repeat(calls),
+                format!(", \"a\", \"{replacement}\", \"a\", \".*\")").repeat(calls),
+            );
+            let seed = "label_replace(x, \"a\", \"0123456789\", \"\", \"\")";
+            ask(&format!("{open}{seed}{close}"), 4_000, Limits::default(), &|| false)
+        };
+        assert!(grown(2, &"$0".repeat(20)).is_ok());
+        for answer in [grown(3, &"$0".repeat(20)), grown(2, &"$0".repeat(5_000))] {
+            assert!(matches!(answer, Err(Error::Execution(_))), "{answer:?}");
+        }
+    }
+
+    #[test]
     fn queries_at_once_share_what_they_may_hold() {
         static ROOM: Budget = Budget::new(TAKEN_AT_ONCE);
         let limits = Limits { budget: &ROOM, ..Limits::default() };
