@@ -22,6 +22,11 @@ pub(super) fn eval(
 ) -> Result<Value, Error> {
     let series = evaluator.vector(&aggregate.expr, times)?;
     let groups = groups(&series, aggregate.modifier.as_ref());
+    let made = match aggregate.op.id() {
+        T_TOPK | T_BOTTOMK => series.len(),
+        _ => groups.len(),
+    };
+    evaluator.room_for(made, times.len())?;
     let parameter = || match &aggregate.param {
         Some(expr) => evaluator.scalar(expr, times),
         None => Err(Error::Parse("a parameter is missing".to_owned())),

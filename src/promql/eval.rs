@@ -7,7 +7,8 @@ use promql_parser::label::{MatchOp, Matcher, Matchers};
 use promql_parser::parser::{AtModifier, Expr, Offset, SubqueryExpr, VectorSelector};
 
 use super::labels::{Labels, NAME};
-use super::value::{RawSeries, Series, Value, merged};
+use super::parse::TIME_MS_MAX;
+use super::value::{LABELS_WEIGHT, RawSeries, Series, Value, merged};
 use super::windows::{Moment, Window};
 use super::{Alternatives, Error, Limits, Source, Stored, aggregate, binary, functions};
 
@@ -15,8 +16,10 @@ use super::{Alternatives, Error, Limits, Source, Stored, aggregate, binary, func
 const SUBQUERY_STEP_MS: i64 = 60_000;
 /// Samples between two looks at the clock.
 const CHECKED_EVERY: usize = 1 << 20;
-/// A time that is still a sum of milliseconds away from overflowing.
-const TIME_MS_MAX: i64 = i64::MAX / 8;
+/// Times of steps, wherever they are moved, are not further away.
+const TIMES_MS_MAX: i64 = 2 * TIME_MS_MAX;
+/// Values are taken from the budget of all queries in pieces of so many.
+const TAKEN_AT_ONCE: usize = 1 << 14;
 
 /// The times of a query, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +37,9 @@ impl Times {
     }
 
     fn count(self) -> usize {
-        let whole = (self.end_ms - self.start_ms) / self.step_ms.max(1) + 1;
-        usize::try_from(whole).unwrap_or(0)
+        let whole = i128::from(self.end_ms) - i128::from(self.start_ms);
+        let steps = whole.div_euclid(i128::from(self.step_ms.max(1))) + 1;
+        usize::try_from(steps.max(0)).unwrap_or(usize::MAX)
     }
 }
 
@@ -57,6 +61,16 @@ pub struct Evaluator<'a> {
     expired: &'a dyn Fn() -> bool,
     samples: Cell<u64>,
     series: Cell<u64>,
+    /// Values that are held just now, …
+    held: Cell<usize>,
+    /// … and the most there were, which are of the budget until the query ends.
+    taken: Cell<usize>,
+}
+
+impl Drop for Evaluator<'_> {
+    fn drop(&mut self) {
+        self.limits.budget.give_back(self.taken.get());
+    }
 }
 
 impl<'a> Evaluator<'a> {
@@ -67,8 +81,17 @@ impl<'a> Evaluator<'a> {
         whole: Times,
         expired: &'a dyn Fn() -> bool,
     ) -> Evaluator<'a> {
-        let (samples, series) = (Cell::new(0), Cell::new(0));
-        Evaluator { source, limits, lookback_ms, whole, expired, samples, series }
+        Evaluator {
+            source,
+            limits,
+            lookback_ms,
+            whole,
+            expired,
+            samples: Cell::new(0),
+            series: Cell::new(0),
+            held: Cell::new(0),
+            taken: Cell::new(0),
+        }
     }
 
     /// Series and samples that were read.
@@ -79,8 +102,8 @@ impl<'a> Evaluator<'a> {
     /// At the one time of the query.
     pub fn instant(&self, expr: &Expr) -> Result<Instant, Error> {
         let at = [self.whole.start_ms];
-        if let Some(Ranged::Selector(selector, range_ms)) = ranged(expr) {
-            return Ok(Instant::Matrix(self.raw_series(selector, range_ms, at[0])?));
+        if let Some(Ranged::Selector(selector, range)) = ranged(expr) {
+            return Ok(Instant::Matrix(self.raw_series(selector, millis(range)?, at[0])?));
         }
         if let Some(Ranged::Subquery(subquery)) = ranged(expr) {
             let times = self.subquery_times(subquery, &at)?;
@@ -98,6 +121,7 @@ impl<'a> Evaluator<'a> {
 
     /// At every step of the query, and the times of these.
     pub fn range(&self, expr: &Expr) -> Result<(Vec<i64>, Vec<Series>), Error> {
+        self.room_for(1, self.whole.count())?;
         let times: Vec<i64> = self.whole.steps().collect();
         let series = match self.eval(expr, &times)? {
             Value::Vector(mut series) => {
@@ -124,6 +148,16 @@ impl<'a> Evaluator<'a> {
 
     pub(super) fn eval(&self, expr: &Expr, times: &[i64]) -> Result<Value, Error> {
         self.check_time()?;
+        let before = self.held.get();
+        let value = self.value(expr, times)?;
+        // What it was made of is gone.
+        self.held.set(before);
+        self.hold(value.weight())?;
+        Ok(value)
+    }
+
+    fn value(&self, expr: &Expr, times: &[i64]) -> Result<Value, Error> {
+        self.room_for(1, times.len())?;
         match expr {
             Expr::NumberLiteral(number) => Ok(Value::Scalar(vec![number.val; times.len()])),
             Expr::StringLiteral(text) => Ok(Value::Text(text.val.clone())),
@@ -165,13 +199,33 @@ impl<'a> Evaluator<'a> {
         }
     }
 
-    /// So many values are about to be held.
+    /// So many series are about to be held beside what is held already.
     pub(super) fn room_for(&self, series: usize, steps: usize) -> Result<(), Error> {
-        if series.saturating_mul(steps) > self.limits.values {
+        self.room(series.saturating_mul(steps.saturating_add(LABELS_WEIGHT)))
+    }
+
+    fn room(&self, values: usize) -> Result<(), Error> {
+        let all = self.held.get().saturating_add(values);
+        if all > self.limits.values {
             return Err(Error::execution(
                 "query processing would load too many samples into memory in query execution",
             ));
         }
+        let lacking = all.saturating_sub(self.taken.get());
+        if lacking > 0 {
+            let more = lacking.next_multiple_of(TAKEN_AT_ONCE);
+            if !self.limits.budget.take(more) {
+                return Err(Error::Busy);
+            }
+            self.taken.set(self.taken.get() + more);
+        }
+        Ok(())
+    }
+
+    /// So many values are held until the part of the expression that is evaluated is done.
+    fn hold(&self, values: usize) -> Result<(), Error> {
+        self.room(values)?;
+        self.held.set(self.held.get() + values);
         Ok(())
     }
 
@@ -183,7 +237,7 @@ impl<'a> Evaluator<'a> {
         told: impl Fn(&Found) -> f64,
     ) -> Result<Vec<Series>, Error> {
         let shift = self.shift(selector.at.as_ref(), selector.offset.as_ref())?;
-        let Some((first, last)) = shift.bounds(times) else { return Ok(Vec::new()) };
+        let Some((first, last)) = shift.bounds(times)? else { return Ok(Vec::new()) };
         let found = self.select(selector, (first - self.lookback_ms, last))?;
         self.room_for(found.len(), times.len())?;
         let spans = shift.spans(times, self.lookback_ms);
@@ -218,9 +272,10 @@ impl<'a> Evaluator<'a> {
         of: &mut dyn FnMut(&Window<'_>, usize) -> Option<f64>,
     ) -> Result<Vec<Series>, Error> {
         let (range_ms, shift, series) = match ranged(expr) {
-            Some(Ranged::Selector(selector, range_ms)) => {
+            Some(Ranged::Selector(selector, range)) => {
+                let range_ms = millis(range)?;
                 let shift = self.shift(selector.at.as_ref(), selector.offset.as_ref())?;
-                let Some((first, last)) = shift.bounds(times) else { return Ok(Vec::new()) };
+                let Some((first, last)) = shift.bounds(times)? else { return Ok(Vec::new()) };
                 let found = self.select(selector, (first - range_ms, last))?;
                 self.room_for(found.len(), times.len())?;
                 let spans = shift.spans(times, range_ms);
@@ -290,13 +345,14 @@ impl<'a> Evaluator<'a> {
         range_ms: i64,
         at: i64,
     ) -> Result<Vec<RawSeries>, Error> {
-        let at = self.shift(selector.at.as_ref(), selector.offset.as_ref())?.of(at);
+        let shift = self.shift(selector.at.as_ref(), selector.offset.as_ref())?;
+        let Some((at, _)) = shift.bounds(&[at])? else { return Ok(Vec::new()) };
         let (mut out, mut held) = (Vec::new(), 0);
         for stored in self.select(selector, (at - range_ms, at))? {
             let mut samples = Vec::new();
             self.read_samples(&stored, &[(at - range_ms, at)], &mut samples)?;
-            held += samples.len();
-            self.room_for(held, 1)?;
+            held += samples.len() + LABELS_WEIGHT;
+            self.room(held)?;
             if !samples.is_empty() {
                 out.push(RawSeries { labels: stored.labels, samples });
             }
@@ -311,7 +367,7 @@ impl<'a> Evaluator<'a> {
             Some(step) => millis(step)?.max(1),
             None => SUBQUERY_STEP_MS,
         };
-        let (first, last) = shift.bounds(times).unwrap_or((0, -1));
+        let (first, last) = shift.bounds(times)?.unwrap_or((0, -1));
         // Steps are whole multiples of their length, wherever the query begins.
         let begin = first - range_ms;
         let start_ms = begin.div_euclid(step_ms) * step_ms;
@@ -324,7 +380,7 @@ impl<'a> Evaluator<'a> {
         subquery: &SubqueryExpr,
         times: Times,
     ) -> Result<Vec<RawSeries>, Error> {
-        self.room_for(1, times.count())?;
+        self.hold(times.count())?;
         let times: Vec<i64> = times.steps().collect();
         let series = match self.eval(&subquery.expr, &times)? {
             Value::Vector(series) => series,
@@ -400,7 +456,7 @@ struct Shift {
 
 impl Shift {
     fn of(self, at: i64) -> i64 {
-        self.fixed_ms.unwrap_or(at) - self.offset_ms
+        self.fixed_ms.unwrap_or(at).saturating_sub(self.offset_ms)
     }
 
     /// What the windows of all steps cover, each ending at its step and so long; windows that touch are one.
@@ -418,23 +474,26 @@ impl Shift {
         spans
     }
 
-    /// The first and the last of all times.
-    fn bounds(self, times: &[i64]) -> Option<(i64, i64)> {
-        Some((self.of(*times.first()?), self.of(*times.last()?)))
+    /// The first and the last of all times, from which any duration can be taken.
+    fn bounds(self, times: &[i64]) -> Result<Option<(i64, i64)>, Error> {
+        let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(None) };
+        let (first, last) = (self.of(*first), self.of(*last));
+        if first < -TIMES_MS_MAX || last > TIMES_MS_MAX {
+            return Err(Error::execution("a time of the query is out of range"));
+        }
+        Ok(Some((first, last)))
     }
 }
 
 /// An expression that gives more than one sample of a series.
 enum Ranged<'e> {
-    Selector(&'e VectorSelector, i64),
+    Selector(&'e VectorSelector, Duration),
     Subquery(&'e SubqueryExpr),
 }
 
 fn ranged(expr: &Expr) -> Option<Ranged<'_>> {
     match expr {
-        Expr::MatrixSelector(matrix) => {
-            Some(Ranged::Selector(&matrix.vs, millis(matrix.range).unwrap_or(TIME_MS_MAX)))
-        }
+        Expr::MatrixSelector(matrix) => Some(Ranged::Selector(&matrix.vs, matrix.range)),
         Expr::Subquery(subquery) => Some(Ranged::Subquery(subquery)),
         Expr::Paren(inner) => ranged(&inner.expr),
         _ => None,
@@ -473,6 +532,7 @@ fn negative(value: Value) -> Result<Value, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::promql::budget::Budget;
     use crate::promql::{Samples, parse};
 
     /// One series, `x`, with a sample every second.
@@ -507,6 +567,85 @@ mod tests {
         let whole = Times { start_ms: at_s * 1000, end_ms: at_s * 1000, step_ms: 1 };
         let expr = parse::parse(query)?;
         Evaluator::new(&Seconds, limits, 300_000, whole, expired).instant(&expr)
+    }
+
+    #[test]
+    fn times_are_counted_whatever_they_are() {
+        let count = |start_ms, end_ms, step_ms| Times { start_ms, end_ms, step_ms }.count();
+        assert_eq!(count(0, 10, 3), 4);
+        assert_eq!(count(5, 5, 1), 1);
+        assert_eq!((count(6, 5, 3), count(0, -1, 60_000)), (0, 0));
+        assert_eq!(count(i64::MIN, i64::MAX, 1), usize::MAX);
+        assert_eq!(count(i64::MIN, i64::MAX, i64::MAX), 3);
+    }
+
+    #[test]
+    fn durations_and_times_that_are_too_large_are_refused() {
+        let nested = |inside: &str, range: &str| {
+            let (open, close) = ("max_over_time((".repeat(9), format!("){range})").repeat(9));
+            format!("{open}{inside}{close}")
+        };
+        for query in [
+            nested("x", "[36000000y:1000000y] offset -18000000y"),
+            nested("x", "[140000y:70000y] offset -140000y"),
+            nested("x", "[140000y:70000y] offset 140000y"),
+            "max_over_time(x[140000y:1s])".to_owned(),
+            "x[36000000y]".to_owned(),
+            "x offset 36000000y".to_owned(),
+            "x @ 1e18".to_owned(),
+        ] {
+            let answer = ask(&query, 4_000, Limits::default(), &|| false);
+            assert!(matches!(answer, Err(Error::Execution(_) | Error::Parse(_))), "{query}");
+        }
+        let whole = Times { start_ms: -TIME_MS_MAX, end_ms: TIME_MS_MAX, step_ms: 1 };
+        let evaluator = Evaluator::new(&Seconds, Limits::default(), 10_000, whole, &|| false);
+        let answer = evaluator.range(&parse::parse("1").unwrap());
+        assert!(matches!(answer, Err(Error::Execution(_))));
+    }
+
+    #[test]
+    fn values_of_all_parts_of_a_query_count_together() {
+        let few = Limits { values: 5_000, ..Limits::default() };
+        // A thousand steps of each of the operands, and as many times.
+        let sum = |operands: usize| {
+            let (open, close) = ("(x + ".repeat(operands - 1), ")".repeat(operands - 1));
+            format!("max_over_time(({open}x{close})[999s:1s])")
+        };
+        assert!(ask(&sum(2), 4_000, few, &|| false).is_ok());
+        let answer = ask(&sum(9), 4_000, few, &|| false);
+        assert!(matches!(answer, Err(Error::Execution(_))), "{answer:?}");
+        // One after the other they are held no longer than one alone.
+        let folded = format!("max_over_time(({})[999s:1s])", ["x"; 9].join(" + "));
+        assert!(ask(&folded, 4_000, few, &|| false).is_ok());
+    }
+
+    #[test]
+    fn labels_that_grow_with_every_call_are_refused() {
+        let grown = |calls: usize, replacement: &str| {
+            let (open, close) = (
+                "label_replace(".repeat(calls),
+                format!(", \"a\", \"{replacement}\", \"a\", \".*\")").repeat(calls),
+            );
+            let seed = "label_replace(x, \"a\", \"0123456789\", \"\", \"\")";
+            ask(&format!("{open}{seed}{close}"), 4_000, Limits::default(), &|| false)
+        };
+        assert!(grown(2, &"$0".repeat(20)).is_ok());
+        for answer in [grown(3, &"$0".repeat(20)), grown(2, &"$0".repeat(5_000))] {
+            assert!(matches!(answer, Err(Error::Execution(_))), "{answer:?}");
+        }
+    }
+
+    #[test]
+    fn queries_at_once_share_what_they_may_hold() {
+        static ROOM: Budget = Budget::new(TAKEN_AT_ONCE);
+        let limits = Limits { budget: &ROOM, ..Limits::default() };
+        let whole = Times { start_ms: 4_000_000, end_ms: 4_000_000, step_ms: 1 };
+        let first = Evaluator::new(&Seconds, limits, 300_000, whole, &|| false);
+        assert!(first.instant(&parse::parse("x").unwrap()).is_ok());
+        assert_eq!(ask("x", 4_000, limits, &|| false), Err(Error::Busy));
+        drop(first);
+        assert!(ask("x", 4_000, limits, &|| false).is_ok());
+        assert!(ask("x", 4_000, limits, &|| false).is_ok());
     }
 
     #[track_caller]

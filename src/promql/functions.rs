@@ -2,13 +2,21 @@
 
 use promql_parser::label::MatchOp;
 use promql_parser::parser::{Call, Expr};
-use regex::Regex;
 
 use super::eval::{Evaluator, alternatives};
 use super::labels::{Labels, NAME, is_label_name};
-use super::value::{Series, Value, merged};
+use super::value::{Series, VALUE_BYTES, Value, merged};
 use super::windows::{Kind, Per, Window};
-use super::{Error, calendar, histogram};
+use super::{Error, calendar, histogram, parse};
+
+/// A label that a function makes may be this long, …
+const LABEL_BYTES_MAX: usize = 8192;
+/// … and what it is made of.
+const EXPANDED_BYTES_MAX: usize = 1 << 20;
+
+fn too_long() -> Error {
+    Error::execution(format!("a label would be longer than {LABEL_BYTES_MAX} bytes"))
+}
 
 pub(super) fn eval(evaluator: &Evaluator<'_>, call: &Call, times: &[i64]) -> Result<Value, Error> {
     let name = call.func.name;
@@ -306,7 +314,7 @@ impl Arguments<'_> {
     fn label_replace(&self) -> Result<Value, Error> {
         let (to, replacement) = (self.text(1)?, self.text(2)?);
         let (from, pattern) = (self.text(3)?, self.text(4)?);
-        let regex = Regex::new(&format!("^(?:{pattern})$")).map_err(|_| {
+        let regex = parse::pattern(&pattern).map_err(|_| {
             Error::execution(format!("invalid regular expression in label_replace(): {pattern}"))
         })?;
         if !is_label_name(&to) {
@@ -314,18 +322,28 @@ impl Arguments<'_> {
                 "invalid destination label name in label_replace(): {to}"
             )));
         }
-        let out = self.vector(0)?.into_iter().map(|mut one| {
-            let value = regex.captures(one.labels.get(&from)).map(|found| {
-                let mut value = String::new();
-                found.expand(&replacement, &mut value);
-                value
-            });
-            if let Some(value) = value {
-                one.labels.set(&to, &value);
+        let (mut out, mut texts) = (self.vector(0)?, 0);
+        for one in &mut out {
+            let Some(found) = regex.captures(one.labels.get(&from)) else { continue };
+            let long = found.get_match().len().max(1).saturating_mul(replacement.len());
+            if long > EXPANDED_BYTES_MAX {
+                return Err(too_long());
             }
-            one
-        });
-        Ok(Value::Vector(merged(out.collect())?))
+            let mut value = String::new();
+            found.expand(&replacement, &mut value);
+            self.add_text(&value, &mut texts)?;
+            one.labels.set(&to, &value);
+        }
+        Ok(Value::Vector(merged(out)?))
+    }
+
+    /// A value of a label more that is held.
+    fn add_text(&self, value: &str, all: &mut usize) -> Result<(), Error> {
+        if value.len() > LABEL_BYTES_MAX {
+            return Err(too_long());
+        }
+        *all += value.len();
+        self.evaluator.room_for(1, *all / VALUE_BYTES)
     }
 
     fn label_join(&self) -> Result<Value, Error> {
@@ -336,12 +354,17 @@ impl Arguments<'_> {
         if let Some(name) = bad {
             return Err(Error::execution(format!("invalid label name in label_join(): {name}")));
         }
-        let out = self.vector(0)?.into_iter().map(|mut one| {
+        let (mut out, mut texts) = (self.vector(0)?, 0);
+        for one in &mut out {
             let values: Vec<&str> = from.iter().map(|name| one.labels.get(name)).collect();
+            let long = values.iter().map(|value| value.len() + separator.len()).sum::<usize>();
+            if long > EXPANDED_BYTES_MAX {
+                return Err(too_long());
+            }
             let value = values.join(&separator);
+            self.add_text(&value, &mut texts)?;
             one.labels.set(&to, &value);
-            one
-        });
-        Ok(Value::Vector(merged(out.collect())?))
+        }
+        Ok(Value::Vector(merged(out)?))
     }
 }

@@ -5,10 +5,12 @@
 //! the steps. [`store`] is the source that reads the hosts of this agent; which names and labels their series have is said in
 //! [`crate::exporting`], as remote write sends the same. Semantics are those of Prometheus 2: windows are closed at both ends.
 //!
-//! No threads, no locks of its own. Everything is bounded ([`Limits`]): text, series, samples read, values held, time.
+//! No threads, no locks of its own. Everything is bounded ([`Limits`]): text, series, samples read, time, values held by a query and
+//! by all queries ([`budget`]).
 
 pub mod labels;
 pub mod parse;
+pub mod budget;
 pub mod value;
 pub mod eval;
 pub mod store;
@@ -21,6 +23,7 @@ mod windows;
 
 use promql_parser::label::Matcher;
 
+use self::budget::{BUDGET, Budget};
 use self::labels::Labels;
 
 /// Why there is no answer.
@@ -34,6 +37,8 @@ pub enum Error {
     Execution(String),
     #[error("query timed out in expression evaluation")]
     TimedOut,
+    #[error("other queries hold as much as all together may, ask again")]
+    Busy,
 }
 
 impl Error {
@@ -53,13 +58,15 @@ pub struct Limits {
     pub series: usize,
     /// Samples read, all selectors together.
     pub samples: u64,
-    /// Values held at once by any part of the expression, and samples of one series.
+    /// Values held at once by all parts of the expression, and samples of one series.
     pub values: usize,
+    /// What all queries together may hold.
+    pub budget: &'static Budget,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { series: 50_000, samples: 200_000_000, values: 4_000_000 }
+        Limits { series: 50_000, samples: 200_000_000, values: 8_000_000, budget: &BUDGET }
     }
 }
 

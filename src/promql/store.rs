@@ -54,10 +54,72 @@ impl Source for Store<'_> {
         for host in &self.hosts {
             find.of_host(host, limits, expired, &mut found)?;
         }
-        // What is live comes before what is archived, and is what remains.
-        found.sort_by(|a, b| a.labels.cmp(&b.labels));
-        found.dedup_by(|later, first| later.labels == first.labels);
-        Ok(found)
+        Ok(joined(found, limits.values))
+    }
+}
+
+/// A series that was found, perhaps one of several with the same labels.
+struct Candidate {
+    stored: Stored,
+    /// The second of its last sample.
+    last: i64,
+}
+
+/// One series of all with the same labels, in the order of these. At one time the sample of whoever has the newest counts, and of
+/// those who have what was found first: what is live comes before what is archived.
+fn joined(mut found: Vec<Candidate>, limit: usize) -> Vec<Stored> {
+    found.sort_by(|a, b| a.stored.labels.cmp(&b.stored.labels).then(b.last.cmp(&a.last)));
+    let mut out = Vec::with_capacity(found.len());
+    let mut rest = found.into_iter().map(|candidate| candidate.stored).peekable();
+    while let Some(mut first) = rest.next() {
+        let mut all = Vec::new();
+        while let Some(other) = rest.next_if(|other| other.labels == first.labels) {
+            first.over_ms = first.over_ms.zip(other.over_ms).map(|(a, b)| a.max(b));
+            all.push(other.samples);
+        }
+        if !all.is_empty() {
+            all.insert(0, first.samples);
+            first.samples = Box::new(Several { all, limit });
+        }
+        out.push(first);
+    }
+    out
+}
+
+/// Those who have samples of one series, whose samples count first.
+struct Several {
+    all: Vec<Box<dyn Samples>>,
+    limit: usize,
+}
+
+impl Samples for Several {
+    fn read(&self, from_ms: i64, to_ms: i64, out: &mut Vec<(i64, f64)>) {
+        let begin = out.len();
+        let mut other = Vec::new();
+        for one in &self.all {
+            other.clear();
+            one.read(from_ms, to_ms, &mut other);
+            let known = out.split_off(begin);
+            let (mut known, mut other) = (known.into_iter().peekable(), other.iter().peekable());
+            // Whoever asked sees that there are more.
+            while out.len() <= self.limit {
+                let next = match (known.peek(), other.peek()) {
+                    (Some((at, _)), Some((time, _))) if at > time => other.next().copied(),
+                    (Some((at, _)), Some((time, _))) => {
+                        if at == time {
+                            other.next();
+                        }
+                        known.next()
+                    }
+                    (Some(_), None) => known.next(),
+                    (None, _) => other.next().copied(),
+                };
+                match next {
+                    Some(sample) => out.push(sample),
+                    None => break,
+                }
+            }
+        }
     }
 }
 
@@ -110,12 +172,12 @@ impl Find<'_> {
         host: &Arc<Host>,
         limits: &Limits,
         expired: &dyn Fn() -> bool,
-        found: &mut Vec<Stored>,
+        found: &mut Vec<Candidate>,
     ) -> Result<(), Error> {
         if host.engine().mode() == Mode::None {
             return Ok(());
         }
-        let check = |found: &Vec<Stored>| match () {
+        let check = |found: &Vec<Candidate>| match () {
             () if found.len() > limits.series => Err(Error::execution(format!(
                 "a selector of the query finds more than {} series",
                 limits.series
@@ -148,15 +210,24 @@ impl Find<'_> {
         name.starts_with(own) || received::may_be_metric(context, name)
     }
 
-    fn of_chart(&self, host: &Host, hostname: &str, chart: &Arc<Chart>, found: &mut Vec<Stored>) {
+    fn of_chart(
+        &self,
+        host: &Host,
+        hostname: &str,
+        chart: &Arc<Chart>,
+        found: &mut Vec<Candidate>,
+    ) {
         let state = chart.lock();
         let meta = &state.meta;
         let over_ms = state.is_obsolete().then_some(state.last_updated.0 * 1000);
         if received::is_received(meta) {
             let labels = Labels::of(received::labels_of(&state));
+            // Patterns may take their time, which nobody is to wait for.
+            drop(state);
             if !matches(self.wanted, &labels) {
                 return;
             }
+            let state = chart.lock();
             let mut dims: Vec<(Arc<str>, Arc<dyn Reader>)> = state
                 .dims
                 .iter()
@@ -169,7 +240,7 @@ impl Find<'_> {
                 |id: &str| dims.iter().find(|(own, _)| **own == *id).map(|(_, r)| Arc::clone(r));
             let parts = received::parts(&|id| dims.iter().any(|(own, _)| **own == *id));
             if let Some(first) = reader(parts.0)
-                && self.overlaps(&*first)
+                && let Some(last) = self.overlaps(&*first)
             {
                 let held = Held {
                     first,
@@ -177,7 +248,8 @@ impl Find<'_> {
                     limit: self.values,
                     other: RefCell::default(),
                 };
-                found.push(Stored { labels, samples: Box::new(held), over_ms });
+                let stored = Stored { labels, samples: Box::new(held), over_ms };
+                found.push(Candidate { stored, last });
             }
             return;
         }
@@ -202,24 +274,29 @@ impl Find<'_> {
                 &family,
                 hostname,
             ));
-            if matches(self.wanted, &labels) && self.overlaps(&*reader) {
+            if matches(self.wanted, &labels)
+                && let Some(last) = self.overlaps(&*reader)
+            {
                 let held = Held {
                     first: reader,
                     rest: None,
                     limit: self.values,
                     other: RefCell::default(),
                 };
-                found.push(Stored { labels, samples: Box::new(held), over_ms });
+                let stored = Stored { labels, samples: Box::new(held), over_ms };
+                found.push(Candidate { stored, last });
             }
         }
     }
 
-    fn overlaps(&self, reader: &dyn Reader) -> bool {
-        raw::span(reader).is_some_and(|(first, last)| first <= self.span.1 && last >= self.span.0)
+    /// The last second of what has samples in the time asked for.
+    fn overlaps(&self, reader: &dyn Reader) -> Option<i64> {
+        let within = |(first, last): &(i64, i64)| *first <= self.span.1 && *last >= self.span.0;
+        raw::span(reader).filter(within).map(|(_, last)| last)
     }
 
     /// The series that tells who a host is: it is there from its first sample on.
-    fn info(&self, host: &Host, found: &mut Vec<Stored>) {
+    fn info(&self, host: &Host, found: &mut Vec<Candidate>) {
         if self.name.is_some_and(|name| name != "netdata_info") || received::is_writer(host) {
             return;
         }
@@ -235,7 +312,8 @@ impl Find<'_> {
         });
         let Some(first) = begun.min() else { return };
         let last = if host.is_connected() { self.store.now_s } else { host.disconnected_at().0 };
-        found.push(Stored { labels, samples: Box::new(Always { first, last }), over_ms: None });
+        let samples = Box::new(Always { first, last, limit: self.values });
+        found.push(Candidate { stored: Stored { labels, samples, over_ms: None }, last });
     }
 }
 
@@ -279,6 +357,7 @@ impl Samples for Held {
 struct Always {
     first: i64,
     last: i64,
+    limit: usize,
 }
 
 impl Samples for Always {
@@ -286,9 +365,70 @@ impl Samples for Always {
         let from = (-(-from_ms).div_euclid(1000)).max(self.first);
         let to = to_ms.div_euclid(1000).min(self.last);
         let mut at = from + (-from).rem_euclid(INFO_EVERY_S);
-        while at <= to {
+        while at <= to && out.len() <= self.limit {
             out.push((at * 1000, 1.0));
             at += INFO_EVERY_S;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Made(Vec<(i64, f64)>);
+
+    impl Samples for Made {
+        fn read(&self, from_ms: i64, to_ms: i64, out: &mut Vec<(i64, f64)>) {
+            let within = |(at, _): &&(i64, f64)| (from_ms..=to_ms).contains(at);
+            out.extend(self.0.iter().filter(within));
+        }
+    }
+
+    fn candidate(name: &str, samples: &[(i64, f64)], over_ms: Option<i64>) -> Candidate {
+        let labels = Labels::of([(NAME, name)]);
+        let last = samples.last().unwrap().0;
+        let stored = Stored { labels, samples: Box::new(Made(samples.to_vec())), over_ms };
+        Candidate { stored, last }
+    }
+
+    fn read(stored: &Stored) -> Vec<(i64, f64)> {
+        let mut out = vec![(-1, 0.5)];
+        stored.samples.read(1, 9, &mut out);
+        assert_eq!(out.remove(0), (-1, 0.5));
+        out
+    }
+
+    #[test]
+    fn series_of_equal_labels_are_one_and_the_newest_counts() {
+        let found = vec![
+            candidate("y", &[(1, 10.0), (2, 20.0), (4, 40.0)], Some(4)),
+            candidate("x", &[(2, 1.0)], None),
+            candidate("y", &[(0, 0.0), (2, 21.0), (3, 31.0), (6, 61.0), (10, 101.0)], Some(10)),
+            candidate("y", &[(3, 32.0), (5, 52.0)], Some(5)),
+        ];
+        let all = joined(found, 100);
+        assert_eq!(all.len(), 2);
+        assert_eq!((read(&all[0]), all[0].over_ms), (vec![(2, 1.0)], None));
+        let want = [(1, 10.0), (2, 21.0), (3, 31.0), (4, 40.0), (5, 52.0), (6, 61.0)];
+        assert_eq!((read(&all[1]), all[1].over_ms), (want.to_vec(), Some(10)));
+    }
+
+    #[test]
+    fn a_series_lives_while_any_of_its_hosts_has_it() {
+        let all = joined(
+            vec![candidate("y", &[(9, 1.0)], Some(9)), candidate("y", &[(2, 2.0)], None)],
+            9,
+        );
+        assert_eq!(all[0].over_ms, None);
+    }
+
+    #[test]
+    fn of_equal_ones_what_was_found_first_counts_and_no_more_is_read_than_may_be() {
+        let samples: Vec<(i64, f64)> = (1..9).map(|at| (at, 1.0)).collect();
+        let other: Vec<(i64, f64)> = (1..9).map(|at| (at, 2.0)).collect();
+        let all = joined(vec![candidate("y", &samples, None), candidate("y", &other, None)], 3);
+        // One was there before.
+        assert_eq!(read(&all[0]), samples[..3]);
     }
 }

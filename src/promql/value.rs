@@ -12,12 +12,37 @@ pub struct Series {
     pub points: Vec<Option<f64>>,
 }
 
+/// What a value takes at a step.
+pub(super) const VALUE_BYTES: usize = 16;
+/// As much as so many values are the labels of a series.
+pub(super) const LABELS_WEIGHT: usize = 16;
+
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
     /// A number for each step.
     Scalar(Vec<f64>),
     Vector(Vec<Series>),
     Text(String),
+}
+
+impl Value {
+    /// As many values this is, or takes as much room as.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Value::Scalar(values) => values.len(),
+            Value::Vector(series) => series.iter().map(Series::weight).sum(),
+            Value::Text(text) => text.len() / VALUE_BYTES,
+        }
+    }
+}
+
+impl Series {
+    fn weight(&self) -> usize {
+        // Most labels are short, or those that the chart has; functions may make long ones.
+        let long = self.labels.iter().filter(|(_, value)| value.len() > 256);
+        let texts: usize = long.map(|(_, value)| value.len()).sum();
+        self.points.len() + LABELS_WEIGHT + texts / VALUE_BYTES
+    }
 }
 
 /// Series as they were read: only an instant query gives them as they are.

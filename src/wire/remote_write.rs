@@ -99,6 +99,8 @@ const SERIES_MAX: usize = 100_000;
 const LABELS_MAX: usize = 128;
 /// Labels of all series of a request: each of them takes more room here than in the request.
 const LABELS_IN_ALL_MAX: usize = 2_000_000;
+/// Samples of a request: one that says nothing takes two bytes there and sixteen here.
+const SAMPLES_IN_ALL_MAX: usize = 2_000_000;
 /// A label's name or value may be this long.
 const LABEL_BYTES_MAX: usize = 8192;
 
@@ -119,6 +121,21 @@ impl<'a> Series<'a> {
     pub fn label(&self, name: &str) -> Option<&'a str> {
         self.labels.iter().find(|(own, _)| *own == name).map(|(_, value)| *value)
     }
+
+    /// What the series takes in memory, beside the request it came in.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.labels.capacity() * size_of::<(&str, &str)>()
+            + self.samples.capacity() * size_of::<(i64, f64)>()
+    }
+
+    fn add_sample(&mut self, sample: &[u8]) -> Result<(), Malformed> {
+        if self.samples.len() >= SAMPLES_IN_ALL_MAX {
+            return Err(Malformed);
+        }
+        self.samples.push(read_sample(sample)?);
+        Ok(())
+    }
 }
 
 /// What is counted of a request.
@@ -126,6 +143,7 @@ impl<'a> Series<'a> {
 struct Counted {
     series: usize,
     labels: usize,
+    samples: usize,
 }
 
 impl Counted {
@@ -133,10 +151,11 @@ impl Counted {
     fn add(&mut self, series: &Series<'_>) -> Result<(), Malformed> {
         self.labels += series.labels.len();
         self.series += usize::from(!series.samples.is_empty());
-        match self.series > SERIES_MAX || self.labels > LABELS_IN_ALL_MAX {
-            true => Err(Malformed),
-            false => Ok(()),
-        }
+        self.samples += series.samples.len();
+        let too_many = self.series > SERIES_MAX
+            || self.labels > LABELS_IN_ALL_MAX
+            || self.samples > SAMPLES_IN_ALL_MAX;
+        if too_many { Err(Malformed) } else { Ok(()) }
     }
 }
 
@@ -199,7 +218,7 @@ fn read_series_2<'a>(mut bytes: &[u8], symbols: &[&'a str]) -> Result<Series<'a>
                 }
             }
             (1, Field::Number(number)) => add(&mut series, number)?,
-            (2, Field::Bytes(sample)) => series.samples.push(read_sample(sample)?),
+            (2, Field::Bytes(sample)) => series.add_sample(sample)?,
             _ => {}
         }
     }
@@ -214,7 +233,7 @@ fn read_series(mut bytes: &[u8]) -> Result<Series<'_>, Malformed> {
                 series.labels.push(read_label(label)?);
             }
             (1, _) => return Err(Malformed),
-            (2, Field::Bytes(sample)) => series.samples.push(read_sample(sample)?),
+            (2, Field::Bytes(sample)) => series.add_sample(sample)?,
             _ => {}
         }
     }
@@ -319,6 +338,29 @@ mod tests {
         ]
         .concat();
         assert_eq!(out, want);
+    }
+
+    #[test]
+    fn samples_that_say_nothing_are_counted() {
+        let series = |samples: usize| {
+            let mut bytes = vec![0x0a];
+            let mut length = samples * 2;
+            while length >= 0x80 {
+                bytes.push((length & 0x7f) as u8 | 0x80);
+                length >>= 7;
+            }
+            bytes.push(length as u8);
+            bytes.extend([0x12, 0].repeat(samples));
+            bytes
+        };
+        let count = |bytes: &[u8]| {
+            let mut all = 0;
+            read(bytes, &mut |one| all += one.samples.len()).map(|()| all)
+        };
+        assert_eq!(count(&series(1_000)), Ok(1_000));
+        assert_eq!(count(&series(SAMPLES_IN_ALL_MAX)), Ok(SAMPLES_IN_ALL_MAX));
+        assert_eq!(count(&series(SAMPLES_IN_ALL_MAX + 1)), Err(Malformed));
+        assert_eq!(count(&series(SAMPLES_IN_ALL_MAX / 2 + 1).repeat(2)), Err(Malformed));
     }
 
     proptest! {

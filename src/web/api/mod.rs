@@ -31,6 +31,11 @@ impl Call<'_> {
         &self.request.query
     }
 
+    /// Below `/host/X`: only that host is meant. Slashes in front count as one, as they do where the path is taken apart.
+    pub fn is_below_host(&self) -> bool {
+        self.request.path.trim_start_matches('/').starts_with("host/")
+    }
+
     pub fn now(&self) -> UnixSeconds {
         self.agent.clock.now_seconds()
     }

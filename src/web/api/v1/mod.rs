@@ -100,9 +100,19 @@ pub(crate) mod samples {
         let clock = Clock::manual(UnixMicros((T0 + second) * 1_000_000));
         let mut agent = Agent::sample(Hosts::new(host()), clock);
         change(&mut agent);
+        handle(handler, &agent, "/api/v1/x", query)
+    }
+
+    /// The same below that path, without a question.
+    pub(crate) fn ask_below(handler: Handler, path: &str) -> Response {
+        let clock = Clock::manual(UnixMicros(T0 * 1_000_000));
+        handle(handler, &Agent::sample(Hosts::new(host()), clock), path, "")
+    }
+
+    fn handle(handler: Handler, agent: &Agent, path: &str, query: &str) -> Response {
         let request = Request {
             method: Method::Get,
-            path: "/api/v1/x".into(),
+            path: path.into(),
             query: Query::parse(query.as_bytes()).unwrap(),
             target: "/api/v1/x".into(),
             peer: Peer::unix(),
@@ -122,7 +132,7 @@ pub(crate) mod samples {
             client: None,
         };
         let host = Arc::clone(agent.hosts.local());
-        handler(&Call { agent: &agent, host: &host, request: &request })
+        handler(&Call { agent, host: &host, request: &request })
     }
 
     pub(crate) fn text(response: &Response) -> String {

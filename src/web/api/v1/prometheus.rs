@@ -3,7 +3,8 @@
 //! Parameters come in the URL or as a form. At the top the series of all hosts are there, below `/host/X` those of that host. The
 //! forms of answers and errors are those of Prometheus; what differs is told in `docs/promql.md`.
 //!
-//! A query runs on a thread of its own for its time, as expressions are walked recursively and connections have small stacks.
+//! A query is read and runs on a thread of its own for its time, as expressions are walked and patterns compiled recursively and
+//! connections have small stacks.
 
 use std::collections::BTreeSet;
 use std::collections::btree_map::{BTreeMap, Entry};
@@ -42,6 +43,8 @@ const STEPS_MAX: i64 = 11_000;
 const TIME_MS_MAX: i64 = 60_000;
 /// A sample stands for the time after it, so long.
 const LOOKBACK_MS: i64 = 300_000;
+/// Selectors in one request for names and labels.
+const SELECTORS_MAX: usize = 64;
 /// For as many levels as a query has operators at most, of a build that is not optimized.
 const STACK_BYTES: usize = 16 << 20;
 /// The version whose semantics these are; clients look at it for what they may ask.
@@ -72,6 +75,7 @@ impl Failure {
             }
             Failure::Query(Error::Execution(text)) => (422, "execution", text),
             Failure::Query(error @ Error::TimedOut) => (503, "timeout", error.to_string()),
+            Failure::Query(error @ Error::Busy) => (503, "unavailable", error.to_string()),
             Failure::NoThread => (503, "unavailable", "no thread can be started".to_owned()),
         };
         let mut body = format!("{{\"status\":\"error\",\"errorType\":\"{kind}\",\"error\":");
@@ -127,7 +131,7 @@ impl<'a> Asked<'a> {
 
     fn store(&self) -> Store<'a> {
         let agent = self.call.agent;
-        let one = self.call.request.path.starts_with("/host/");
+        let one = self.call.is_below_host();
         let hosts = if one { vec![self.call.host.clone()] } else { agent.hosts.all() };
         Store {
             hosts,
@@ -165,23 +169,39 @@ impl<'a> Asked<'a> {
     }
 
     /// Calls `visit` for every series that any of the selectors `match[]` finds, or for all.
-    fn series(&self, visit: &mut dyn FnMut(&Labels)) -> Result<(), Failure> {
-        let mut wanted = Vec::new();
-        for text in self.all("match[]") {
-            let Ok(Expr::VectorSelector(selector)) = parse::parse(text) else {
-                return Err(bad_parameter("match[]", format!("{text:?} is no selector")));
-            };
-            wanted.extend(alternatives(selector.name.as_deref(), &selector.matchers));
-        }
-        if wanted.is_empty() {
-            wanted.push(Vec::new());
+    fn series(&self, visit: &mut (dyn FnMut(&Labels) + Send)) -> Result<(), Failure> {
+        let texts: Vec<&str> = self.all("match[]").collect();
+        if texts.len() > SELECTORS_MAX {
+            return Err(bad_parameter("match[]", format!("more than {SELECTORS_MAX} selectors")));
         }
         let from = self.time("start")?.unwrap_or(0);
         let to = self.time("end")?.unwrap_or(TIME_MS_BOUND);
-        let found =
-            self.store().select(&wanted, (from, to), &Limits::default(), &|| self.expired())?;
-        found.iter().for_each(|one| visit(&one.labels));
-        Ok(())
+        let store = self.store();
+        let expired = || self.expired();
+        let work = || {
+            let mut wanted = Vec::new();
+            for text in texts {
+                match parse::parse(text) {
+                    Ok(Expr::VectorSelector(selector)) => {
+                        wanted.extend(alternatives(selector.name.as_deref(), &selector.matchers));
+                    }
+                    Ok(_) => {
+                        return Err(bad_parameter("match[]", format!("{text:?} is no selector")));
+                    }
+                    Err(why) => return Err(bad_parameter("match[]", why)),
+                }
+                if expired() {
+                    return Err(Error::TimedOut.into());
+                }
+            }
+            if wanted.is_empty() {
+                wanted.push(Vec::new());
+            }
+            let found = store.select(&wanted, (from, to), &Limits::default(), &expired)?;
+            found.iter().for_each(|one| visit(&one.labels));
+            Ok(())
+        };
+        threads::with_stack(STACK_BYTES, work).map_err(|_| Failure::NoThread)?
     }
 
     fn limit(&self) -> usize {
@@ -472,7 +492,8 @@ fn time_ms(text: &str) -> Option<i64> {
         }
     };
     let seconds = calendar::seconds_of(date, time)? - ahead_s;
-    Some(seconds * 1000 + (fraction * 1000.0).round() as i64)
+    let ms = seconds * 1000 + (fraction * 1000.0).round() as i64;
+    Some(ms.clamp(-TIME_MS_BOUND, TIME_MS_BOUND))
 }
 
 /// Seconds, or a duration as in queries; above zero.
@@ -488,7 +509,7 @@ fn duration_ms(text: &str) -> Option<i64> {
 mod tests {
     use super::*;
     use crate::query::run::samples::T0;
-    use crate::web::api::v1::samples::{ask, json, text};
+    use crate::web::api::v1::samples::{ask, ask_below, json, text};
 
     #[test]
     fn times_are_seconds_or_dates() {
@@ -559,6 +580,12 @@ mod tests {
             (query_range, "query=1&start=1&end=0&step=1", 400, "bad_data"),
             (series, "", 400, "bad_data"),
             (series, "match[]=1", 400, "bad_data"),
+            (series, "match[]=x offset Inf", 400, "bad_data"),
+            (query, "query=x offset 1e20", 400, "bad_data"),
+            (query, "query=x[1e20]", 400, "bad_data"),
+            (query, "query=x offset NaN", 400, "bad_data"),
+            (query, "query=x[18446744073709551615]", 400, "bad_data"),
+            (query, "query=max_over_time((x)[140000y:1s] offset -140000y)", 422, "execution"),
         ] {
             let response = ask(handler, asked);
             let body: serde_json::Value = serde_json::from_str(&text(&response)).unwrap();
@@ -569,6 +596,36 @@ mod tests {
             );
             assert_eq!(body["status"], "error");
         }
+    }
+
+    #[test]
+    fn selectors_are_read_where_there_is_stack_enough() {
+        let deep = |levels: usize| {
+            format!("match[]=x{{a=~\"{}{}\"}}", "(".repeat(levels), ")".repeat(levels))
+        };
+        let many = "match[]=x&".repeat(SELECTORS_MAX + 1);
+        // As much as connections have.
+        let statuses = threads::with_stack(256 << 10, || {
+            [series, labels].map(|handler: fn(&Call<'_>) -> Response| {
+                [&deep(20), &deep(200), &many].map(|asked| ask(handler, asked).status)
+            })
+        });
+        assert_eq!(statuses.unwrap(), [[200, 400, 400]; 2]);
+    }
+
+    #[test]
+    fn below_a_host_however_many_slashes_there_are_only_it_is_meant() {
+        let is_below = |path: &str| {
+            let is_below = |call: &Call<'_>| {
+                let text = if call.is_below_host() { "one" } else { "all" };
+                Response::text(text)
+            };
+            text(&ask_below(is_below, path))
+        };
+        assert_eq!(is_below("/host/node/api/v1/prometheus/api/v1/series"), "one");
+        assert_eq!(is_below("//host/node/api/v1/prometheus/api/v1/series"), "one");
+        assert_eq!(is_below("/api/v1/prometheus/api/v1/series"), "all");
+        assert_eq!(is_below("//api/v1/prometheus/api/v1/label/host/values"), "all");
     }
 
     #[test]

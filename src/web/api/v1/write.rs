@@ -26,7 +26,7 @@ pub const PATH: &str = "/api/v1/write";
 /// A body may be this long as it comes, and as it is once decompressed.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
 const PLAIN_BYTES_MAX: usize = 32 << 20;
-/// All bodies together, as they come and as they are once decompressed; who would need more is told to come again.
+/// All bodies together, as they come, as they are once decompressed and as they are once read; who would need more is told to come again.
 const IN_FLIGHT_BYTES_MAX: usize = 256 << 20;
 static IN_FLIGHT_BYTES: AtomicUsize = AtomicUsize::new(0);
 /// A sample further ahead of us is dropped: it would outlive the retention of all others.
@@ -44,6 +44,13 @@ impl Room {
         let added = |held: usize| held.checked_add(bytes).filter(|all| *all <= IN_FLIGHT_BYTES_MAX);
         let taken = IN_FLIGHT_BYTES.fetch_update(Ordering::AcqRel, Ordering::Acquire, added);
         taken.ok().map(|_| Room(bytes))
+    }
+
+    /// So much more; false where there is no room just now.
+    fn grow(&mut self, bytes: usize) -> bool {
+        let Some(mut more) = Room::take(bytes) else { return false };
+        self.0 += std::mem::take(&mut more.0);
+        true
     }
 }
 
@@ -80,7 +87,7 @@ pub fn write(call: &Call<'_>) -> Response {
     if length > PLAIN_BYTES_MAX {
         return Response::error(400, "The body is not compressed by snappy, or too large.");
     }
-    let Some(_room) = Room::take(length) else { return no_room() };
+    let Some(mut room) = Room::take(length) else { return no_room() };
     let Ok(plain) = snap::raw::Decoder::new().decompress_vec(&call.request.body) else {
         return Response::error(400, "The body is not compressed by snappy.");
     };
@@ -91,38 +98,42 @@ pub fn write(call: &Call<'_>) -> Response {
             .header("X-Prometheus-Remote-Write-Histograms-Written", "0")
             .header("X-Prometheus-Remote-Write-Exemplars-Written", "0")
     };
-    match store(call, streams, &key, read, &plain) {
-        Ok((all, 0)) => taken(all),
-        Ok((all, dropped)) => {
+    let hosts = match by_host(read, &plain, &mut room) {
+        Ok(Some(hosts)) => hosts,
+        Ok(None) => return no_room(),
+        Err(error) => return Response::error(400, error.to_string()),
+    };
+    match store(call, streams, &key, hosts) {
+        (all, 0) => taken(all),
+        (all, dropped) => {
             log::error!(
                 "REMOTE WRITE from '{peer}': {dropped} samples were left out: too many series or hosts, or senseless"
             );
             taken(all.saturating_sub(dropped))
         }
-        Err(error) => Response::error(400, error.to_string()),
     }
 }
 
 /// How a request of one version is read.
 type Read = for<'a> fn(&'a [u8], &mut dyn FnMut(Series<'a>)) -> Result<(), remote_write::Malformed>;
 
-/// Gives how many samples there were, and how many were left out.
-fn store(
-    call: &Call<'_>,
-    streams: &Streams,
-    key: &str,
+/// Series by the instance whose they are.
+type ByHost<'a> = FxHashMap<String, Vec<Series<'a>>>;
+
+/// All of a request, before anything of it is stored: it is taken whole or not at all. `None` where there is no room for it.
+fn by_host<'a>(
     read: Read,
-    plain: &[u8],
-) -> Result<(u64, u64), remote_write::Malformed> {
-    // All of it is read before anything is stored: a request is taken whole or not at all.
-    let mut hosts: FxHashMap<String, Vec<Series<'_>>> = FxHashMap::default();
-    let latest_ms = (call.agent.clock.now_seconds().0 + FUTURE_MAX_S).saturating_mul(1000);
-    let (mut all, mut dropped) = (0, 0);
-    read(plain, &mut |mut series| {
-        let here = series.samples.len();
-        all += here as u64;
-        series.samples.retain(|&(at_ms, _)| at_ms <= latest_ms);
-        dropped += (here - series.samples.len()) as u64;
+    plain: &'a [u8],
+    room: &mut Room,
+) -> Result<Option<ByHost<'a>>, remote_write::Malformed> {
+    let mut hosts = ByHost::default();
+    let mut has_room = true;
+    read(plain, &mut |series| {
+        has_room = has_room && room.grow(series.bytes());
+        if !has_room {
+            hosts.clear();
+            return;
+        }
         let instance = series.label("instance").filter(|name| !name.is_empty());
         let mut instance = instance.unwrap_or(NO_INSTANCE);
         if instance.len() > INSTANCE_BYTES_MAX {
@@ -130,6 +141,19 @@ fn store(
         }
         hosts.entry(instance.to_owned()).or_default().push(series);
     })?;
+    Ok(has_room.then_some(hosts))
+}
+
+/// Gives how many samples there were, and how many were left out.
+fn store(call: &Call<'_>, streams: &Streams, key: &str, mut hosts: ByHost<'_>) -> (u64, u64) {
+    let latest_ms = (call.agent.clock.now_seconds().0 + FUTURE_MAX_S).saturating_mul(1000);
+    let (mut all, mut dropped) = (0, 0);
+    for series in hosts.values_mut().flatten() {
+        let here = series.samples.len();
+        all += here as u64;
+        series.samples.retain(|&(at_ms, _)| at_ms <= latest_ms);
+        dropped += (here - series.samples.len()) as u64;
+    }
     let (section, rules) = (keys::hashed(key), streams.rules());
     for (instance, series) in &hosts {
         let name = format!("{section}/{instance}");
@@ -141,7 +165,7 @@ fn store(
             None => dropped += series.iter().map(|one| one.samples.len() as u64).sum::<u64>(),
         }
     }
-    Ok((all, dropped))
+    (all, dropped)
 }
 
 fn host_for(
@@ -222,10 +246,21 @@ fn key_of(authorization: Option<&str>, token: Option<&str>) -> Option<String> {
 mod tests {
     use super::*;
 
+    /// One test, as all share the room.
     #[test]
-    fn bodies_share_a_bounded_room() {
-        let all = Room::take(IN_FLIGHT_BYTES_MAX).unwrap();
+    fn bodies_and_what_is_read_of_them_share_a_bounded_room() {
+        // Of one series: its message, and in it a thousand samples of nothing.
+        let plain = [&[0x0a, 0xd0, 0x0f][..], &[0x12, 0].repeat(1000)].concat();
+        let mut room = Room::take(plain.len()).unwrap();
+        let hosts = by_host(remote_write::read, &plain, &mut room).unwrap().unwrap();
+        assert_eq!(hosts[NO_INSTANCE][0].samples.len(), 1000);
+        assert!(room.0 >= plain.len() + 16_000, "{}", room.0);
+        drop((hosts, room));
+
+        let mut all = Room::take(IN_FLIGHT_BYTES_MAX).unwrap();
         assert!(Room::take(1).is_none());
+        assert!(by_host(remote_write::read, &plain, &mut all).unwrap().is_none());
+        assert_eq!(all.0, IN_FLIGHT_BYTES_MAX);
         drop(all);
         assert!(Room::take(usize::MAX).is_none());
         assert!(Room::take(1).is_some());
