@@ -355,7 +355,11 @@ fn compare(ours: &Reply, theirs: &Reply) -> Option<String> {
         let line = reply.head.lines().find_map(|line| line.strip_prefix("Content-Type: "));
         line.unwrap_or("").to_owned()
     };
-    let [a, b] = [ours, theirs].map(|reply| (reply.status, kind(reply)));
+    let [a, mut b] = [ours, theirs].map(|reply| (reply.status, kind(reply)));
+    if ours.body.is_empty() && theirs.body.is_empty() {
+        // 1.37.1 calls nothing at all JSON.
+        b.1.clone_from(&a.1);
+    }
     if a != b {
         return Some(format!("{a:?} / {b:?}: {} / {}", ours.body, theirs.body));
     }

@@ -12,7 +12,7 @@ use crate::metrics::{Chart, ChartState, Dimension, Host};
 use crate::query::select::{SEPARATORS, any_label_matches};
 use crate::query::window;
 use crate::web::api::Call;
-use crate::web::http::{ContentType, Response};
+use crate::web::http::Response;
 
 bitflags! {
     /// What to tell beside the contexts themselves.
@@ -293,7 +293,7 @@ pub fn context(call: &Call<'_>) -> Response {
             write_context(&mut json, call.host, context, &filter);
             Response::json(json).public()
         }
-        None => Response::new(404, ContentType::Json, ""),
+        None => Response::error(404, ""),
     }
 }
 
