@@ -229,10 +229,9 @@ fn lines_survive_a_kill_of_victoria_metrics() {
 
 // --- Prometheus -----------------------------------------------------------------------------------------------------
 
-#[test]
-fn prometheus_by_remote_write() {
-    let Some(program) = program("prometheus") else { return };
-    let mut database = Database::new(program);
+/// A Prometheus that takes remote write, not started yet.
+pub(crate) fn prometheus() -> Option<Database> {
+    let mut database = Database::new(program("prometheus")?);
     fs::write(database.dir.path().join("empty.yml"), "global: {}\n").unwrap();
     database.arguments = vec![
         format!("--config.file={}", database.path("empty.yml")),
@@ -240,6 +239,12 @@ fn prometheus_by_remote_write() {
         format!("--web.listen-address=127.0.0.1:{}", database.port),
         "--web.enable-remote-write-receiver".to_owned(),
     ];
+    Some(database)
+}
+
+#[test]
+fn prometheus_by_remote_write() {
+    let Some(mut database) = prometheus() else { return };
     database.start(database.port);
     let conf =
         instance("prometheus_remote_write", database.port, "remote write URL path = /api/v1/write");

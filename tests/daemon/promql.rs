@@ -1,13 +1,12 @@
 //! PromQL: a real Prometheus and ours are written the same samples and asked the same questions; every answer has to be the same.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::Duration;
 
 use netdata_rs::wire::remote_write::{Labels, push_series};
 use serde_json::Value;
 
-use crate::databases::{Database, program};
+use crate::databases::prometheus;
 use crate::harness::*;
 
 /// Between two samples of a series.
@@ -262,15 +261,7 @@ fn difference(theirs: &(u16, Value), ours: &(u16, Value), in_order: bool) -> Opt
 
 #[test]
 fn answers_are_those_of_a_real_prometheus() {
-    let Some(program) = program("prometheus") else { return };
-    let mut database = Database::new(program);
-    fs::write(database.dir.path().join("empty.yml"), "global: {}\n").unwrap();
-    database.arguments = vec![
-        format!("--config.file={}", database.path("empty.yml")),
-        format!("--storage.tsdb.path={}", database.path("data")),
-        format!("--web.listen-address=127.0.0.1:{}", database.port),
-        "--web.enable-remote-write-receiver".to_owned(),
-    ];
+    let Some(mut database) = prometheus() else { return };
     let agent = Agent::new("parent").takes_children().start();
     database.start(database.port);
     wait_for("Prometheus is ready", 60, || {

@@ -5,12 +5,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use netdata_rs::base::ids::MachineGuid;
-use netdata_rs::base::pattern::SimplePattern;
 use netdata_rs::base::time::{Clock, UnixMicros, UpdateEvery};
 use netdata_rs::ingest::executor::{Executor, Origin, Setup};
 use netdata_rs::metrics::{
-    Algorithm, Chart, ChartSpec, DimensionSpec, Host, HostInfo, HostKind, HostSettings, Neighbour,
-    SinceLast, Staged, Tap,
+    Algorithm, Chart, ChartSpec, DimensionSpec, Host, HostKind, Neighbour, SinceLast, Staged,
 };
 use netdata_rs::storage::Mode;
 use netdata_rs::stream::answers::{Queue, Work};
@@ -18,14 +16,14 @@ use netdata_rs::stream::link::{Above, Below, OFFER_AFTER_US};
 use netdata_rs::stream::mailbox::Mailbox;
 use netdata_rs::stream::puller::Puller;
 use netdata_rs::stream::replication::{Ask, read_ask};
-use netdata_rs::stream::uplink::{Taken, Uplink, UplinkOptions};
+use netdata_rs::stream::uplink::{Taken, Uplink};
 use netdata_rs::stream::workers::Outlet;
 use netdata_rs::wire::caps::Capabilities;
 use netdata_rs::wire::words::{Lines, Rules, Words};
 
 use super::seed::{Seed, VALUE};
 use super::store::Disk;
-use super::world::{Hook, OUTBOX, POLICY, Pipe, Random, SECOND, STEP, T0, Wire};
+use super::world::{Hook, POLICY, Pipe, Random, SECOND, STEP, T0, Wire, sending};
 
 /// What 1.37.1 offers, uncompressed.
 const SEED_OFFERS: i64 = 15_352;
@@ -177,18 +175,9 @@ impl Chain {
             0 => (HostKind::Local, Mode::Ram),
             _ => (HostKind::Child, Mode::Dbengine),
         };
-        let settings = HostSettings { mode, ..HostSettings::default() };
-        let engine = Arc::new(node.disk.clone());
-        let host = Host::new(self.guid, kind, HostInfo::named("sim"), engine, settings);
-        let options = UplinkOptions {
-            charts: SimplePattern::new("*"),
-            buffer_bytes: OUTBOX,
-            resync_iterations: 60,
-        };
-        let Ok(uplink) = Uplink::new(Arc::clone(&host), options, self.clock.clone()) else {
+        let Some((host, uplink)) = sending(self.guid, kind, mode, &node.disk, &self.clock) else {
             return;
         };
-        host.set_tap(Some(Arc::clone(&uplink) as Arc<dyn Tap>));
         let mut ours = Ours {
             host,
             uplink,

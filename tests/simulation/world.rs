@@ -36,8 +36,28 @@ pub(super) const T0: i64 = 1_800_000_000;
 pub(super) const SECOND: i64 = 1_000_000;
 /// Virtual time moves by this.
 pub(super) const STEP: i64 = SECOND / 10;
-pub(super) const OUTBOX: usize = 256 * 1024;
+const OUTBOX: usize = 256 * 1024;
 const MAILBOX_MAX: usize = 1 << 20;
+
+/// A host and what it is sent by.
+pub(super) fn sending(
+    guid: MachineGuid,
+    kind: HostKind,
+    mode: Mode,
+    disk: &Disk,
+    clock: &Clock,
+) -> Option<(Arc<Host>, Arc<Uplink>)> {
+    let settings = HostSettings { mode, ..HostSettings::default() };
+    let host = Host::new(guid, kind, HostInfo::named("sim"), Arc::new(disk.clone()), settings);
+    let options = UplinkOptions {
+        charts: SimplePattern::new("*"),
+        buffer_bytes: OUTBOX,
+        resync_iterations: 60,
+    };
+    let uplink = Uplink::new(Arc::clone(&host), options, clock.clone()).ok()?;
+    host.set_tap(Some(Arc::clone(&uplink) as Arc<dyn Tap>));
+    Some((host, uplink))
+}
 const RECONNECT: i64 = 5 * SECOND;
 pub(super) const POLICY: Policy = Policy { enabled: true, period: 86_400, step: 60 };
 
@@ -280,18 +300,11 @@ impl World {
     fn start(&mut self, at: usize) {
         let node = &mut self.nodes[at];
         let kind = if node.is_origin { HostKind::Local } else { HostKind::Child };
-        let settings = HostSettings { mode: node.disk_mode(), ..HostSettings::default() };
-        let engine = Arc::new(node.disk.clone());
-        let host = Host::new(self.guid, kind, HostInfo::named("sim"), engine, settings);
-        let options = UplinkOptions {
-            charts: SimplePattern::new("*"),
-            buffer_bytes: OUTBOX,
-            resync_iterations: 60,
-        };
-        let Ok(uplink) = Uplink::new(Arc::clone(&host), options, node.clock.clone()) else {
+        let Some((host, uplink)) =
+            sending(self.guid, kind, node.disk_mode(), &node.disk, &node.clock)
+        else {
             return;
         };
-        host.set_tap(Some(Arc::clone(&uplink) as Arc<dyn Tap>));
         let list: Vec<String> = node.destinations.iter().map(|to| format!("node{to}")).collect();
         let mut charts = Vec::new();
         if node.is_origin {
