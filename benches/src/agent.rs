@@ -266,6 +266,8 @@ fn configuration(name: &str, port: u16, dir: &Path, setup: &Setup) -> String {
         .output()
         .map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
     set("global", "hostname", name.to_owned());
+    // As the bench runs, not nicer than what else works on the machine: both agents alike.
+    set("global", "process scheduling policy", "keep".to_owned());
     set("global", "run as user", user.unwrap_or_default());
     set("db", "mode", "ram".to_owned());
     set("db", "retention", "600".to_owned());

@@ -22,6 +22,11 @@ impl JsonWriter {
         JsonWriter { out: String::with_capacity(bytes), after_element: false }
     }
 
+    /// Goes on with an object that has members already, behind the last of them.
+    pub fn inside(out: String) -> Self {
+        JsonWriter { out, after_element: true }
+    }
+
     /// The text so far.
     pub fn as_str(&self) -> &str {
         &self.out
@@ -98,6 +103,15 @@ impl JsonWriter {
         self
     }
 
+    /// One string of several texts.
+    pub fn joined<'a>(&mut self, texts: impl IntoIterator<Item = &'a str>) -> &mut Self {
+        let out = self.element();
+        out.push('"');
+        texts.into_iter().for_each(|text| push_escaped(out, text));
+        out.push('"');
+        self
+    }
+
     /// The text, or null.
     pub fn maybe_string(&mut self, text: Option<&str>) -> &mut Self {
         match text {
@@ -148,9 +162,7 @@ pub fn push_string(out: &mut String, text: &str) {
 
 /// Appends `text` as it stands between the quotes of a JSON string.
 pub fn push_escaped(out: &mut String, text: &str) {
-    // Nearly all texts are; without a way out of the middle the compiler looks at many bytes at once.
-    let is_special = |byte: u8| byte < 0x20 || byte == b'"' || byte == b'\\' || byte == 0x7F;
-    if !text.bytes().fold(false, |any, byte| any | is_special(byte)) {
+    if is_plain(text.as_bytes()) {
         out.push_str(text);
         return;
     }
@@ -176,24 +188,35 @@ pub fn push_escaped(out: &mut String, text: &str) {
     out.push_str(&text[plain..]);
 }
 
-pub fn push_integer(out: &mut String, value: i64) {
-    if value < 0 {
-        out.push('-');
+/// Whether nothing has to be escaped: true of nearly all texts.
+#[inline]
+fn is_plain(text: &[u8]) -> bool {
+    const fn is_special(byte: u8) -> bool {
+        byte < 0x20 || byte == b'"' || byte == b'\\' || byte == 0x7F
     }
-    push_unsigned(out, value.unsigned_abs());
+    const SPECIAL: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < table.len() {
+            table[byte] = is_special(byte as u8);
+            byte += 1;
+        }
+        table
+    };
+    // Names are short: one look each. In longer texts, without a way out of the middle, the compiler looks at many at once.
+    match text.len() {
+        0..24 => !text.iter().fold(false, |any, byte| any | SPECIAL[usize::from(*byte)]),
+        _ => !text.iter().fold(false, |any, byte| any | is_special(*byte)),
+    }
 }
 
-fn push_unsigned(out: &mut String, mut value: u64) {
-    // 2^64 has 20 digits
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    loop {
+pub fn push_integer(out: &mut String, value: i64) {
+    let magnitude = value.unsigned_abs();
+    let mut digits = [0; NUMBER_BYTES];
+    let mut at = integer_before(&mut digits, NUMBER_BYTES, magnitude);
+    if value < 0 {
         at -= 1;
-        digits[at] = b'0' + u8::try_from(value % 10).unwrap_or(0);
-        value /= 10;
-        if value == 0 {
-            break;
-        }
+        digits[at] = b'-';
     }
     out.push_str(std::str::from_utf8(&digits[at..]).unwrap_or("0"));
 }

@@ -29,8 +29,8 @@ use crate::config::InstanceOptions;
 use crate::metrics::Hosts;
 
 pub use self::names::{
-    Units, host_labels, info_series, metric_name, push_label, sanitized, series_labels,
-    units_suffix,
+    Units, host_labels, info_series, metric_name, push_label, push_sanitized, push_units,
+    sanitized, series_labels,
 };
 
 /// How often threads that are waited for are looked at.

@@ -27,11 +27,23 @@ pub(super) fn push_opentsdb_value(out: &mut String, value: &str) {
 
 /// For Prometheus: everything but letters and digits becomes `_`.
 pub fn sanitized(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
+    let mut out = String::with_capacity(name.len());
+    push_sanitized(&mut out, name);
+    out
+}
+
+pub fn push_sanitized(out: &mut String, name: &str) {
+    out.extend(name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }));
 }
 
 /// Appends `text` as it stands between the quotes of a Prometheus label.
 pub fn push_label(out: &mut String, text: &str) {
+    // Nearly all texts are; see `base::json::push_escaped`.
+    let is_special = |byte: u8| matches!(byte, b'"' | b'\\' | b'\n');
+    if !text.bytes().fold(false, |any, byte| any | is_special(byte)) {
+        out.push_str(text);
+        return;
+    }
     for c in text.chars() {
         match c {
             '"' | '\\' => out.extend(['\\', c]),
@@ -48,8 +60,8 @@ pub enum Units {
     Old,
 }
 
-/// The units as part of a Prometheus metric's name.
-pub fn units_suffix(units: &str, spelling: Units) -> String {
+/// Appends the units as part of a Prometheus metric's name.
+pub fn push_units(out: &mut String, units: &str, spelling: Units) {
     let old_name = match units {
         _ if spelling == Units::New => None,
         "KiB/s" => Some("kilobytes/s"),
@@ -67,12 +79,14 @@ pub fn units_suffix(units: &str, spelling: Units) -> String {
     };
     let units = old_name.unwrap_or(units);
     match units {
-        "" => String::new(),
-        "%" => "_percent".to_owned(),
-        _ => match units.strip_suffix("/s") {
-            Some(amount) => format!("_{}_persec", sanitized(amount)),
-            None => format!("_{}", sanitized(units)),
-        },
+        "" => {}
+        "%" => out.push_str("_percent"),
+        _ => {
+            let amount = units.strip_suffix("/s");
+            out.push('_');
+            push_sanitized(out, amount.unwrap_or(units));
+            out.push_str(if amount.is_some() { "_persec" } else { "" });
+        }
     }
 }
 
@@ -82,7 +96,7 @@ pub fn metric_name(prefix: &str, source: DataSource, context: &str, units: &str)
     let mut name = format!("{}_{}", sanitized(prefix), sanitized(context));
     match source {
         DataSource::Average => {
-            name.push_str(&units_suffix(units, Units::New));
+            push_units(&mut name, units, Units::New);
             name.push_str("_average");
         }
         DataSource::Sum => name.push_str("_sum"),
@@ -170,7 +184,9 @@ mod tests {
             ("percentage", Units::Old, "_percent"),
             ("", Units::New, ""),
         ] {
-            assert_eq!(units_suffix(units, spelling), suffix);
+            let mut out = String::new();
+            push_units(&mut out, units, spelling);
+            assert_eq!(out, suffix);
         }
     }
 }

@@ -112,6 +112,7 @@ pub(super) fn write(
 fn copy(body: Body, out: &mut impl Write) -> io::Result<()> {
     match body {
         Body::Bytes(bytes) => out.write_all(&bytes),
+        Body::Pieces(pieces) => pieces.iter().try_for_each(|piece| out.write_all(piece)),
         Body::File(mut file, mut left) => {
             let mut piece = vec![0; PIECE_BYTES];
             while left > 0 {

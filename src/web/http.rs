@@ -2,6 +2,7 @@
 //!
 //! No socket here; the server turns a [`Response`] into bytes. No thread, no lock.
 
+use std::borrow::Cow;
 use std::fs::File;
 
 use crate::base::json::JsonWriter;
@@ -89,6 +90,8 @@ pub enum Caching {
 #[derive(Debug)]
 pub enum Body {
     Bytes(Vec<u8>),
+    /// One behind the other: what several threads made, or what grew too large to be moved.
+    Pieces(Vec<Vec<u8>>),
     /// So many bytes from where the file stands; copied piece by piece.
     File(File, u64),
 }
@@ -97,6 +100,7 @@ impl Body {
     pub fn len(&self) -> u64 {
         match self {
             Body::Bytes(bytes) => bytes.len() as u64,
+            Body::Pieces(pieces) => pieces.iter().map(|piece| piece.len() as u64).sum(),
             Body::File(_, len) => *len,
         }
     }
@@ -106,11 +110,19 @@ impl Body {
     }
 
     /// What is in memory; nothing of a file.
-    pub fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
         match self {
-            Body::Bytes(bytes) => bytes,
-            Body::File(..) => &[],
+            Body::Bytes(bytes) => bytes.into(),
+            Body::Pieces(pieces) => pieces.concat().into(),
+            Body::File(..) => Cow::Borrowed(&[]),
         }
+    }
+}
+
+impl Body {
+    /// Of texts that follow each other.
+    pub fn of_pieces(texts: Vec<String>) -> Body {
+        Body::Pieces(texts.into_iter().map(String::into_bytes).collect())
     }
 }
 

@@ -206,14 +206,14 @@ mod tests {
             assert_eq!(get(&web, path).status, status, "{path}");
         }
         let missing = get(&web, "/no/such.html");
-        let text = String::from_utf8_lossy(missing.body.bytes()).into_owned();
+        let text = String::from_utf8_lossy(&missing.body.bytes()).into_owned();
         assert!(text.starts_with("File does not exist, or is not accessible: &#x2F;"), "{text}");
     }
 
     #[test]
     fn without_an_index_our_own_page_is_shown() {
         let web = web();
-        assert_eq!(get(&web, "/").body.bytes(), FIRST_PAGE.as_bytes());
+        assert_eq!(get(&web, "/").body.bytes()[..], *FIRST_PAGE.as_bytes());
         assert_eq!(serve(Path::new("/no/such"), "/index.html", Known::default()).status, 200);
         fs::write(web.path().join("index.html"), "mine").unwrap();
         assert_eq!(get(&web, "/").body.len(), 4);

@@ -13,6 +13,7 @@ use super::Agent;
 use super::acl::Rights;
 use super::http::{Request, Response};
 
+pub mod many;
 pub mod openapi;
 pub mod v1;
 pub mod v2;

@@ -1,13 +1,15 @@
 //! `/api/v1/charts` and `/api/v1/chart`: what is collected, chart by chart.
 
+use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::base::VERSION;
 use crate::base::json::JsonWriter;
-use crate::metrics::{Chart, ChartOptions, ChartState, Dimension, Host, HostKind};
+use crate::metrics::{Chart, ChartOptions, ChartState, Dimension, Function, Host, HostKind};
 use crate::storage::Mode;
-use crate::web::api::Call;
-use crate::web::http::Response;
+use crate::web::api::{Call, many};
+use crate::web::http::{Body, ContentType, Response};
 
 use super::alarms::{self, OfCharts};
 use super::functions::write_functions_of;
@@ -42,53 +44,61 @@ pub fn charts(call: &Call<'_>) -> Response {
     let info = host.info();
     // Before any chart is locked: health locks charts while it holds its own.
     let alarms = alarms::of_charts(call, None);
-    let mut json = JsonWriter::with_capacity(64 * 1024);
-    let (mut charts, mut dimensions, mut all_dimensions) = (0, 0, 0);
-    json.object(|j| {
-        j.key("hostname").string(&info.hostname);
-        j.key("version").string(&version_of(host));
-        j.key("release_channel").string(call.agent.options.release_channel);
-        j.key("os").string(if info.os.is_empty() { "linux" } else { &info.os });
-        j.key("timezone").string(&info.timezone);
-        j.key("update_every").integer(info.update_every.max(1));
-        j.key("history").integer(i64::from(host.engine().entries()));
-        j.key("memory_mode").string(host.engine().mode().name());
-        j.key("custom_info").string(&call.agent.options.custom_dashboard_info);
-        j.key("charts").object(|j| {
-            let mut list = |chart: &Arc<Chart>| {
-                let state = chart.lock();
-                // Of a host that is not here whatever can be asked for is shown.
-                if is_visible(host, &state) && (!host.is_archived() || state.retention().is_some())
-                {
-                    charts += 1;
-                    dimensions += visible_dimensions(&state).count();
-                    all_dimensions += state.dims.len();
-                    j.key(chart.id());
-                    describe(j, host, chart, &state, &alarms);
-                }
-            };
-            host.charts().iter().for_each(&mut list);
-            if host.is_archived() {
-                host.archived_charts(&mut |_| true, &mut list);
-            }
-        });
-        j.key("charts_count").count(charts);
-        j.key("dimensions_count").count(dimensions);
-        j.key("alarms_count").count(alarms.values().map(Vec::len).sum());
-        let per_dimension = i64::from(host.engine().entries()) * SAMPLE_BYTES;
-        let bytes = per_dimension * i64::try_from(all_dimensions).unwrap_or(0);
-        j.key("rrd_memory_bytes").integer(bytes);
-        let hosts = call.agent.hosts.all();
-        j.key("hosts_count").count(hosts.len());
-        j.key("hosts").array(|j| {
-            for host in &hosts {
-                j.object(|j| {
-                    j.key("hostname").string(&host.hostname());
-                });
-            }
-        });
+    let functions = host.functions();
+    let mut listed = host.charts();
+    if host.is_archived() {
+        host.archived_charts(&mut |_| true, &mut |chart| listed.push(Arc::clone(chart)));
+    }
+    let [charts, dimensions, all_dimensions] = [const { AtomicUsize::new(0) }; 3];
+    let mut pieces = many::pieces(&listed, |chart, (), out| {
+        let state = chart.lock();
+        // Of a host that is not here whatever can be asked for is shown.
+        if !is_visible(host, &state) || (host.is_archived() && state.retention().is_none()) {
+            return;
+        }
+        charts.fetch_add(1, Ordering::Relaxed);
+        dimensions.fetch_add(visible_dimensions(&state).count(), Ordering::Relaxed);
+        all_dimensions.fetch_add(state.dims.len(), Ordering::Relaxed);
+        let mut json = JsonWriter::inside(mem::take(out));
+        describe(json.key(chart.id()), chart, &state, &alarms, &functions);
+        *out = json.finish();
     });
-    Response::json(json).public()
+    // Each begins with what separates it from the one before.
+    if let Some(first) = pieces.iter_mut().find(|piece| !piece.is_empty()) {
+        first.remove(0);
+    }
+    let mut json = JsonWriter::with_capacity(4096);
+    json.begin_object();
+    json.key("hostname").string(&info.hostname);
+    json.key("version").string(&version_of(host));
+    json.key("release_channel").string(call.agent.options.release_channel);
+    json.key("os").string(if info.os.is_empty() { "linux" } else { &info.os });
+    json.key("timezone").string(&info.timezone);
+    json.key("update_every").integer(info.update_every.max(1));
+    json.key("history").integer(i64::from(host.engine().entries()));
+    json.key("memory_mode").string(host.engine().mode().name());
+    json.key("custom_info").string(&call.agent.options.custom_dashboard_info);
+    json.key("charts").begin_object();
+    pieces.insert(0, json.finish());
+    let mut json = JsonWriter::inside(String::from("}"));
+    json.key("charts_count").count(charts.into_inner());
+    json.key("dimensions_count").count(dimensions.into_inner());
+    json.key("alarms_count").count(alarms.values().map(Vec::len).sum());
+    let per_dimension = i64::from(host.engine().entries()) * SAMPLE_BYTES;
+    let bytes = per_dimension * i64::try_from(all_dimensions.into_inner()).unwrap_or(0);
+    json.key("rrd_memory_bytes").integer(bytes);
+    let hosts = call.agent.hosts.all();
+    json.key("hosts_count").count(hosts.len());
+    json.key("hosts").array(|j| {
+        for host in &hosts {
+            j.object(|j| {
+                j.key("hostname").string(&host.hostname());
+            });
+        }
+    });
+    json.end_object();
+    pieces.push(json.finish());
+    Response::new(200, ContentType::Json, Body::of_pieces(pieces)).public()
 }
 
 pub fn chart(call: &Call<'_>) -> Response {
@@ -102,13 +112,19 @@ pub fn chart(call: &Call<'_>) -> Response {
     let alarms = alarms::of_charts(call, Some(chart.id()));
     let mut state = chart.lock();
     state.last_accessed = call.now();
-    describe(&mut json, call.host, &chart, &state, &alarms);
+    describe(&mut json, &chart, &state, &alarms, &call.host.functions());
     drop(state);
     Response::json(json).public()
 }
 
 /// One chart, with its lock held.
-fn describe(j: &mut JsonWriter, host: &Host, chart: &Chart, state: &ChartState, alarms: &OfCharts) {
+fn describe(
+    j: &mut JsonWriter,
+    chart: &Chart,
+    state: &ChartState,
+    alarms: &OfCharts,
+    functions: &[Arc<Function>],
+) {
     let meta = &state.meta;
     let every = meta.update_every.seconds();
     let (first, last) = state.retention().map_or((0, 0), |(first, last)| (first.0, last.0));
@@ -119,12 +135,12 @@ fn describe(j: &mut JsonWriter, host: &Host, chart: &Chart, state: &ChartState, 
         j.key("type").string(chart.type_part());
         j.key("family").string(&meta.family);
         j.key("context").string(&meta.context);
-        j.key("title").string(&format!("{} ({})", meta.title, meta.name));
+        j.key("title").joined([&*meta.title, " (", &*meta.name, ")"]);
         j.key("priority").integer(meta.priority);
         j.key("plugin").string(&meta.plugin);
         j.key("module").string(&meta.module);
         j.key("units").string(&meta.units);
-        j.key("data_url").string(&format!("/api/v1/data?chart={}", meta.name));
+        j.key("data_url").joined(["/api/v1/data?chart=", &*meta.name]);
         j.key("chart_type").string(meta.chart_type.name());
         j.key("duration").integer(duration);
         j.key("first_entry").integer(first);
@@ -147,7 +163,7 @@ fn describe(j: &mut JsonWriter, host: &Host, chart: &Chart, state: &ChartState, 
         alarms::write_briefs(j.key("alarms"), alarms.get(chart.id()));
         j.key("chart_labels");
         labels(j, state);
-        write_functions_of(j.key("functions"), host, chart.id());
+        write_functions_of(j.key("functions"), functions, chart.id());
     });
 }
 

@@ -42,11 +42,10 @@ pub(in crate::web::api) fn write_functions(json: &mut JsonWriter, host: &Host) {
     write_all(json, &host.functions());
 }
 
-/// The functions of one chart by name.
-pub(super) fn write_functions_of(json: &mut JsonWriter, host: &Host, chart: &str) {
-    let mut functions = host.functions();
-    functions.retain(|function| function.chart.as_deref() == Some(chart));
-    write_all(json, &functions);
+/// Of the functions of a host those of one chart, by name.
+pub(super) fn write_functions_of(json: &mut JsonWriter, functions: &[Arc<Function>], chart: &str) {
+    let of_chart = functions.iter().filter(|f| f.chart.as_deref() == Some(chart));
+    write_all(json, &of_chart.cloned().collect::<Vec<_>>());
 }
 
 fn write_all(json: &mut JsonWriter, functions: &[Arc<Function>]) {

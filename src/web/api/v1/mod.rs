@@ -143,6 +143,6 @@ pub(crate) mod samples {
     #[track_caller]
     pub(crate) fn json(response: &Response) -> serde_json::Value {
         assert_eq!(response.status, 200, "{}", text(response));
-        serde_json::from_slice(response.body.bytes()).unwrap()
+        serde_json::from_slice(&response.body.bytes()).unwrap()
     }
 }

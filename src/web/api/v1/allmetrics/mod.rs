@@ -7,7 +7,7 @@ use crate::metrics::Host;
 use crate::net::usage::add;
 use crate::web::api::Call;
 use crate::web::api::v1::alarms;
-use crate::web::http::{ContentType, Response};
+use crate::web::http::{Body, ContentType, Response};
 
 use self::prometheus::Comments;
 use super::charts::is_visible;
@@ -25,19 +25,21 @@ pub fn allmetrics(call: &Call<'_>) -> Response {
         if openmetrics::is_wanted(call.request.accept.as_deref()) {
             let text = prometheus::body(call, filter.as_ref(), all_hosts, Comments::Types);
             let kind = ContentType::Other(openmetrics::CONTENT_TYPE);
-            return (kind, openmetrics::from_prometheus(&text));
+            return (kind, Body::from(openmetrics::from_prometheus(&text.concat())));
         }
-        let text = prometheus::body(call, filter.as_ref(), all_hosts, Comments::AsAsked);
-        (ContentType::Prometheus, text)
+        let pieces = prometheus::body(call, filter.as_ref(), all_hosts, Comments::AsAsked);
+        (ContentType::Prometheus, Body::of_pieces(pieces))
     };
     let (content_type, body) = match query.get("format").unwrap_or("shell") {
         "shell" => {
             add(&used.shell, 1);
-            (ContentType::Text, shell::body(call.host, &alarms::for_shell(call), filter.as_ref()))
+            let alarms = alarms::for_shell(call);
+            let pieces = shell::body(call.host, &alarms, filter.as_ref());
+            (ContentType::Text, Body::of_pieces(pieces))
         }
         "json" => {
             add(&used.json, 1);
-            (ContentType::Json, json(call.host, filter.as_ref()))
+            (ContentType::Json, json(call.host, filter.as_ref()).into())
         }
         "prometheus" => prometheus(false),
         "prometheus_all_hosts" => prometheus(true),

@@ -9,16 +9,16 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::base::ids::MachineGuid;
-use crate::base::json::push_fixed;
+use crate::base::json::{push_fixed, push_integer};
 use crate::base::pattern::SimplePattern;
 use crate::base::time::{UnixMicros, UnixSeconds};
 use crate::config::{DataSource, PrometheusOptions};
-use crate::exporting::{Units, push_label, sanitized, units_suffix};
+use crate::exporting::{Units, push_label, push_sanitized, push_units, sanitized};
 use crate::ingest::remote_write::is_part;
 use crate::metrics::{Algorithm, ChartState, Host, HostKind, LabelSource};
 use crate::storage::{Mode, Reader};
-use crate::web::api::Call;
 use crate::web::api::v1::charts::version_of;
+use crate::web::api::{Call, many};
 
 /// Servers remembered, one entry per host they ask about; the one away for longest is forgotten.
 pub const SCRAPERS_MAX: usize = 1024;
@@ -128,12 +128,12 @@ pub(super) fn body(
     filter: Option<&SimplePattern>,
     all_hosts: bool,
     comments: Comments,
-) -> String {
+) -> Vec<String> {
     let mut scrape = Scrape::of(call, filter, all_hosts);
     if comments == Comments::Types {
         (scrape.help, scrape.types) = (false, true);
     }
-    let mut out = String::with_capacity(256 * 1024);
+    let mut out = Vec::new();
     if all_hosts {
         // What is archived has no current values.
         let wanted = SimplePattern::new(&scrape.options.hosts);
@@ -156,25 +156,40 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// A series up to its value.
-fn series(out: &mut String, name: &str, naming: &Naming<'_>, dimension: &str) {
-    let _ = write!(out, "{name}{{{},dimension=\"", naming.labels);
-    push_label(out, dimension);
-    let _ = write!(out, "\"{}}} ", naming.instance);
+/// What the series of a chart have in common. One for many charts: it keeps its memory.
+#[derive(Default)]
+struct Series {
+    /// `prefix_context…`, with units and suffix where all have the same.
+    name: String,
+    /// `{chart="…",family="…",dimension="`
+    labels: String,
+    /// Those whose samples are read.
+    dims: Vec<Stored>,
 }
 
-/// One chart's line of labels and what its series are called.
-struct Naming<'a> {
-    /// `prefix_context…` before any suffix.
-    base: String,
-    /// `chart="…",family="…"`
-    labels: String,
-    /// `,instance="…"` or nothing.
-    instance: &'a str,
+struct Stored {
+    name: Arc<str>,
+    reader: Arc<dyn Reader>,
+    /// The last second it holds.
+    last: Option<i64>,
+}
+
+impl Series {
+    /// Of one dimension up to its value; `behind` follows the dimension's name.
+    #[inline]
+    fn push(&self, out: &mut String, suffix: &str, dimension: &str, behind: &str) {
+        out.push_str(&self.name);
+        out.push_str(suffix);
+        out.push_str(&self.labels);
+        push_label(out, dimension);
+        out.push_str(behind);
+    }
 }
 
 impl Scrape<'_> {
-    fn host(&self, call: &Call<'_>, host: &Arc<Host>, out: &mut String) {
+    fn host(&self, call: &Call<'_>, host: &Arc<Host>, pieces: &mut Vec<String>) {
+        let mut head = String::with_capacity(1024);
+        let out = &mut head;
         let now = self.now.seconds().0;
         let before = call.agent.scrapers.visit(self.server, host.guid(), now);
         let after = before.unwrap_or(now - self.options.update_every);
@@ -200,18 +215,19 @@ impl Scrape<'_> {
                 self.end(out, now * 1000);
             }
         }
+        pieces.push(head);
         if host.engine().mode() == Mode::None {
             return;
         }
-        let instance = if self.instance {
-            let mut text = ",instance=\"".to_owned();
-            push_label(&mut text, &hostname);
-            text.push('"');
-            text
-        } else {
-            String::new()
-        };
-        for chart in host.charts() {
+        let mut behind = "\"".to_owned();
+        if self.instance {
+            behind.push_str(",instance=\"");
+            push_label(&mut behind, &hostname);
+            behind.push('"');
+        }
+        behind.push_str("} ");
+        let charts = host.charts();
+        pieces.extend(many::pieces(&charts, |chart, series: &mut Series, out| {
             let state = chart.lock();
             let meta = &state.meta;
             if state.is_obsolete()
@@ -219,18 +235,19 @@ impl Scrape<'_> {
                 || !self.filter.is_none_or(|f| f.matches(&meta.name))
                 || !(self.charts.matches(chart.id()) || self.charts.matches(&meta.name))
             {
-                continue;
+                return;
             }
-            let mut labels = "chart=\"".to_owned();
-            push_label(&mut labels, if self.names { &meta.name } else { chart.id() });
+            let Series { name, labels, .. } = series;
+            name.clear();
+            name.push_str(&self.prefix);
+            name.push('_');
+            push_sanitized(name, &meta.context);
+            labels.clear();
+            labels.push_str("{chart=\"");
+            push_label(labels, if self.names { &meta.name } else { chart.id() });
             labels.push_str("\",family=\"");
-            push_label(&mut labels, &meta.family);
-            labels.push('"');
-            let naming = Naming {
-                base: format!("{}_{}", self.prefix, sanitized(&meta.context)),
-                labels,
-                instance: &instance,
-            };
+            push_label(labels, &meta.family);
+            labels.push_str("\",dimension=\"");
             if self.help {
                 let _ = write!(
                     out,
@@ -241,25 +258,23 @@ impl Scrape<'_> {
                     one_line(&meta.units)
                 );
             }
-            match self.source {
-                DataSource::AsCollected => self.collected(&state, &naming, after, out),
-                _ => {
-                    // Samples are read without the chart's lock: a collector must not wait for a scrape.
-                    let dims = state.dims.iter();
-                    let dims = dims.filter(|dim| !dim.is_obsolete() && !is_part(meta, dim));
-                    let dims: Vec<_> = dims
-                        .map(|dim| {
-                            let name = if self.names { &dim.name } else { &dim.id };
-                            (Arc::clone(name), Arc::clone(&dim.reader))
-                        })
-                        .collect();
-                    let every = meta.update_every.seconds();
-                    let units = Arc::clone(&meta.units);
-                    drop(state);
-                    self.stored(&dims, every, &units, &naming, after, out);
-                }
+            if self.source == DataSource::AsCollected {
+                return self.collected(&state, series, &behind, after, out);
             }
-        }
+            // Samples are read without the chart's lock: a collector must not wait for a scrape.
+            let dims = state.dims.iter();
+            let dims = dims.filter(|dim| !dim.is_obsolete() && !is_part(meta, dim));
+            series.dims.extend(dims.map(|dim| {
+                let name = if self.names { &dim.name } else { &dim.id };
+                let last = dim.reader.retention().map(|(_, last)| last.0);
+                Stored { name: Arc::clone(name), reader: Arc::clone(&dim.reader), last }
+            }));
+            let every = meta.update_every.seconds();
+            let units = Arc::clone(&meta.units);
+            drop(state);
+            self.stored(series, every, &units, &behind, after, out);
+            series.dims.clear();
+        }));
     }
 
     /// The line that says who the host is.
@@ -300,7 +315,8 @@ impl Scrape<'_> {
 
     fn end(&self, out: &mut String, at_ms: i64) {
         if self.timestamps {
-            let _ = write!(out, " {at_ms}");
+            out.push(' ');
+            push_integer(out, at_ms);
         }
         out.push('\n');
     }
@@ -308,10 +324,10 @@ impl Scrape<'_> {
     /// Averages or sums of what was stored since the server's last visit.
     fn stored(
         &self,
-        dims: &[(Arc<str>, Arc<dyn Reader>)],
+        series: &mut Series,
         every: i64,
         units: &str,
-        naming: &Naming<'_>,
+        behind: &str,
         after: i64,
         out: &mut String,
     ) {
@@ -321,7 +337,7 @@ impl Scrape<'_> {
         };
         let before = settled(self.now.seconds().0) - every;
         // A chart whose samples come a few seconds late is told up to its last one, not left out.
-        let newest = dims.iter().filter_map(|(_, reader)| reader.retention()).map(|held| held.1.0);
+        let newest = series.dims.iter().filter_map(|dim| dim.last);
         let before = match newest.max() {
             Some(newest) if newest + self.options.update_every.max(2 * every) > before => {
                 before.min(newest)
@@ -329,14 +345,16 @@ impl Scrape<'_> {
             _ => before,
         };
         let from = settled(after).min(before);
-        let suffix = if self.source == DataSource::Sum { "_sum" } else { "_average" };
-        let in_name = if self.source == DataSource::Sum || self.hide_units {
-            String::new()
-        } else {
-            units_suffix(units, if self.old_units { Units::Old } else { Units::New })
-        };
-        let name = format!("{}{in_name}{suffix}", naming.base);
-        for (dimension, reader) in dims {
+        let is_sum = self.source == DataSource::Sum;
+        if !is_sum && !self.hide_units {
+            push_units(
+                &mut series.name,
+                units,
+                if self.old_units { Units::Old } else { Units::New },
+            );
+        }
+        series.name.push_str(if is_sum { "_sum" } else { "_average" });
+        for Stored { name: dimension, reader, last } in &series.dims {
             let (mut sum, mut count) = (0.0, 0.0);
             reader.read(UnixSeconds(from - 1), UnixSeconds(before), &mut |_, sample| {
                 if !sample.is_empty() {
@@ -347,7 +365,7 @@ impl Scrape<'_> {
             if count == 0.0 {
                 continue;
             }
-            let last = reader.retention().map_or(before, |(_, last)| before.min(last.0));
+            let (name, last) = (&series.name, last.map_or(before, |last| before.min(last)));
             if self.help {
                 let _ = writeln!(
                     out,
@@ -359,14 +377,21 @@ impl Scrape<'_> {
             if self.types {
                 let _ = writeln!(out, "# TYPE {name} gauge");
             }
-            series(out, &name, naming, dimension);
-            push_fixed(out, if self.source == DataSource::Sum { sum } else { sum / count });
+            series.push(out, "", dimension, behind);
+            push_fixed(out, if is_sum { sum } else { sum / count });
             self.end(out, last * 1000);
         }
     }
 
     /// The integers that collectors gave, for dimensions collected since the server's last visit.
-    fn collected(&self, state: &ChartState, naming: &Naming<'_>, after: i64, out: &mut String) {
+    fn collected(
+        &self,
+        state: &ChartState,
+        series: &Series,
+        behind: &str,
+        after: i64,
+        out: &mut String,
+    ) {
         let meta = &state.meta;
         let from_prometheus = &*meta.module == "prometheus";
         for dim in &state.dims {
@@ -379,12 +404,12 @@ impl Scrape<'_> {
                 Algorithm::Incremental | Algorithm::PercentageOfIncrementalRow
             );
             let total = if counter && !from_prometheus { "_total" } else { "" };
-            let name = format!("{}{total}", naming.base);
             let kind = if counter { "counter" } else { "gauge" };
             if self.help {
                 let _ = writeln!(
                     out,
-                    "# COMMENT {name}: chart \"{}\", context \"{}\", family \"{}\", dimension \"{}\", value * {} / {} {} {} ({kind})",
+                    "# COMMENT {}{total}: chart \"{}\", context \"{}\", family \"{}\", dimension \"{}\", value * {} / {} {} {} ({kind})",
+                    series.name,
                     one_line(&meta.name),
                     one_line(&meta.context),
                     one_line(&meta.family),
@@ -396,14 +421,14 @@ impl Scrape<'_> {
                 );
             }
             if self.types {
-                let _ = writeln!(out, "# TYPE {} {kind}", naming.base);
+                let _ = writeln!(out, "# TYPE {} {kind}", series.name);
             }
-            series(out, &name, naming, if self.names { &dim.name } else { &dim.id });
+            series.push(out, total, if self.names { &dim.name } else { &dim.id }, behind);
             if from_prometheus {
                 let scale = dim.multiplier as f64 / dim.divisor as f64;
                 push_fixed(out, dim.last_collected as f64 * scale);
             } else {
-                crate::base::json::push_integer(out, dim.last_collected);
+                push_integer(out, dim.last_collected);
             }
             self.end(out, at.0 / 1000);
         }

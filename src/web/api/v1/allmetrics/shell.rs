@@ -5,35 +5,68 @@
 
 use std::fmt::Write as _;
 
+use crate::base::json::{WHOLE_MAX, push_integer};
 use crate::base::pattern::SimplePattern;
 use crate::health::alarm::Status;
 use crate::metrics::Host;
+use crate::web::api::many;
 use crate::web::api::v1::charts::is_visible;
 
 /// Characters of each half of a variable's name.
 const NAME_MAX: usize = 100;
 
-pub(super) fn body(host: &Host, alarms: &[Shown], filter: Option<&SimplePattern>) -> String {
-    let mut out = String::with_capacity(64 * 1024);
-    for chart in host.charts() {
+/// What the lines of a chart have in common. One for many charts: it keeps its memory.
+#[derive(Default)]
+struct Common {
+    /// `NETDATA_CHART_`
+    prefix: String,
+    /// What follows the value: `"      # units`, and the line's end.
+    behind: String,
+}
+
+impl Common {
+    /// Nothing stands between the quotes where there is no value.
+    fn push(&self, out: &mut String, name: &str, value: Option<f64>) {
+        out.push_str(&self.prefix);
+        push_variable(out, name);
+        out.push_str("=\"");
+        if let Some(value) = value {
+            push_whole(out, value);
+        }
+        out.push_str(&self.behind);
+    }
+}
+
+pub(super) fn body(host: &Host, alarms: &[Shown], filter: Option<&SimplePattern>) -> Vec<String> {
+    let mut pieces = many::pieces(&host.charts(), |chart, common: &mut Common, out| {
         let state = chart.lock();
         let meta = &state.meta;
         if !filter.is_none_or(|f| f.matches(&meta.name)) {
-            continue;
+            return;
         }
-        let _ = writeln!(out, "\n# chart: {} (name: {})", comment(chart.id()), comment(&meta.name));
+        out.push_str("\n# chart: ");
+        push_comment(out, chart.id());
+        out.push_str(" (name: ");
+        push_comment(out, &meta.name);
+        out.push_str(")\n");
         if !is_visible(host, &state) {
-            continue;
+            return;
         }
-        let (prefix, units) = (variable(&meta.name), comment(&meta.units));
+        common.prefix.clear();
+        common.prefix.push_str("NETDATA_");
+        push_variable(&mut common.prefix, &meta.name);
+        common.prefix.push('_');
+        common.behind.clear();
+        common.behind.push_str("\"      # ");
+        push_comment(&mut common.behind, &meta.units);
+        common.behind.push('\n');
         let mut total = 0.0;
         for dim in &state.dims {
             if !dim.was_collected() || dim.is_obsolete() {
                 continue;
             }
-            let name = variable(&dim.name);
             if dim.latest.is_nan() {
-                let _ = writeln!(out, "NETDATA_{prefix}_{name}=\"\"      # {units}");
+                common.push(out, &dim.name, None);
                 continue;
             }
             let turned = (dim.multiplier < 0) != (dim.divisor < 0);
@@ -41,11 +74,11 @@ pub(super) fn body(host: &Host, alarms: &[Shown], filter: Option<&SimplePattern>
             if !dim.is_hidden() {
                 total += value;
             }
-            let _ = writeln!(out, "NETDATA_{prefix}_{name}=\"{value:.0}\"      # {units}");
+            common.push(out, &dim.name, Some(value));
         }
-        let total = whole(total);
-        let _ = writeln!(out, "NETDATA_{prefix}_VISIBLETOTAL=\"{total:.0}\"      # {units}");
-    }
+        common.push(out, "VISIBLETOTAL", Some(whole(total)));
+    });
+    let mut out = String::new();
     out.push_str("\n# NETDATA ALARMS RUNNING\n");
     for alarm in alarms {
         let name = format!("NETDATA_ALARM_{}_{}", variable(&alarm.chart), variable(&alarm.name));
@@ -54,7 +87,8 @@ pub(super) fn body(host: &Host, alarms: &[Shown], filter: Option<&SimplePattern>
         let _ = writeln!(out, "{name}_VALUE=\"{value}\"      # {}", comment(&alarm.units));
         let _ = writeln!(out, "{name}_STATUS=\"{}\"", alarm.status.name());
     }
-    out
+    pieces.push(out);
+    pieces
 }
 
 /// An alarm, as this format shows it.
@@ -72,15 +106,34 @@ fn whole(value: f64) -> f64 {
     value.round() + 0.0
 }
 
+fn push_whole(out: &mut String, value: f64) {
+    // Below it every whole number is an i64.
+    if value.abs() < WHOLE_MAX {
+        push_integer(out, value as i64);
+    } else {
+        let _ = write!(out, "{value:.0}");
+    }
+}
+
+fn push_variable(out: &mut String, name: &str) {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+    out.extend(name.chars().take(NAME_MAX).map(plain));
+}
+
+fn push_comment(out: &mut String, text: &str) {
+    out.extend(text.chars().map(|c| if c.is_control() { ' ' } else { c }));
+}
+
 fn variable(name: &str) -> String {
-    name.chars()
-        .take(NAME_MAX)
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
-        .collect()
+    let mut out = String::new();
+    push_variable(&mut out, name);
+    out
 }
 
 fn comment(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let mut out = String::new();
+    push_comment(&mut out, text);
+    out
 }
 
 #[cfg(test)]
@@ -97,7 +150,8 @@ mod tests {
             value: 2.6,
             status: Status::Warning,
         };
-        let text = body(&samples::host(), &[alarm], Some(&SimplePattern::new("t.absname")));
+        let only = SimplePattern::new("t.absname");
+        let text = body(&samples::host(), &[alarm], Some(&only)).concat();
         assert_eq!(
             text,
             "\n# chart: t.abs (name: t.absname)\n\
