@@ -304,12 +304,17 @@ pub fn number_before(buffer: &mut [u8], end: usize, value: f64, zeros: Zeros) ->
 }
 
 /// The same for a whole number below 10^18.
-#[inline]
+#[inline(always)]
 pub fn integer_before(buffer: &mut [u8], end: usize, mut whole: u64) -> usize {
     let mut at = end;
     if whole < 10 {
         at -= 1;
         buffer[at] = b'0' + whole as u8;
+    } else if whole < 10_000 {
+        let low = four_digits(whole as u32);
+        buffer[at - 4..at].copy_from_slice(&low.to_le_bytes());
+        // it is 10 at least, so one digit is no zero
+        at -= 4 - (low ^ ZEROS as u32).trailing_zeros() as usize / 8;
     } else {
         while whole >= 100_000_000 {
             let low = digits((whole % 100_000_000) as u32);
@@ -328,17 +333,33 @@ pub fn integer_before(buffer: &mut [u8], end: usize, mut whole: u64) -> usize {
 /// Eight zeros in ASCII.
 const ZEROS: u64 = 0x3030_3030_3030_3030;
 
-/// The eight digits of a number below 10^8 in ASCII, the first one in the lowest byte: halves, then quarters, then eighths,
-/// all parts at once.
-#[inline]
+/// The four digits of every number below 10^4 in ASCII, the first one in the lowest byte. Looking them up takes half the time of
+/// making them.
+static FOUR_DIGITS: [u32; 10_000] = {
+    let mut table = [0; 10_000];
+    let mut n = 0;
+    while n < table.len() {
+        let (mut digits, mut rest, mut place) = (0, n as u32, 4);
+        while place > 0 {
+            digits = digits << 8 | (0x30 + rest % 10);
+            (rest, place) = (rest / 10, place - 1);
+        }
+        table[n] = digits;
+        n += 1;
+    }
+    table
+};
+
+/// The four digits of a number below 10^4.
+#[inline(always)]
+fn four_digits(n: u32) -> u32 {
+    FOUR_DIGITS[n as usize % FOUR_DIGITS.len()]
+}
+
+/// The eight digits of a number below 10^8 in ASCII, the first one in the lowest byte.
+#[inline(always)]
 fn digits(n: u32) -> u64 {
-    let n = u64::from(n);
-    let halves = (n / 10_000) | ((n % 10_000) << 32);
-    let high = ((halves * 10_486) >> 20) & 0x0000_007F_0000_007F;
-    let quarters = high | ((halves - 100 * high) << 16);
-    let high = ((quarters * 103) >> 10) & 0x000F_000F_000F_000F;
-    let eighths = high | ((quarters - 10 * high) << 8);
-    eighths | ZEROS
+    u64::from(four_digits(n / 10_000)) | u64::from(four_digits(n % 10_000)) << 32
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -117,23 +118,44 @@ pub fn spawn<T: Send + 'static>(
 
 /// Threads at most that one piece of work is shared by.
 const SHARED_BY: usize = 4;
+/// Threads that [`shared`] has at work now, of all its callers.
+static SHARING: AtomicUsize = AtomicUsize::new(0);
 
-/// Has `work` done for consecutive shares of `0..count`, each at least `least` long, on as many threads as there are
+/// Notes in [`SHARING`] that so many threads are at work, until it is dropped.
+struct AtWork(usize);
+
+impl AtWork {
+    /// At most `wanted` threads, and as many as there are idle processors for; one there is always.
+    fn take(wanted: usize) -> AtWork {
+        // Asking how many processors there are reads files.
+        static PROCESSORS: OnceLock<usize> = OnceLock::new();
+        let processors =
+            *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let idle = processors.saturating_sub(SHARING.load(Ordering::Relaxed));
+        let threads = wanted.min(SHARED_BY).min(idle).max(1);
+        SHARING.fetch_add(threads, Ordering::Relaxed);
+        AtWork(threads)
+    }
+}
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        SHARING.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
+/// Has `work` done for consecutive shares of `0..count`, each at least `least` long, on as many threads as there are idle
 /// processors, the caller's among them: for what takes milliseconds. Gives the results in order.
 pub fn shared<T: Send>(
     count: usize,
     least: usize,
     work: impl Fn(Range<usize>) -> T + Sync,
 ) -> Vec<T> {
-    let worth = count / least.max(1);
-    if worth < 2 {
+    let at_work = AtWork::take(count / least.max(1));
+    let shares = at_work.0;
+    if shares == 1 {
         return vec![work(0..count)];
     }
-    // Asking how many processors there are reads files.
-    static PROCESSORS: OnceLock<usize> = OnceLock::new();
-    let processors = *PROCESSORS
-        .get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from).min(SHARED_BY));
-    let shares = worth.clamp(1, processors);
     let share = |n: usize| count * n / shares..count * (n + 1) / shares;
     let name = with_name(|name| format!("{name}+"));
     let work = &work;
