@@ -50,6 +50,8 @@ pub struct Setup {
     pub stream: String,
     /// Alarms.
     pub health: String,
+    /// exporting.conf; none where it is empty.
+    pub exporting: String,
     /// A cache directory that is there already.
     pub cache: Option<PathBuf>,
 }
@@ -110,6 +112,9 @@ impl Agent {
         fs::write(dir.join("etc/netdata.conf"), configuration(name, port, &dir, setup))?;
         fs::write(dir.join("etc/stream.conf"), &setup.stream)?;
         fs::write(dir.join("etc/health.d/bench.conf"), &setup.health)?;
+        if !setup.exporting.is_empty() {
+            fs::write(dir.join("etc/exporting.conf"), &setup.exporting)?;
+        }
         fs::write(dir.join("etc/.opt-out-from-anonymous-statistics"), "")?;
         if let Some(cache) = &setup.cache {
             fs::remove_dir(dir.join("cache"))?;

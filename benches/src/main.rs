@@ -2,6 +2,7 @@
 
 mod agent;
 mod client;
+mod exporting;
 mod load;
 mod past;
 mod series;
@@ -110,6 +111,7 @@ const ROWS: &[(&str, Row)] = &[
     ("past-send", past::send),
     ("past-take", past::take),
     ("latency", latency),
+    ("exporting", exporting::row),
 ];
 
 /// Rows that take more than an hour: only where they are asked for.

@@ -145,6 +145,29 @@ impl DataSource {
     }
 }
 
+/// Which version of remote write is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteVersion {
+    /// 2.0 where the server says that it takes it, 1.0 otherwise.
+    Auto,
+    One,
+    Two,
+}
+
+impl WriteVersion {
+    fn or_auto(word: &str) -> WriteVersion {
+        match word {
+            "auto" => WriteVersion::Auto,
+            "1" | "1.0" => WriteVersion::One,
+            "2" | "2.0" => WriteVersion::Two,
+            _ => {
+                log::error!("EXPORTING: invalid remote write version '{word}'. Using 'auto'");
+                WriteVersion::Auto
+            }
+        }
+    }
+}
+
 /// What one instance is to do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InstanceOptions {
@@ -175,6 +198,7 @@ pub struct InstanceOptions {
     pub headers: Vec<(String, String)>,
     /// Names and values that every series of remote write has besides its own.
     pub external_labels: Vec<(String, String)>,
+    pub write_version: WriteVersion,
     /// Of the local host; only `[backend]` has them.
     pub host_tags: String,
     pub tls_skip_verification: bool,
@@ -401,6 +425,7 @@ impl Places<'_> {
                 |c| c.is_ascii_whitespace(),
                 '=',
             ),
+            write_version: WriteVersion::or_auto(&self.text(&option::WRITE_VERSION)),
             host_tags: String::new(),
             tls_skip_verification: self.flag(&option::TLS_SKIP),
             ca_path: self.maybe(&option::CA_PATH),
@@ -459,7 +484,10 @@ mod tests {
         );
         assert_eq!((found.update_every, found.buffer_on_failures), (10, 10));
         assert!(found.send_names && found.configured_labels && !found.automatic_labels);
-        assert_eq!(found.url_path, "/receive");
+        assert_eq!(
+            (found.url_path.as_str(), found.write_version),
+            ("/receive", WriteVersion::Auto)
+        );
         assert!(instances("[graphite:g]\n").is_empty());
     }
 
@@ -489,6 +517,21 @@ mod tests {
         };
         assert_eq!(told(&found.headers), ["X-Scope-OrgID|team a", "X-B|c"]);
         assert_eq!(told(&found.external_labels), ["site|eu-1", "role|edge"]);
+    }
+
+    #[test]
+    fn versions_of_remote_write_are_numbers() {
+        for (word, version) in [
+            ("1", WriteVersion::One),
+            ("1.0", WriteVersion::One),
+            ("2", WriteVersion::Two),
+            ("3", WriteVersion::Auto),
+        ] {
+            let text = format!(
+                "[prometheus_remote_write:p]\nenabled = yes\nremote write version = {word}\n"
+            );
+            assert_eq!(instances(&text)[0].write_version, version, "{word}");
+        }
     }
 
     #[test]

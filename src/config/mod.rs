@@ -16,6 +16,7 @@ mod exporting;
 pub use document::{Config, LoadError, Present, Snapshot};
 pub use exporting::{
     Carrier, Connector, DataSource, Dialect, ExportingConf, InstanceOptions, PrometheusOptions,
+    WriteVersion,
 };
 pub use options::{Alias, Known, NETDATA_CONF, State};
 pub use stream::{Denied, ReceiverDefaults, ReceiverOptions, SenderOptions, SharePast, StreamConf};

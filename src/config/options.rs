@@ -443,6 +443,8 @@ pub(super) mod exporting {
     pub(in super::super) const HEADERS: Named = named("http headers", "");
     /// Of remote write: `name=value`, separated by white space.
     pub(in super::super) const EXTERNAL_LABELS: Named = named("external labels", "");
+    /// Of remote write: `auto`, `1` or `2`.
+    pub(in super::super) const WRITE_VERSION: Named = named("remote write version", "auto");
     /// How far a server behind https is trusted.
     pub(in super::super) const TLS_SKIP: Named = named("ssl skip certificate verification", "no");
     pub(in super::super) const CA_PATH: Named = named("CApath", "");
@@ -468,6 +470,7 @@ pub(super) mod exporting {
         &URL_PATH,
         &HEADERS,
         &EXTERNAL_LABELS,
+        &WRITE_VERSION,
         &TLS_SKIP,
         &CA_PATH,
         &CA_FILE,

@@ -11,9 +11,9 @@ use super::names::{
     sanitized, series_labels,
 };
 use crate::base::json::{push_escaped, push_fixed, push_integer, push_string};
-use crate::config::{Carrier, DataSource, Dialect, InstanceOptions};
+use crate::config::{Carrier, DataSource, Dialect, InstanceOptions, WriteVersion};
 use crate::metrics::{Algorithm, Host, HostKind};
-use crate::wire::remote_write::{self, Labels};
+use crate::wire::write_request::{self, Frame, Request, Version};
 
 /// A body is sent once it is so long, before compression.
 const BODY_BYTES: usize = 2 << 20;
@@ -86,8 +86,11 @@ pub(super) struct Body {
     external: Vec<(String, String)>,
     text: String,
     /// Of remote write.
-    bytes: Vec<u8>,
-    labels: Labels,
+    request: Request,
+    /// What is the same in all series of a chart, once it was made for what `_total` says of them.
+    frame: (Option<bool>, Frame),
+    plain: Vec<u8>,
+    snappy: snap::raw::Encoder,
     series: String,
     /// What Prometheus calls the chart.
     metric: String,
@@ -118,8 +121,13 @@ impl Body {
                 .map(|(name, value)| (sanitized(name), value.clone()))
                 .collect(),
             text: String::new(),
-            bytes: Vec::new(),
-            labels: Labels::default(),
+            request: Request::new(match options.write_version {
+                WriteVersion::Auto | WriteVersion::One => Version::One,
+                WriteVersion::Two => Version::Two,
+            }),
+            frame: Default::default(),
+            plain: Vec::new(),
+            snappy: snap::raw::Encoder::new(),
             series: String::new(),
             metric: String::new(),
             samples: 0,
@@ -129,7 +137,7 @@ impl Body {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.text.len() + self.bytes.len() >= self.bytes_max
+        self.text.len() + self.request.bytes() >= self.bytes_max
             || (self.form == Form::RemoteWrite && self.samples >= self.samples_max)
     }
 
@@ -139,13 +147,27 @@ impl Body {
         self.samples_max = (self.samples_max / 2).max(LEAST_SAMPLES);
     }
 
+    /// The version of remote write in which bodies are made.
+    pub(super) fn version(&self) -> Version {
+        self.request.version()
+    }
+
+    /// That of all bodies from now on; to be called when one was taken.
+    pub(super) fn set_version(&mut self, version: Version) {
+        self.request.set_version(version);
+    }
+
+    /// A body that was taken, in another version of remote write.
+    pub(super) fn converted(&self, body: &[u8], from: Version, to: Version) -> Option<Vec<u8>> {
+        packed(&write_request::converted(from, to, &unpacked(body)?).ok()?)
+    }
+
     /// One that was taken as two, with the number of values in each; `None` when there is but one thing in it.
-    pub(super) fn halves(&self, body: &[u8]) -> Option<[(Vec<u8>, u64); 2]> {
+    pub(super) fn halves(&self, body: &[u8], version: Version) -> Option<[(Vec<u8>, u64); 2]> {
         match self.form {
             Form::RemoteWrite => {
-                let plain = snap::raw::Decoder::new().decompress_vec(body).ok()?;
-                let [(first, one), (second, other)] = remote_write::halves(&plain)?;
-                let packed = |plain: &[u8]| snap::raw::Encoder::new().compress_vec(plain).ok();
+                let [(first, one), (second, other)] =
+                    write_request::halves(version, &unpacked(body)?)?;
                 Some([(packed(&first)?, one), (packed(&second)?, other)])
             }
             Form::OpenTsdbJson | Form::Json { array: true } => {
@@ -175,9 +197,10 @@ impl Body {
         }
         let bytes = match self.form {
             Form::RemoteWrite => {
-                let plain = std::mem::take(&mut self.bytes);
+                self.request.finish(&mut self.plain);
+                self.frame.0 = None;
                 // It only fails for what is larger than 4 GiB.
-                snap::raw::Encoder::new().compress_vec(&plain).unwrap_or_default()
+                self.snappy.compress_vec(&self.plain).unwrap_or_default()
             }
             Form::OpenTsdbJson | Form::Json { array: true } => {
                 let mut text = std::mem::take(&mut self.text);
@@ -278,18 +301,14 @@ impl Body {
         }
         let labels: Vec<(&str, &str)> =
             host.info.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        set_labels(&mut self.labels, &labels, &self.external);
-        remote_write::push_series(&mut self.bytes, &self.labels, std::iter::once((at_ms, 1.0)));
+        let labels = all_labels(&labels, &self.external);
+        self.request.push_series(&labels, std::iter::once((at_ms, 1.0)));
         self.samples += 1;
         for (name, value) in variables.iter().filter(|(_, value)| value.is_finite()) {
             let metric = format!("{}_{}", sanitized(&self.prefix), sanitized(name));
             let own = [("__name__", metric.as_str()), ("instance", &host.hostname)];
-            set_labels(&mut self.labels, &own, &self.external);
-            remote_write::push_series(
-                &mut self.bytes,
-                &self.labels,
-                std::iter::once((at_ms, *value)),
-            );
+            let labels = all_labels(&own, &self.external);
+            self.request.push_series(&labels, std::iter::once((at_ms, *value)));
             self.samples += 1;
         }
     }
@@ -298,6 +317,7 @@ impl Body {
     pub(super) fn begin_chart(&mut self, chart: &ChartText) {
         if self.form == Form::RemoteWrite {
             self.metric = metric_name(&self.prefix, self.source, &chart.context, &chart.units);
+            self.frame.0 = None;
         }
     }
 
@@ -437,19 +457,16 @@ impl Body {
                 dim.algorithm,
                 Algorithm::Incremental | Algorithm::PercentageOfIncrementalRow
             );
-        let length = self.metric.len();
-        if counter {
-            self.metric.push_str("_total");
+        let (of, frame) = &mut self.frame;
+        if of.replace(counter) != Some(counter) {
+            let length = self.metric.len();
+            if counter {
+                self.metric.push_str("_total");
+            }
+            let own = series_labels(&self.metric, chart_name, "-", &chart.family, &host.hostname);
+            self.request.frame(frame, &all_labels(&own, &self.external), "dimension");
+            self.metric.truncate(length);
         }
-        let own = series_labels(&self.metric, chart_name, dim_name, &chart.family, &host.hostname);
-        if self.external.is_empty() {
-            self.labels.clear();
-            own.iter().for_each(|(name, value)| self.labels.push(name, value));
-        } else {
-            set_labels(&mut self.labels, &own, &self.external);
-        }
-        self.metric.truncate(length);
-        let labels = &self.labels;
         let scale = match chart.from_prometheus {
             true => dim.multiplier as f64 / dim.divisor as f64,
             false => 1.0,
@@ -459,21 +476,29 @@ impl Body {
             Value::Collected(value) => value as f64 * scale,
         };
         let samples = points.iter().map(|point| (point.at_ms, number(point.value)));
-        remote_write::push_series(&mut self.bytes, labels, samples);
+        self.request.push(frame, ("dimension", dim_name), samples);
     }
 }
 
-/// Sets a series' labels, sorted as remote write wants them; of a name that is there twice the first counts, and what the
-/// file adds comes last.
-fn set_labels(labels: &mut Labels, own: &[(&str, &str)], external: &[(String, String)]) {
+/// A series' labels, sorted as remote write wants them; of a name that is there twice the first counts, and what the file adds
+/// comes last.
+fn all_labels<'a>(
+    own: &[(&'a str, &'a str)],
+    external: &'a [(String, String)],
+) -> Vec<(&'a str, &'a str)> {
     let added = external.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let mut all: Vec<(&str, &str)> = own.iter().copied().chain(added).collect();
     all.sort_by_key(|(name, _)| *name);
     all.dedup_by_key(|(name, _)| *name);
-    labels.clear();
-    for (name, value) in all {
-        labels.push(name, value);
-    }
+    all
+}
+
+fn packed(plain: &[u8]) -> Option<Vec<u8>> {
+    snap::raw::Encoder::new().compress_vec(plain).ok()
+}
+
+fn unpacked(body: &[u8]) -> Option<Vec<u8>> {
+    snap::raw::Decoder::new().decompress_vec(body).ok()
 }
 
 /// White space would end a word of a line, a line end the line.

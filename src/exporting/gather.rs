@@ -44,6 +44,8 @@ pub(super) struct Copied {
     after: i64,
     /// … up to each of these.
     edges: Vec<i64>,
+    /// Of the dimension that is being read.
+    points: Vec<Point>,
 }
 
 fn text_of_chart(chart: &Chart, state: &ChartState) -> ChartText {
@@ -105,18 +107,19 @@ impl Span<'_> {
     /// Adds what is stored of the dimension of that number, to be called in their order; false when there are no more.
     pub(super) fn dimension(
         &self,
-        chart: &Copied,
+        chart: &mut Copied,
         number: usize,
         text: &HostText,
         body: &mut Body,
     ) -> bool {
         let Some((dim, reader)) = chart.dims.get(number) else { return false };
-        let mut points = Vec::with_capacity(chart.edges.len());
-        let read = windows(&**reader, chart.after, &chart.edges, self.source, &mut points);
+        let points = &mut chart.points;
+        points.clear();
+        let read = windows(&**reader, chart.after, &chart.edges, self.source, points);
         if number == 0 {
             body.begin_chart(&chart.text);
         }
-        body.dimension(text, &chart.text, dim, &points);
+        body.dimension(text, &chart.text, dim, points);
         STATS.query(QueryBy::Exporters, u64::from(read > 0), read);
         true
     }
@@ -131,8 +134,8 @@ impl Span<'_> {
         text: &HostText,
         body: &mut Body,
     ) {
-        let Some(copied) = self.chart(host, chart, wanted) else { return };
-        let _ = (0..).find(|number| !self.dimension(&copied, *number, text, body));
+        let Some(mut copied) = self.chart(host, chart, wanted) else { return };
+        let _ = (0..).find(|number| !self.dimension(&mut copied, *number, text, body));
     }
 }
 
@@ -145,6 +148,7 @@ fn copy(host: &Host, chart: &Chart, wanted: &SimplePattern) -> Option<Copied> {
             dims: dims.map(|dim| (text_of_dimension(dim), Arc::clone(&dim.reader))).collect(),
             after: 0,
             edges: Vec::new(),
+            points: Vec::new(),
         })
     };
     {

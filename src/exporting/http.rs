@@ -4,7 +4,9 @@
 
 use std::fmt::Write as _;
 
+use crate::base::VERSION;
 use crate::config::{Dialect, InstanceOptions};
+use crate::wire::write_request::Version;
 
 /// The head of an answer may be this long.
 const HEAD_MAX: usize = 64 << 10;
@@ -55,8 +57,8 @@ impl RequestHead {
         }
     }
 
-    /// A whole head; `connected` is the destination that answers.
-    pub(super) fn text(&self, connected: &str, length: usize) -> String {
+    /// A whole head; `connected` is the destination that answers, `version` that of remote write.
+    pub(super) fn text(&self, connected: &str, length: usize, version: Version) -> String {
         let mut head = format!("POST {} HTTP/1.1\r\n", self.path);
         let remote_write = self.dialect == Dialect::RemoteWrite;
         let host = if remote_write { connected } else { &self.host };
@@ -64,11 +66,21 @@ impl RequestHead {
         head.push_str(match self.dialect {
             Dialect::Graphite => "Content-Type: application/graphite\r\n",
             Dialect::OpenTsdb | Dialect::Json => "Content-Type: application/json\r\n",
-            Dialect::RemoteWrite => {
-                "Accept: */*\r\nContent-Encoding: snappy\r\nContent-Type: application/x-protobuf\r\n\
-                 X-Prometheus-Remote-Write-Version: 0.1.0\r\n"
-            }
+            Dialect::RemoteWrite => "Accept: */*\r\nContent-Encoding: snappy\r\n",
         });
+        match version {
+            _ if !remote_write => {}
+            Version::One => head.push_str(
+                "Content-Type: application/x-protobuf\r\nX-Prometheus-Remote-Write-Version: 0.1.0\r\n",
+            ),
+            Version::Two => {
+                let _ = write!(
+                    head,
+                    "Content-Type: application/x-protobuf;proto=io.prometheus.write.v2.Request\r\n\
+                     X-Prometheus-Remote-Write-Version: 2.0.0\r\nUser-Agent: netdata/{VERSION}\r\n"
+                );
+            }
+        }
         let _ = write!(head, "Content-Length: {length}\r\n\r\n");
         head
     }
@@ -79,6 +91,8 @@ pub(super) struct Answer {
     pub(super) status: u16,
     /// Seconds.
     pub(super) retry_after: Option<i64>,
+    /// Samples that the server says it has written: who does not say so does not know remote write 2.0.
+    pub(super) written: Option<u64>,
     /// Of the body.
     pub(super) first_line: String,
     /// Another request may follow on the same connection.
@@ -135,6 +149,7 @@ impl Answering {
         let answer = |body: &[u8], keeps_open| Answer {
             status: head.status,
             retry_after: head.retry_after,
+            written: head.written,
             first_line: first_line(body),
             keeps_open: keeps_open && !head.closes,
         };
@@ -165,6 +180,7 @@ struct Head {
     chunked: bool,
     closes: bool,
     retry_after: Option<i64>,
+    written: Option<u64>,
 }
 
 impl Head {
@@ -183,6 +199,7 @@ impl Head {
             chunked: false,
             closes: version == "HTTP/1.0",
             retry_after: None,
+            written: None,
         };
         for (name, value) in lines.filter_map(|line| line.split_once(':')) {
             let value = value.trim();
@@ -191,6 +208,7 @@ impl Head {
                 "transfer-encoding" => head.chunked = value.eq_ignore_ascii_case("chunked"),
                 "connection" => head.closes = value.eq_ignore_ascii_case("close"),
                 "retry-after" => head.retry_after = value.parse().ok().filter(|s| *s >= 0),
+                "x-prometheus-remote-write-samples-written" => head.written = value.parse().ok(),
                 _ => {}
             }
         }
@@ -245,7 +263,7 @@ mod tests {
             "[graphite:http:g]\nenabled = yes\ndestination = h:1 k\nusername = u1\npassword = p1\n",
         ));
         assert_eq!(
-            head.text("h:1", 5),
+            head.text("h:1", 5, Version::One),
             "POST /api/put HTTP/1.1\r\nHost: h:1 k\r\nAuthorization: Basic dTE6cDE=\r\n\
              Content-Type: application/graphite\r\nContent-Length: 5\r\n\r\n"
         );
@@ -254,11 +272,19 @@ mod tests {
              http headers = X-Scope-OrgID: a; no header: x\n",
         ));
         assert_eq!(
-            head.text("h:9", 1),
+            head.text("h:9", 1, Version::One),
             "POST /api/v1/write HTTP/1.1\r\nHost: h:9\r\nX-Scope-OrgID: a\r\nAccept: */*\r\nContent-Encoding: snappy\r\n\
              Content-Type: application/x-protobuf\r\nX-Prometheus-Remote-Write-Version: 0.1.0\r\n\
              Content-Length: 1\r\n\r\n"
         );
+        let text = head.text("h:9", 1, Version::Two);
+        for line in [
+            "Content-Type: application/x-protobuf;proto=io.prometheus.write.v2.Request",
+            "X-Prometheus-Remote-Write-Version: 2.0.0",
+            "Content-Encoding: snappy",
+        ] {
+            assert!(text.lines().any(|there| there == line), "{text}");
+        }
     }
 
     /// Fed byte by byte and at once.
@@ -315,6 +341,14 @@ mod tests {
     fn a_server_may_ask_for_patience() {
         let mut answering = Answering::default();
         answering.add(b"HTTP/1.1 429 x\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n");
-        assert_eq!(answering.complete(More::May).unwrap().unwrap().retry_after, Some(7));
+        let answer = answering.complete(More::May).unwrap().unwrap();
+        assert_eq!((answer.retry_after, answer.written), (Some(7), None));
+    }
+
+    #[test]
+    fn a_server_says_what_it_has_written() {
+        let mut answering = Answering::default();
+        answering.add(b"HTTP/1.1 204 x\r\nX-Prometheus-Remote-Write-Samples-Written: 17\r\n\r\n");
+        assert_eq!(answering.complete(More::May).unwrap().unwrap().written, Some(17));
     }
 }

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use super::http::{Answer, Answering, More, RequestHead};
 use crate::base::sys;
 use crate::base::threads::StopToken;
-use crate::config::{Carrier, InstanceOptions};
+use crate::config::{Carrier, Dialect, InstanceOptions};
 use crate::net::destination::parse_destinations;
 use crate::net::dial::dial;
 use crate::net::listen::Place;
 use crate::net::tls::ClientOptions;
 use crate::net::{Connection, Destination};
+use crate::wire::write_request::Version;
 
 /// How soon a stop is noticed.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -24,15 +25,20 @@ const EARLY_ANSWER: Duration = Duration::from_millis(500);
 /// What became of a body.
 #[derive(Debug)]
 pub(super) enum Delivery {
-    /// HTTP: the server has it. Lines: the kernel has it.
-    Done,
-    /// To be tried again, after so many seconds if the server said so.
-    Later(Option<i64>),
-    /// The server will never take it.
+    /// HTTP: the server has it, or so many samples of it. Lines: the kernel has it.
+    Done(Option<u64>),
+    /// There is no connection, or no answer: to be tried again.
+    Later,
+    /// The server says that it cannot take it now: to be tried again, after so many seconds if it said so.
+    Busy(Option<i64>),
+    /// The server will never take it; so many samples of it were written all the same.
     Refused {
         status: u16,
         line: String,
+        written: u64,
     },
+    /// The server does not know this version of remote write, and has taken nothing.
+    OtherVersion(u16),
     /// The server would take it in smaller pieces.
     TooLarge,
     /// Not this body is wrong but how the instance is configured: who it is, or where it sends to.
@@ -57,6 +63,7 @@ pub(super) struct Link {
     name: String,
     destinations: Vec<Destination>,
     carrier: Carrier,
+    remote_write: bool,
     timeout: Duration,
     tls: ClientOptions,
     head: RequestHead,
@@ -79,6 +86,7 @@ impl Link {
             name: options.name.clone(),
             destinations: parse_destinations(&options.destination, port),
             carrier: options.connector.carrier,
+            remote_write: options.connector.dialect == Dialect::RemoteWrite,
             timeout: options.timeout,
             tls: ClientOptions {
                 skip_verification: options.tls_skip_verification,
@@ -149,32 +157,28 @@ impl Link {
         false
     }
 
-    /// Sends one body, over a new connection if there is none.
-    pub(super) fn deliver(&mut self, body: &[u8]) -> Delivery {
+    /// Sends one body, over a new connection if there is none; `version` is that of remote write.
+    pub(super) fn deliver(&mut self, body: &[u8], version: Version) -> Delivery {
         loop {
             if !self.connect() {
-                return if self.stop.is_stopped() {
-                    Delivery::Stopped
-                } else {
-                    Delivery::Later(None)
-                };
+                return if self.stop.is_stopped() { Delivery::Stopped } else { Delivery::Later };
             }
-            let Some(mut open) = self.open.take() else { return Delivery::Later(None) };
+            let Some(mut open) = self.open.take() else { return Delivery::Later };
             let used = std::mem::replace(&mut open.used, true);
             let answer = match self.carrier {
                 Carrier::Lines => self.write(&mut open, body).map(|()| None),
-                Carrier::Http | Carrier::Https => self.exchange(&mut open, body).map(Some),
+                Carrier::Http | Carrier::Https => self.exchange(&mut open, body, version).map(Some),
             };
             match answer {
                 Ok(None) => {
                     self.open = Some(open);
-                    return Delivery::Done;
+                    return Delivery::Done(None);
                 }
                 Ok(Some(answer)) => {
                     if answer.keeps_open {
                         self.open = Some(open);
                     }
-                    return self.judge(answer);
+                    return self.judge(answer, version);
                 }
                 Err(Failure::Stopped) => return Delivery::Stopped,
                 // An idle connection may end at any time; that says nothing about the server.
@@ -196,15 +200,22 @@ impl Link {
                         }
                         Failure::Stopped => {}
                     }
-                    return Delivery::Later(None);
+                    return Delivery::Later;
                 }
             }
         }
     }
 
-    fn judge(&mut self, answer: Answer) -> Delivery {
+    fn judge(&mut self, answer: Answer, version: Version) -> Delivery {
         match answer.status {
-            200..=299 => Delivery::Done,
+            // A server of 1.0 may read a request of 2.0 as an empty one of its own.
+            status @ 200..=299
+                if self.remote_write && version == Version::Two && answer.written.is_none() =>
+            {
+                Delivery::OtherVersion(status)
+            }
+            200..=299 => Delivery::Done(answer.written),
+            415 if self.remote_write => Delivery::OtherVersion(415),
             408 | 429 | 300..=399 | 500..=599 => {
                 self.counts.failures += 1;
                 log::error!(
@@ -213,7 +224,7 @@ impl Link {
                     answer.status,
                     answer.first_line
                 );
-                Delivery::Later(answer.retry_after)
+                Delivery::Busy(answer.retry_after)
             }
             413 => {
                 self.counts.failures += 1;
@@ -225,7 +236,8 @@ impl Link {
             }
             status => {
                 self.counts.failures += 1;
-                Delivery::Refused { status, line: answer.first_line }
+                let written = answer.written.unwrap_or(0);
+                Delivery::Refused { status, line: answer.first_line, written }
             }
         }
     }
@@ -256,8 +268,13 @@ impl Link {
         Ok(())
     }
 
-    fn exchange(&mut self, open: &mut Open, body: &[u8]) -> Result<Answer, Failure> {
-        let head = self.head.text(&open.to, body.len());
+    fn exchange(
+        &mut self,
+        open: &mut Open,
+        body: &[u8],
+        version: Version,
+    ) -> Result<Answer, Failure> {
+        let head = self.head.text(&open.to, body.len(), version);
         let request = [head.as_bytes(), body].concat();
         match self.write(open, &request) {
             Ok(()) => self.answer(open, self.timeout),

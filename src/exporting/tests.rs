@@ -16,6 +16,7 @@ use crate::metrics::{
 };
 use crate::storage::Mode;
 use crate::storage::ring::RingEngine;
+use crate::wire::write_request::Version;
 
 /// Times of batches in the recordings.
 const LOCAL_RAW: i64 = 1_795_333_569;
@@ -243,7 +244,7 @@ fn check_http(kind: &str, name: &str) {
     let host = first.lines().find_map(|line| line.strip_prefix("Host: ")).unwrap();
     let options = options(kind, &format!("destination = {host}\nusername = u1\npassword = p1"));
     let head = RequestHead::new(&options);
-    let request = |body: String| head.text(host, body.len()) + &body;
+    let request = |body: String| head.text(host, body.len(), Version::One) + &body;
     assert_eq!(
         request(batch(&options, &[(&local(), LOCAL)])),
         first.trim_end_matches('\n').to_owned() + "\n"
@@ -399,7 +400,7 @@ fn an_early_answer_is_heard() {
     });
     let options = options("graphite:http", &format!("destination = 127.0.0.1:{port}"));
     let mut link = super::link::Link::new(&options, crate::base::threads::StopToken::new());
-    let delivery = link.deliver(&vec![b'x'; 32 << 20]);
+    let delivery = link.deliver(&vec![b'x'; 32 << 20], Version::One);
     assert!(matches!(delivery, super::link::Delivery::TooLarge), "{delivery:?}");
     server.unwrap().join().unwrap();
 }
@@ -421,13 +422,13 @@ fn bodies_of_every_language_can_be_halved() {
             span.stored(&host, &chart, &SimplePattern::new("*"), &text, &mut body);
         }
         let (whole, samples) = body.take();
-        let [(first, one), (second, other)] = body.halves(&whole).unwrap();
+        let [(first, one), (second, other)] = body.halves(&whole, body.version()).unwrap();
         assert_eq!(one + other, samples, "{kind}");
         assert!(one.abs_diff(other) <= 1 && !first.is_empty() && !second.is_empty(), "{kind}");
         // Down to the last thing in it.
         let (mut rest, mut single) = (vec![first, second], 0);
         while let Some(part) = rest.pop() {
-            match body.halves(&part) {
+            match body.halves(&part, body.version()) {
                 Some([(first, _), (second, _)]) => rest.extend([first, second]),
                 None => single += 1,
             }

@@ -7,6 +7,9 @@
 //! A host's position moves when the database has what it was given: with HTTP when it says so, with lines when its
 //! machine has confirmed them and the connection still stood a while later. What is not taken until then is sent again, with
 //! the same values.
+//!
+//! Which version of remote write a server takes it is asked by a request of 2.0 in which there is no series: whatever it makes of that,
+//! nothing is lost or there twice. It is asked anew after every outage; a body that was made in the other version is converted.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -25,9 +28,10 @@ use crate::base::ids::MachineGuid;
 use crate::base::pattern::SimplePattern;
 use crate::base::threads::StopToken;
 use crate::base::time::{Clock, MICROS, UpdateEvery};
-use crate::config::{DataSource, InstanceOptions};
+use crate::config::{DataSource, Dialect, InstanceOptions, WriteVersion};
 use crate::metrics::{Host, HostKind, Hosts};
 use crate::storage::Mode;
+use crate::wire::write_request::Version;
 
 /// Batches of one host that are made in one go when there is something to make up for.
 const WINDOWS_MAX: usize = 60;
@@ -48,6 +52,10 @@ const LAST_SLOT_S: i64 = 30;
 /// Between two attempts, at least and at most.
 const PAUSE_MIN_S: i64 = 1;
 const PAUSE_MAX_S: i64 = 30;
+/// So often in a row a server may say that it is busy when it is asked for its version; then it gets 1.0, which it may be better at.
+const ASKED_MAX: u32 = 3;
+/// A request of 2.0 without a series, compressed: its length, and the empty symbol as it is.
+const NOTHING: &[u8] = &[2, 1 << 2, 0x22, 0];
 /// However long a server asks us to wait.
 const RETRY_AFTER_MAX_S: i64 = 3600;
 
@@ -61,6 +69,8 @@ pub(super) struct Surroundings<'a> {
 
 struct Chunk {
     bytes: Vec<u8>,
+    /// Of remote write.
+    version: Version,
     samples: u64,
     /// The time of the batch it is a part of.
     batch: i64,
@@ -94,6 +104,10 @@ pub(super) struct Worker {
     wanted_hosts: SimplePattern,
     body: Body,
     link: Link,
+    /// In which version of remote write bodies are sent; `None` until the server was asked.
+    agreed: Option<Version>,
+    /// What the log was told of it.
+    told: Option<Version>,
     queue: VecDeque<Chunk>,
     positions: Positions,
     cursors: FxHashMap<MachineGuid, Cursor>,
@@ -132,6 +146,8 @@ impl Worker {
             wanted_hosts: SimplePattern::new(&options.hosts),
             body: Body::new(&options),
             link: Link::new(&options, stop.clone()),
+            agreed: configured(&options),
+            told: None,
             queue: VecDeque::new(),
             positions: Positions::open(around.lib, &options.name),
             cursors: FxHashMap::default(),
@@ -268,9 +284,9 @@ impl Worker {
             self.body.about_host(&text, &variables, end * 1000);
         }
         for chart in gather::charts_of(host, &self.charts, past) {
-            let Some(copied) = span.chart(host, &chart, &self.charts) else { continue };
+            let Some(mut copied) = span.chart(host, &chart, &self.charts) else { continue };
             let mut number = 0;
-            while span.dimension(&copied, number, &text, &mut self.body) {
+            while span.dimension(&mut copied, number, &text, &mut self.body) {
                 number += 1;
                 if self.body.is_full() && !self.hand_over(end, std::mem::take(completes)) {
                     return false;
@@ -424,10 +440,10 @@ impl Worker {
     }
 
     fn enqueue(&mut self, batch: i64, completes: Vec<(MachineGuid, i64)>) {
-        let (bytes, samples) = self.body.take();
+        let ((bytes, samples), version) = (self.body.take(), self.body.version());
         self.figures.buffered += samples.cast_signed();
         self.figures.buffered_bytes += bytes.len() as i64;
-        self.queue.push_back(Chunk { bytes, samples, batch, completes, written_us: None });
+        self.queue.push_back(Chunk { bytes, version, samples, batch, completes, written_us: None });
     }
 
     // --- what is collected ------------------------------------------------------------------------
@@ -521,19 +537,46 @@ impl Worker {
             if now_us < self.patience_us || self.stop.is_stopped() {
                 return false;
             }
+            let Some(version) = self.agreed else {
+                match self.ask_version() {
+                    Ok(version) => self.agree(version),
+                    Err(delivery) => return self.postpone(delivery),
+                }
+                continue;
+            };
+            if chunk.version != version {
+                // What was made here can be read here.
+                let converted = self.body.converted(&chunk.bytes, chunk.version, version);
+                chunk.bytes = converted.unwrap_or_else(|| std::mem::take(&mut chunk.bytes));
+                chunk.version = version;
+            }
             let (samples, bytes) = (chunk.samples.cast_signed(), chunk.bytes.len() as i64);
-            match self.link.deliver(&chunk.bytes) {
-                Delivery::Done => {
+            match self.link.deliver(&chunk.bytes, version) {
+                Delivery::Done(written) => {
                     chunk.written_us = Some(self.clock.monotonic_us());
-                    self.figures.sent += samples;
+                    let lost = written.map_or(0, |n| samples.saturating_sub_unsigned(n).max(0));
+                    self.figures.sent += samples - lost;
                     self.figures.sent_bytes += bytes;
+                    if lost > 0 {
+                        self.figures.lost += lost;
+                        log::error!(
+                            "EXPORTING: instance '{}' loses {lost} of {samples} values, which the server says that it has not written",
+                            self.options.name
+                        );
+                    }
                     if self.failures > 0 {
                         log::info!("EXPORTING: instance '{}' is taken again", self.options.name);
                     }
                     (self.failures, self.mistaken) = (0, None);
                     self.confirm();
                 }
-                Delivery::TooLarge => match self.body.halves(&chunk.bytes) {
+                Delivery::OtherVersion(_)
+                    if version == Version::Two
+                        && self.options.write_version == WriteVersion::Auto =>
+                {
+                    self.agree(Version::One);
+                }
+                Delivery::TooLarge => match self.body.halves(&chunk.bytes, version) {
                     Some([(first, one), (second, other)]) => {
                         log::info!(
                             "EXPORTING: instance '{}' sends less at a time: {bytes} bytes were too many for the server",
@@ -541,6 +584,7 @@ impl Worker {
                         );
                         let half = Chunk {
                             bytes: first,
+                            version,
                             samples: one,
                             batch: chunk.batch,
                             completes: Vec::new(),
@@ -550,36 +594,77 @@ impl Worker {
                         self.queue.insert(at, half);
                         self.body.shrink();
                     }
-                    None => self.lose(at, 413, "a single series is too large"),
+                    None => self.lose(at, 413, "a single value is too large", 0),
                 },
-                Delivery::Mistaken { status, line } => {
-                    if self.mistaken.replace(status) != Some(status) {
-                        log::error!(
-                            "EXPORTING: instance '{}' is told HTTP {status} '{line}': check destination, path and credentials; \
-                             what waits is tried again until it is taken",
-                            self.options.name
-                        );
-                    }
-                    let pause = self.next_pause();
-                    self.patience_us = self.clock.monotonic_us().saturating_add(pause * MICROS);
-                    return false;
+                Delivery::Refused { status, line, written } => {
+                    self.lose(at, status, &line, written);
                 }
-                Delivery::Refused { status, line } => self.lose(at, status, &line),
-                Delivery::Later(seconds) => {
-                    self.lost_connection();
-                    let pause = seconds.unwrap_or(0).clamp(self.next_pause(), RETRY_AFTER_MAX_S);
-                    self.patience_us = self.clock.monotonic_us().saturating_add(pause * MICROS);
-                    return false;
-                }
-                Delivery::Stopped => return false,
+                delivery => return self.postpone(delivery),
             }
         }
     }
 
-    /// What a server will never take is let go.
-    fn lose(&mut self, at: usize, status: u16, line: &str) {
+    /// In which version the server takes what it is sent; else what became of the question.
+    fn ask_version(&mut self) -> Result<Version, Delivery> {
+        match self.link.deliver(NOTHING, Version::Two) {
+            Delivery::Done(_) => Ok(Version::Two),
+            Delivery::OtherVersion(_) | Delivery::Refused { .. } | Delivery::TooLarge => {
+                Ok(Version::One)
+            }
+            Delivery::Busy(None) if self.failures >= ASKED_MAX => Ok(Version::One),
+            delivery => Err(delivery),
+        }
+    }
+
+    fn agree(&mut self, version: Version) {
+        self.agreed = Some(version);
+        self.body.set_version(version);
+        if self.told.replace(version) != Some(version) {
+            log::info!(
+                "EXPORTING: instance '{}' sends remote write {}",
+                self.options.name,
+                version.name()
+            );
+        }
+    }
+
+    /// What could not be delivered is tried again after a pause. Always false: something waits.
+    fn postpone(&mut self, delivery: Delivery) -> bool {
+        let (mut wanted, mut mistaken) = (0, None);
+        match delivery {
+            Delivery::Stopped => return false,
+            Delivery::Busy(Some(seconds)) => wanted = seconds,
+            Delivery::Mistaken { status, line } => mistaken = Some((status, line)),
+            Delivery::OtherVersion(status) => {
+                let line = "no word that remote write of this version is taken".to_owned();
+                mistaken = Some((status, line));
+            }
+            _ => {}
+        }
+        if let Some((status, line)) = mistaken {
+            if self.mistaken.replace(status) != Some(status) {
+                log::error!(
+                    "EXPORTING: instance '{}' is told HTTP {status} '{line}': check destination, path and credentials; \
+                     what waits is tried again until it is taken",
+                    self.options.name
+                );
+            }
+        } else {
+            self.lost_connection();
+        }
+        // Who answers next may be another one.
+        self.agreed = configured(&self.options);
+        let pause = wanted.clamp(self.next_pause(), RETRY_AFTER_MAX_S);
+        self.patience_us = self.clock.monotonic_us().saturating_add(pause * MICROS);
+        false
+    }
+
+    /// What a server will never take is let go; so many values of it were written all the same.
+    fn lose(&mut self, at: usize, status: u16, line: &str, written: u64) {
         let Some(chunk) = self.queue.get_mut(at) else { return };
-        let samples = chunk.samples.cast_signed();
+        let written = written.min(chunk.samples).cast_signed();
+        let samples = chunk.samples.cast_signed() - written;
+        self.figures.sent += written;
         chunk.written_us = Some(self.clock.monotonic_us());
         self.figures.lost += samples;
         self.figures.lost_bytes += chunk.bytes.len() as i64;
@@ -632,6 +717,15 @@ impl Worker {
                 self.positions.set(host, at);
             }
         }
+    }
+}
+
+/// The version of remote write that needs no asking; `None` where the server is asked.
+fn configured(options: &InstanceOptions) -> Option<Version> {
+    match options.write_version {
+        WriteVersion::Auto if options.connector.dialect == Dialect::RemoteWrite => None,
+        WriteVersion::Auto | WriteVersion::One => Some(Version::One),
+        WriteVersion::Two => Some(Version::Two),
     }
 }
 
@@ -710,15 +804,17 @@ mod tests {
         let line = |n: i32| format!("netdata.h.a.b {n} 1\n").into_bytes();
         let whole = Chunk {
             bytes: (0..5).flat_map(line).collect(),
+            version: Version::One,
             samples: 5,
             batch: 1,
             completes: vec![(MachineGuid::random(), 1)],
             written_us: None,
         };
-        let [(first, one), (second, other)] = worker.body.halves(&whole.bytes).unwrap();
+        let [(first, one), (second, other)] =
+            worker.body.halves(&whole.bytes, Version::One).unwrap();
         assert_eq!((one, other), (2, 3));
         assert_eq!([first, second].concat(), whole.bytes);
-        assert!(worker.body.halves(&line(1)).is_none());
+        assert!(worker.body.halves(&line(1), Version::One).is_none());
         worker.body.shrink();
     }
 }

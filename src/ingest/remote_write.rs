@@ -489,7 +489,8 @@ mod tests {
 
     fn write(intake: &Intake, host: &Arc<Host>, labels: &[(&str, &str)], samples: &[(f64, f64)]) {
         let samples = samples.iter().map(|(at, value)| (T0 * 1000 + (at * 1000.0) as i64, *value));
-        let series = Series { labels: labels.to_vec(), samples: samples.collect() };
+        let (labels, samples) = (labels.to_vec(), samples.collect());
+        let series = Series { labels, samples, ..Series::default() };
         let made = || Some(Arc::clone(host));
         intake.store(host.guid(), made, &[series]).unwrap();
     }

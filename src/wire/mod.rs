@@ -12,3 +12,4 @@ pub mod pluginsd;
 pub mod json;
 pub mod http;
 pub mod remote_write;
+pub mod write_request;

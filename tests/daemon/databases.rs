@@ -193,6 +193,7 @@ fn victoria_metrics_in_four_languages() {
     let port = database.port;
     // It answers before the disk has what it took: a kill would take that from whoever speaks HTTP.
     through_an_outage(&mut database, port, &agent, "TERM", look);
+    agent.wait_log("instance 'remote' sends remote write 1.0", 1);
 }
 
 #[test]
@@ -261,6 +262,10 @@ fn prometheus_by_remote_write() {
     };
     let port = database.port;
     through_an_outage(&mut database, port, &agent, "KILL", look);
+    // It reads a request of 2.0 as one of 1.0 without series.
+    let log = agent.log();
+    assert!(log.contains("instance 'i' sends remote write 1.0") && !log.contains("write 2.0"));
+    assert!(!log.contains("loses"), "{}", agent.log_end());
 }
 
 /// It asks for OpenMetrics, whose parser takes nothing that is out of order or cut off.

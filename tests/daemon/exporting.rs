@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use netdata_rs::base::threads;
@@ -36,6 +36,12 @@ struct Got {
     answers: Mutex<VecDeque<String>>,
     /// Nothing is read any more.
     frozen: AtomicBool,
+    /// Remote write 2.0 is understood; else such a request is one of 1.0 without series.
+    knows_2: AtomicBool,
+    /// So many connections more are cut off within a body.
+    cuts: AtomicUsize,
+    /// Before an answer.
+    delay_ms: AtomicU64,
 }
 
 struct Sink {
@@ -158,6 +164,11 @@ fn lines(mut socket: TcpStream, got: &Got, dead: &AtomicBool) {
 
 fn http(mut socket: impl Read + Write, got: &Got, dead: &AtomicBool) {
     let (mut buffer, mut bytes) = (vec![0; 65_536], Vec::new());
+    let less = |cuts: usize| cuts.checked_sub(1);
+    if got.cuts.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok() {
+        let _ = socket.read(&mut buffer[..16]);
+        return;
+    }
     while !dead.load(Ordering::Acquire) {
         match socket.read(&mut buffer) {
             Ok(0) => return,
@@ -175,15 +186,29 @@ fn http(mut socket: impl Read + Write, got: &Got, dead: &AtomicBool) {
             let body = bytes[end + 4..end + 4 + length].to_vec();
             bytes.drain(..end + 4 + length);
             let answer = got.answers.lock().pop_front();
-            if answer.as_ref().is_none_or(|answer| answer.starts_with("HTTP/1.1 2")) {
+            let (is_2, knows_2) = (is_version_2(&head), got.knows_2.load(Ordering::Acquire));
+            if answer.as_ref().is_none_or(|answer| answer.starts_with("HTTP/1.1 2"))
+                && (!is_2 || knows_2)
+            {
                 got.requests.lock().push((head, body));
             }
-            let answer = answer.unwrap_or_else(|| "HTTP/1.1 204 No Content\r\n\r\n".to_owned());
+            pause(Duration::from_millis(got.delay_ms.load(Ordering::Acquire)));
+            // As many as there can be: who knows 1.0 alone does not say.
+            let written = match is_2 && knows_2 {
+                true => "X-Prometheus-Remote-Write-Samples-Written: 1000000\r\n",
+                false => "",
+            };
+            let answer =
+                answer.unwrap_or_else(|| format!("HTTP/1.1 204 No Content\r\n{written}\r\n"));
             if socket.write_all(answer.as_bytes()).is_err() {
                 return;
             }
         }
     }
+}
+
+fn is_version_2(head: &str) -> bool {
+    head.lines().any(|line| line == "X-Prometheus-Remote-Write-Version: 2.0.0")
 }
 
 // --- what was sent, and what should have been -------------------------------------------------------------------------
@@ -262,8 +287,12 @@ fn fields(mut bytes: &[u8]) -> Vec<(u64, Field<'_>)> {
 #[track_caller]
 fn remote_write(sink: &Sink) -> Series {
     let mut series = Series::new();
-    for (_, body) in sink.got.requests.lock().iter() {
+    for (head, body) in sink.got.requests.lock().iter() {
         let plain = snap::raw::Decoder::new().decompress_vec(body).unwrap();
+        if is_version_2(head) {
+            remote_write_2(&plain, &mut series);
+            continue;
+        }
         for (_, one) in fields(&plain) {
             let Field::Bytes(one) = one else { panic!("a series is a message") };
             let (mut metric, mut names, mut points) = (String::new(), Vec::new(), Vec::new());
@@ -292,6 +321,39 @@ fn remote_write(sink: &Sink) -> Series {
         }
     }
     series
+}
+
+/// The same of a request of 2.0.
+#[track_caller]
+fn remote_write_2(plain: &[u8], series: &mut Series) {
+    let mut symbols: Vec<&str> = Vec::new();
+    for (number, field) in fields(plain) {
+        let Field::Bytes(inside) = field else { panic!("symbols and series have lengths") };
+        if number == 4 {
+            symbols.push(std::str::from_utf8(inside).unwrap());
+            continue;
+        }
+        assert_eq!((number, symbols[0]), (5, ""));
+        let (mut names, mut points) = (Vec::new(), Vec::new());
+        for (number, part) in fields(inside) {
+            let Field::Bytes(mut part) = part else { panic!("numbers come in one piece") };
+            if number == 1 {
+                while !part.is_empty() {
+                    names.push(symbols[usize::try_from(varint(&mut part)).unwrap()]);
+                }
+                continue;
+            }
+            let part = fields(part);
+            let (Field::Double(value), Field::Number(at)) = (&part[0].1, &part[1].1) else {
+                panic!("a sample is a value and a time")
+            };
+            points.push((i64::try_from(*at).unwrap() / 1000, *value));
+        }
+        let pairs: Vec<_> =
+            names.chunks(2).map(|pair| format!("{}={}", pair[0], pair[1])).collect();
+        assert!(pairs.is_sorted(), "{pairs:?}");
+        points.iter().for_each(|(at, value)| add(series, &pairs.join(" "), *at, *value));
+    }
 }
 
 /// Every window of `every` seconds of own.load between its first and its last exported one is there, with the average
@@ -490,6 +552,7 @@ fn remote_write_is_what_prometheus_reads() {
     for part in ["application=netdata", "instance=exporter", "region=eu west", "version="] {
         assert!(info.contains(part), "{info}");
     }
+    agent.wait_log("instance 'i' sends remote write 1.0", 1);
     let (head, _) = sink.got.requests.lock()[0].clone();
     for line in [
         "POST /api/v1/write HTTP/1.1",
@@ -499,6 +562,231 @@ fn remote_write_is_what_prometheus_reads() {
     ] {
         assert!(head.lines().any(|l| l == line), "no '{line}' in {head}");
     }
+}
+
+/// A server that knows 2.0, then one in its place that reads such a request as one of 1.0 without series, then one that refuses it.
+#[test]
+fn remote_write_2_is_spoken_where_it_is_known_and_nothing_is_lost_where_it_is_not() {
+    let sink = Sink::new(Kind::Http);
+    sink.got.knows_2.store(true, Ordering::Release);
+    let agent = agent(&instance("prometheus_remote_write", sink.port, "")).start();
+    let metric = "__name__=netdata_own_load_units_average chart=own.load dimension=a family=own instance=exporter";
+    let spoken = |sink: &Sink| {
+        let requests = sink.got.requests.lock();
+        let last = requests.last().is_some_and(|(head, _)| is_version_2(head));
+        (requests.len(), last)
+    };
+    wait_windows(|| remote_write(&sink), metric, 4);
+    assert!(spoken(&sink).1, "{:?}", sink.got.requests.lock().last());
+    sink.got.knows_2.store(false, Ordering::Release);
+    wait_windows(|| remote_write(&sink), metric, 3);
+    assert!(!spoken(&sink).1);
+    // After an outage it is asked anew.
+    sink.got.knows_2.store(true, Ordering::Release);
+    sink.answer(&["HTTP/1.1 503 x\r\nContent-Length: 0\r\n\r\n"]);
+    wait_windows(|| remote_write(&sink), metric, 3);
+    assert!(spoken(&sink).1);
+    sink.got.knows_2.store(false, Ordering::Release);
+    sink.answer(&["HTTP/1.1 415 x\r\nContent-Length: 0\r\n\r\n"]);
+    wait_windows(|| remote_write(&sink), metric, 3);
+    assert!(!spoken(&sink).1);
+    check(&agent, "", &remote_write(&sink)[metric], "a", 2, 13);
+    for (line, times) in
+        [("sends remote write 2.0", 2), ("sends remote write 1.0", 2), ("loses", 0)]
+    {
+        assert_eq!(agent.log().matches(line).count(), times, "{line}: {}", agent.log_end());
+    }
+}
+
+/// Where 2.0 is what the file says, nothing else is sent, and nothing counts as taken that the server does not confirm.
+#[test]
+fn a_version_of_remote_write_that_is_not_known_is_a_mistake_that_loses_nothing() {
+    let sink = Sink::new(Kind::Http);
+    let conf = instance("prometheus_remote_write", sink.port, "remote write version = 2");
+    let agent = agent(&conf).start();
+    agent.wait_log("is told HTTP 204 'no word that remote write of this version is taken'", 30);
+    pause(Duration::from_secs(5));
+    assert_eq!(sink.requests(), 0);
+    sink.got.knows_2.store(true, Ordering::Release);
+    let metric = "__name__=netdata_own_load_units_average chart=own.load dimension=a family=own instance=exporter";
+    wait_windows(|| remote_write(&sink), metric, 8);
+    check(&agent, "", &remote_write(&sink)[metric], "a", 2, 8);
+}
+
+#[test]
+fn connections_that_end_within_a_body_lose_nothing() {
+    let sink = Sink::new(Kind::Http);
+    sink.got.cuts.store(3, Ordering::Release);
+    let agent = agent(&instance("graphite:http", sink.port, "")).start();
+    let metric = "netdata.exporter.own.load.a";
+    wait_windows(|| graphite(&sink.text()), metric, 4);
+    // Another one, in the middle of its life.
+    sink.got.cuts.store(1, Ordering::Release);
+    sink.answer(&["HTTP/1.1 503 x\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"]);
+    wait_windows(|| graphite(&sink.text()), metric, 5);
+    assert_eq!(sink.got.cuts.load(Ordering::Acquire), 0);
+    check(&agent, "", &graphite(&sink.text())[metric], "a", 2, 9);
+}
+
+#[test]
+fn a_slow_database_delays_nobody_else() {
+    let (slow, fast) = (Sink::new(Kind::Http), Sink::new(Kind::Http));
+    slow.got.delay_ms.store(7_000, Ordering::Release);
+    let conf = format!(
+        "{}{}",
+        instance("graphite:http", slow.port, "").replace(":i]", ":slow]"),
+        instance("graphite:http", fast.port, "").replace(":i]", ":fast]")
+    );
+    let agent = agent(&conf).start();
+    let metric = "netdata.exporter.own.load.a";
+    wait_windows(|| graphite(&fast.text()), metric, 3);
+    let began = now();
+    wait_windows(|| graphite(&slow.text()), metric, 8);
+    wait_windows(|| graphite(&fast.text()), metric, 1);
+    for sink in [&slow, &fast] {
+        check(&agent, "", &graphite(&sink.text())[metric], "a", 2, 8);
+    }
+    let behind = |name: &str| {
+        let chart = format!("netdata.exporting_{name}_behind");
+        let samples = agent.samples("", &chart, 2, began, now());
+        samples.values().filter_map(|row| row["behind"].parse().ok()).fold(0.0, f64::max)
+    };
+    let (of_slow, of_fast) = (behind("slow"), behind("fast"));
+    assert!(of_fast <= 4.0 && of_slow >= 6.0, "slow {of_slow} s, fast {of_fast} s behind");
+}
+
+/// Half a minute in which nothing moves between a child and its parent, which the connection survives.
+#[test]
+fn a_link_that_stalls_and_goes_on_leaves_no_hole() {
+    let sink = Sink::new(Kind::Http);
+    let conf = instance("graphite:http", sink.port, "send hosts matching = kid");
+    let parent =
+        Agent::new("parent").takes_children().file("etc/exporting.conf", &conf, 0o644).start();
+    let relay = Relay::to(parent.port);
+    let child = Agent::new("kid").plugin("own", COUNTING).streams_to(&[relay.port]).start();
+    let metric = "netdata.kid.own.load.a";
+    wait_windows(|| graphite(&sink.text()), metric, 4);
+    let stalled_at = now();
+    relay.stalled.store(true, Ordering::Release);
+    pause(Duration::from_secs(15));
+    let newest = |sink: &Sink| *graphite(&sink.text())[metric].keys().last().unwrap();
+    assert!(newest(&sink) <= stalled_at, "nothing of the stall was made");
+    relay.stalled.store(false, Ordering::Release);
+    wait_windows(|| graphite(&sink.text()), metric, 12);
+    check(&child, "", &graphite(&sink.text())[metric], "a", 2, 16);
+    assert!(newest(&sink) > stalled_at + 15);
+}
+
+/// A child that was away brings its past in pieces, more slowly than the exporter would wait for one that brings nothing.
+#[test]
+fn a_past_that_comes_slowly_is_exported_whole() {
+    let sink = Sink::new(Kind::Http);
+    let conf = instance("graphite:http", sink.port, "send hosts matching = kid");
+    let parent =
+        Agent::new("parent").takes_children().file("etc/exporting.conf", &conf, 0o644).start();
+    let guid = uuid::Uuid::new_v4().to_string();
+    let metric = "netdata.kid.own.load.a";
+    let begin = now();
+    let define = |wall: i64| {
+        format!(
+            "CHART own.load '' 'Own load' units own own.load line 1 1 '' p m\nDIMENSION a a absolute 1 1\n\
+             CHART_DEFINITION_END {begin} {wall} {wall}\n"
+        )
+    };
+    let row = |at: i64| format!("RBEGIN '' {} {at} {}\nRSET \"a\" {}\n", at - 1, now(), at % 97);
+    // Whether live samples may follow what was asked for.
+    let answer = |child: &mut FakeChild, until: i64, asked: &str, slowly: Duration| {
+        let words: Vec<&str> = asked.split_whitespace().collect();
+        let (after, before): (i64, i64) = (words[3].parse().unwrap(), words[4].parse().unwrap());
+        let start = words[2].trim_matches('"');
+        assert!(child.send("RBEGIN \"own.load\"\n"));
+        for at in after + 1..=before {
+            assert!(child.send(&row(at)));
+            if at % 10 == 0 {
+                pause(slowly);
+            }
+        }
+        let wall = now();
+        assert!(child.send(&format!("REND 1 {begin} {until} {start} {after} {before} {wall}\n")));
+        start == "true"
+    };
+    // Brings its past, ten samples at a time; then lives on for a while.
+    let session = |slowly: Duration, live: i64| {
+        let mut child = FakeChild::connect(parent.port, "kid", &guid, 15352).unwrap();
+        let until = now();
+        assert!(child.send(&define(until)));
+        loop {
+            let asked = child.link.expect("REPLAY_CHART \"own.load\"", 30);
+            if answer(&mut child, until, &asked, slowly) {
+                break;
+            }
+        }
+        for at in until + 1..=now() + live {
+            while at > now() {
+                if let Line::Text(asked) = child.link.line(Duration::from_millis(200))
+                    && asked.starts_with("REPLAY_CHART")
+                {
+                    answer(&mut child, until, &asked, Duration::ZERO);
+                }
+            }
+            let a = at % 97;
+            assert!(child.send(&format!("BEGIN \"own.load\" 1000000\nSET \"a\" = {a}\nEND\n")));
+        }
+        child
+    };
+    drop(session(Duration::ZERO, 24));
+    wait_for("it was exported", 30, || graphite(&sink.text()).contains_key(metric).then_some(()));
+    pause(Duration::from_secs(30));
+    let child = session(Duration::from_secs(5), 15);
+    let mut exported = wait_for("everything is exported", 60, || {
+        let series = graphite(&sink.text())[metric].clone();
+        (series.keys().last()? > &(now() - 20) && series.len() >= 35).then_some(series)
+    });
+    drop(child);
+    // Before its first live sample there is a second that it is asked for when it comes back, after that window was made.
+    let exported = exported.split_off(&(begin + 6));
+    check(&parent, "kid", &exported, "a", 2, 30);
+}
+
+/// Carries what comes either way, while it is not stalled.
+struct Relay {
+    port: u16,
+    stalled: Arc<AtomicBool>,
+}
+
+impl Relay {
+    fn to(port: u16) -> Relay {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let relay = Relay { port: listener.local_addr().unwrap().port(), stalled: Arc::default() };
+        let stalled = Arc::clone(&relay.stalled);
+        let accepting = move || {
+            while let Ok((child, _)) = listener.accept() {
+                let parent = dial(port, Duration::from_secs(10)).unwrap();
+                parent.set_read_timeout(None).unwrap();
+                let ends =
+                    [(child.try_clone().unwrap(), parent.try_clone().unwrap()), (parent, child)];
+                for (from, to) in ends {
+                    let stalled = Arc::clone(&stalled);
+                    threads::spawn("relay", move || carry(from, to, &stalled)).unwrap();
+                }
+            }
+        };
+        threads::spawn("relay", accepting).unwrap();
+        relay
+    }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, stalled: &AtomicBool) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(length @ 1..) = from.read(&mut buffer) {
+        while stalled.load(Ordering::Acquire) {
+            pause(Duration::from_millis(20));
+        }
+        if to.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(std::net::Shutdown::Both);
 }
 
 /// A child streams to a parent that keeps nothing, or everything; its values arrive either way.
@@ -587,27 +875,33 @@ fn remote_write_is_taken_as_it_is_sent() {
         );
         instance("prometheus_remote_write", parent.port, &more)
     };
+    let old = tried(KEY).replace(":i]", ":old]") + "remote write version = 1\nprefix = old\n";
     let conf = format!(
-        "{}{}",
+        "{}{old}{}",
         tried(KEY),
         tried("99999999-2222-3333-4444-555555555555").replace(":i]", ":unknown]")
     );
     let child = agent(&conf).start();
+    child.wait_log("EXPORTING: instance 'i' sends remote write 2.0", 30);
     child.wait_log("EXPORTING: instance 'unknown' is told HTTP 403", 30);
     parent.wait_log("key '99999999' may not write here", 1);
-    let chart = "prometheus.netdata_own_load_units_average-own_load-a-own";
-    let find = || {
-        let charts = parent.charts("exporter");
-        charts.keys().find(|id| id.starts_with(chart)).cloned()
-    };
-    let id = wait_for("the series is a chart of the parent's", 30, find);
-    wait_for("it holds samples", 30, || {
-        (parent.samples("exporter", &id, 2, now() - 60, now()).len() > 5).then_some(())
-    });
-    let there = parent.samples("exporter", &id, 2, now() - 60, now());
-    let exported = there.iter().map(|(at, row)| (*at, row["value"].parse().unwrap())).collect();
-    check(&child, "", &exported, "a", 2, 5);
-    assert_eq!(parent.charts("exporter")[&id]["chart_labels"]["dimension"], "a");
+    // By 2.0, and by 1.0.
+    for prefix in ["netdata", "old"] {
+        let chart = format!("prometheus.{prefix}_own_load_units_average-own_load-a-own");
+        let find = || {
+            let charts = parent.charts("exporter");
+            charts.keys().find(|id| id.starts_with(&chart)).cloned()
+        };
+        let id = wait_for("the series is a chart of the parent's", 30, find);
+        wait_for("it holds samples", 30, || {
+            (parent.samples("exporter", &id, 2, now() - 60, now()).len() > 5).then_some(())
+        });
+        let there = parent.samples("exporter", &id, 2, now() - 60, now());
+        let exported = there.iter().map(|(at, row)| (*at, row["value"].parse().unwrap())).collect();
+        check(&child, "", &exported, "a", 2, 5);
+        assert_eq!(parent.charts("exporter")[&id]["chart_labels"]["dimension"], "a");
+    }
+    assert!(!child.log().contains("which the server says that it has not written"));
     // Everything else that is posted is refused as ever.
     let post = b"POST /api/v1/info HTTP/1.1\r\nContent-Length: 1\r\n\r\nx";
     let answer = talk(parent.port, post, Duration::from_secs(5)).unwrap();

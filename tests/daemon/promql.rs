@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use netdata_rs::wire::remote_write::{Labels, push_series};
+use netdata_rs::wire::write_request::{Request, Version};
 use serde_json::Value;
 
 use crate::databases::prometheus;
@@ -145,17 +145,16 @@ fn made() -> Vec<Made> {
 fn bodies(begin: i64) -> Vec<Vec<u8>> {
     let series = made();
     let parts = (0..COUNT).step_by(20).map(|from| {
-        let mut plain = Vec::new();
+        let (mut request, mut plain) = (Request::new(Version::One), Vec::new());
         for (labels, of) in &series {
-            let mut message = Labels::default();
-            labels.iter().for_each(|(name, value)| message.push(name, value));
             let samples: Vec<(i64, f64)> = (from..from + 20)
                 .filter_map(|i| Some(((begin + i * STEP) * 1000, of(i)?)))
                 .collect();
             if !samples.is_empty() {
-                push_series(&mut plain, &message, samples.iter().copied());
+                request.push_series(labels, samples.iter().copied());
             }
         }
+        request.finish(&mut plain);
         snap::raw::Encoder::new().compress_vec(&plain).unwrap()
     });
     parts.collect()

@@ -19,7 +19,7 @@ use crate::storage::Mode;
 use crate::stream::Streams;
 use crate::web::api::Call;
 use crate::web::http::{ContentType, Response};
-use crate::wire::remote_write::{self, Series};
+use crate::wire::remote_write::{self, Malformed, PassedOver, Series};
 
 /// The path whose requests have a body that is read.
 pub const PATH: &str = "/api/v1/write";
@@ -98,11 +98,19 @@ pub fn write(call: &Call<'_>) -> Response {
             .header("X-Prometheus-Remote-Write-Histograms-Written", "0")
             .header("X-Prometheus-Remote-Write-Exemplars-Written", "0")
     };
-    let hosts = match by_host(read, &plain, &mut room) {
-        Ok(Some(hosts)) => hosts,
+    let (hosts, passed) = match by_host(read, &plain, &mut room) {
+        Ok(Some(read)) => read,
         Ok(None) => return no_room(),
         Err(error) => return Response::error(400, error.to_string()),
     };
+    if passed.histograms + passed.exemplars > 0 {
+        log::error!(
+            "REMOTE WRITE from '{peer}': {} native histograms and {} exemplars were left out, which are not kept here, of '{}' and others",
+            passed.histograms,
+            passed.exemplars,
+            passed.of.escape_debug()
+        );
+    }
     match store(call, streams, &key, hosts) {
         (all, 0) => taken(all),
         (all, dropped) => {
@@ -115,7 +123,7 @@ pub fn write(call: &Call<'_>) -> Response {
 }
 
 /// How a request of one version is read.
-type Read = for<'a> fn(&'a [u8], &mut dyn FnMut(Series<'a>)) -> Result<(), remote_write::Malformed>;
+type Read = for<'a> fn(&'a [u8], &mut dyn FnMut(Series<'a>)) -> Result<PassedOver<'a>, Malformed>;
 
 /// Series by the instance whose they are.
 type ByHost<'a> = FxHashMap<String, Vec<Series<'a>>>;
@@ -125,10 +133,10 @@ fn by_host<'a>(
     read: Read,
     plain: &'a [u8],
     room: &mut Room,
-) -> Result<Option<ByHost<'a>>, remote_write::Malformed> {
+) -> Result<Option<(ByHost<'a>, PassedOver<'a>)>, Malformed> {
     let mut hosts = ByHost::default();
     let mut has_room = true;
-    read(plain, &mut |series| {
+    let passed = read(plain, &mut |series| {
         has_room = has_room && room.grow(series.bytes());
         if !has_room {
             hosts.clear();
@@ -141,7 +149,7 @@ fn by_host<'a>(
         }
         hosts.entry(instance.to_owned()).or_default().push(series);
     })?;
-    Ok(has_room.then_some(hosts))
+    Ok(has_room.then_some((hosts, passed)))
 }
 
 /// Gives how many samples there were, and how many were left out.
@@ -252,7 +260,7 @@ mod tests {
         // Of one series: its message, and in it a thousand samples of nothing.
         let plain = [&[0x0a, 0xd0, 0x0f][..], &[0x12, 0].repeat(1000)].concat();
         let mut room = Room::take(plain.len()).unwrap();
-        let hosts = by_host(remote_write::read, &plain, &mut room).unwrap().unwrap();
+        let (hosts, _) = by_host(remote_write::read, &plain, &mut room).unwrap().unwrap();
         assert_eq!(hosts[NO_INSTANCE][0].samples.len(), 1000);
         assert!(room.0 >= plain.len() + 16_000, "{}", room.0);
         drop((hosts, room));
