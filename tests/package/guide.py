@@ -107,7 +107,8 @@ def follow(page_blocks, roots, key=None, between=None):
                 root.write("/root/guide.ini", edited.text.replace("API_KEY", key or "API_KEY"))
             # A command that fails stops the block.
             script = "set -eo pipefail\n" + block.text.replace("API_KEY", key or "API_KEY")
-            out = root.run(script, EDITOR="/usr/local/bin/as-the-guide-says", RSYNC_RSH="/usr/local/bin/reach")
+            # A busy machine takes minutes to unpack a package.
+            out = root.run(script, seconds=600, EDITOR="/usr/local/bin/as-the-guide-says", RSYNC_RSH="/usr/local/bin/reach")
             if block.text.strip() == "uuidgen":
                 key = out.strip()
             told.append((block, name, out))

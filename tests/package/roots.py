@@ -118,7 +118,10 @@ class Root:
                        "DEBIAN_FRONTEND": "noninteractive", "TERM": "dumb", **variables}
         command = ["nsenter", "-t", self.pid, "-m", "-p", "-n", "-u", "-i", "-C", f"--root=/proc/{self.pid}/root", "--wdns=/root",
                    "env", "-i", *(f"{name}={value}" for name, value in environment.items()), "bash", "-c", script]
-        return subprocess.run(command, input=stdin, text=True, capture_output=True, timeout=seconds)
+        try:
+            return subprocess.run(command, input=stdin, text=True, capture_output=True, timeout=seconds)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{self.name}: not done after {seconds} s:\n{script}") from None
 
     def run(self, script, **more):
         """Its standard output; fails with the script."""
