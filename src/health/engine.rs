@@ -37,6 +37,8 @@ const TAKEOVER_S: i64 = 60;
 const HEAR_S: i64 = 5;
 /// Longer names of alarms are cut where agents of a cluster tell them to each other.
 pub const TOLD_NAME_MAX: usize = 400;
+/// A pass that comes so late: this process did not run, and another of the cluster may have told meanwhile.
+const FROZEN_US: i64 = 5 * MICROS;
 const TICK: Duration = Duration::from_secs(1);
 
 /// What `[health]` and its directories say.
@@ -107,6 +109,8 @@ struct Watch {
     hearing: Hearing,
     /// When the last pass found that another one tells of them; 0 = it did not.
     told_elsewhere_at: i64,
+    /// It did.
+    elsewhere: bool,
     /// They were evaluated in this run.
     evaluated: bool,
     trim_at: i64,
@@ -154,6 +158,10 @@ pub trait Cluster: Send + Sync {
     /// Alarms that are raised, as CHART.ALARM, with the number of the status that somebody was told of last; from another
     /// one that evaluates them. The flag: those are all.
     fn told(&self, host: &Host) -> Option<(Vec<(String, i64)>, bool)>;
+    /// Another one tells of this host's alarms from now on, and is to hear what this one has told.
+    fn say(&self, _host: &Arc<Host>) {}
+    /// What was heard of this host's alarms is old.
+    fn forget(&self, _host: &Host) {}
     fn presence(&self) -> Presence;
 }
 
@@ -239,12 +247,41 @@ impl Health {
     /// Until `stop`: a pass a second.
     pub fn run(&self, stop: &StopToken) {
         let mut last = (self.clock.now(), self.clock.monotonic_us());
+        // When the last pass was through: one that takes long is no pause.
+        let mut rested = last.1;
         while !stop.wait(TICK) {
             let (wall, mono) = (self.clock.now(), self.clock.monotonic_us());
             // The machine slept: nothing was collected meanwhile.
             let slept = wall - last.0 > 2 * (mono - last.1).max(MICROS);
+            if mono - rested > FROZEN_US {
+                self.was_frozen(wall.seconds().0);
+            }
             last = (wall, mono);
             self.tick(wall.seconds().0, slept);
+            rested = self.clock.monotonic_us();
+        }
+    }
+
+    /// Nothing ran here for a while. In a cluster others may have told of what they saw: they are heard first.
+    pub fn was_frozen(&self, now: i64) {
+        if self.cluster.presence() != Presence::Others {
+            return;
+        }
+        for watched in self.all_watched() {
+            let host = &watched.host;
+            let mut watch = watched.state.lock();
+            if host.kind() != HostKind::Child || !watch.evaluated {
+                continue;
+            }
+            self.cluster.forget(host);
+            watch.hearing = Hearing::Waiting { found: true };
+            watch.not_before = watch.not_before.max(now + HEAR_S);
+            // As if another one had told until now: what is not among its words is over.
+            watch.told_elsewhere_at = now;
+            health_log(format_args!(
+                "[{}]: Postponing health checks for {HEAR_S} seconds, because this agent did not run for a while.",
+                host.hostname()
+            ));
         }
     }
 
@@ -335,6 +372,7 @@ impl Health {
             postponed_for: 0,
             hearing: Hearing::Done,
             told_elsewhere_at: 0,
+            elsewhere: false,
             evaluated: false,
             trim_at: now + TRIM_EVERY_S,
             scratch: Scratch::default(),
@@ -363,6 +401,8 @@ impl Health {
         }
         self.listen(host, watch, now);
         let elsewhere = self.cluster.tells(host);
+        let says = elsewhere && !watch.elsewhere && watch.evaluated;
+        watch.elsewhere = elsewhere;
         watch.told_elsewhere_at = if elsewhere { now } else { watch.told_elsewhere_at };
         let mut next = now + self.options.run_every;
         if now < watch.not_before {
@@ -396,6 +436,10 @@ impl Health {
         *watched.told.lock() = watch
             .evaluated
             .then(|| watch.alarms.alarms.iter().filter(raised).filter_map(told).collect());
+        drop(guard);
+        if says {
+            self.cluster.say(host);
+        }
         next.max(now + 1)
     }
 

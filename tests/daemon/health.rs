@@ -288,6 +288,59 @@ fn a_cluster_tells_once_and_the_next_parent_takes_over() {
     assert_eq!(counts(&b), before[1]);
 }
 
+/// Stopped, or cut off without a word: a parent that hangs keeps its sockets open, and its kernel goes on taking what it is sent.
+#[test]
+fn a_parent_that_hangs_gives_its_place_and_tells_nothing_again() {
+    let (a, b) = (of_a_cluster("a"), of_a_cluster("b"));
+    let ports = (a.port, b.port);
+    let a = a.streams_to(&[ports.1]).start();
+    let b = b.streams_to(&[ports.0]).start();
+    let child = Agent::new("child").plugin("feed", FEED).streams_to(&[ports.0, ports.1]).start();
+    let put = |value: &str| fs::write(child.dir().join("lib/value"), format!("{value}\n")).unwrap();
+    put("1");
+    let is = |agent: &Agent, status: &str| {
+        wait_for(&format!("{}: {status}", agent.name), 60, || {
+            let json = agent.try_json("/host/child/api/v1/alarms?all")?;
+            (json["alarms"]["t.x.high"]["status"] == status).then_some(())
+        });
+    };
+    let high = |agent: &Agent| -> Vec<(String, usize)> {
+        told(agent).into_iter().filter(|(line, _)| line.starts_with("child high")).collect()
+    };
+    is(&a, "CLEAR");
+    is(&b, "CLEAR");
+    // Signs of life are expected once there were some.
+    pause(Duration::from_secs(8));
+    let once = |line: &str| vec![(line.to_owned(), 1)];
+    put("15");
+    wait_told(&a, "child high CLEAR WARNING");
+    is(&b, "WARNING");
+    a.signal("STOP");
+    let stopped = Instant::now();
+    put("25");
+    wait_told(&b, "child high WARNING CRITICAL");
+    eprintln!("taken over within {:?}", stopped.elapsed());
+    assert!(stopped.elapsed() < Duration::from_secs(10), "{:?}", stopped.elapsed());
+    assert_eq!(high(&b), once("child high WARNING CRITICAL"));
+    a.signal("CONT");
+    is(&a, "CRITICAL");
+    pause(Duration::from_secs(8));
+    assert_eq!(high(&a), once("child high CLEAR WARNING"), "told once");
+    assert_eq!(high(&b), once("child high WARNING CRITICAL"), "told once");
+    put("1");
+    is(&a, "CLEAR");
+    is(&b, "CLEAR");
+    pause(Duration::from_secs(2));
+    let ended = [&a, &b].map(|agent| {
+        high(agent)
+            .iter()
+            .filter(|(line, _)| line.ends_with("CLEAR"))
+            .map(|(_, n)| n)
+            .sum::<usize>()
+    });
+    assert_eq!(ended.iter().sum::<usize>(), 1, "{:?} {:?}", high(&a), high(&b));
+}
+
 #[test]
 fn without_one_notification_per_cluster_each_member_tells() {
     let each = |name: &str| {
