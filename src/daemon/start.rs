@@ -408,6 +408,16 @@ impl health::Cluster for Parents {
         Some((told, all))
     }
 
+    fn say(&self, host: &Arc<Host>) {
+        if self.once {
+            self.streams.say_what_was_told(host);
+        }
+    }
+
+    fn forget(&self, host: &Host) {
+        self.streams.forget_what_was_told(host);
+    }
+
     fn presence(&self) -> Presence {
         match self.streams.cluster() {
             _ if !self.once => Presence::Nobody,

@@ -37,6 +37,10 @@ const TAKEOVER_S: i64 = 60;
 const HEAR_S: i64 = 5;
 /// Longer names of alarms are cut where agents of a cluster tell them to each other.
 pub const TOLD_NAME_MAX: usize = 400;
+/// So long an event waits for the word of whoever is to tell of it: longer than it takes to miss one that hangs.
+const WORD_S: i64 = 8;
+/// A pass that comes so late: this process did not run, and another of the cluster may have told meanwhile.
+const FROZEN_US: i64 = 5 * MICROS;
 const TICK: Duration = Duration::from_secs(1);
 
 /// What `[health]` and its directories say.
@@ -107,6 +111,8 @@ struct Watch {
     hearing: Hearing,
     /// When the last pass found that another one tells of them; 0 = it did not.
     told_elsewhere_at: i64,
+    /// It did.
+    elsewhere: bool,
     /// They were evaluated in this run.
     evaluated: bool,
     trim_at: i64,
@@ -154,6 +160,10 @@ pub trait Cluster: Send + Sync {
     /// Alarms that are raised, as CHART.ALARM, with the number of the status that somebody was told of last; from another
     /// one that evaluates them. The flag: those are all.
     fn told(&self, host: &Host) -> Option<(Vec<(String, i64)>, bool)>;
+    /// Another one tells of this host's alarms from now on, and is to hear what this one has told.
+    fn say(&self, _host: &Arc<Host>) {}
+    /// What was heard of this host's alarms is old.
+    fn forget(&self, _host: &Host) {}
     fn presence(&self) -> Presence;
 }
 
@@ -239,12 +249,41 @@ impl Health {
     /// Until `stop`: a pass a second.
     pub fn run(&self, stop: &StopToken) {
         let mut last = (self.clock.now(), self.clock.monotonic_us());
+        // When the last pass was through: one that takes long is no pause.
+        let mut rested = last.1;
         while !stop.wait(TICK) {
             let (wall, mono) = (self.clock.now(), self.clock.monotonic_us());
             // The machine slept: nothing was collected meanwhile.
             let slept = wall - last.0 > 2 * (mono - last.1).max(MICROS);
+            if mono - rested > FROZEN_US {
+                self.was_frozen(wall.seconds().0);
+            }
             last = (wall, mono);
             self.tick(wall.seconds().0, slept);
+            rested = self.clock.monotonic_us();
+        }
+    }
+
+    /// Nothing ran here for a while. In a cluster others may have told of what they saw: they are heard first.
+    pub fn was_frozen(&self, now: i64) {
+        if self.cluster.presence() != Presence::Others {
+            return;
+        }
+        for watched in self.all_watched() {
+            let host = &watched.host;
+            let mut watch = watched.state.lock();
+            if host.kind() != HostKind::Child || !watch.evaluated {
+                continue;
+            }
+            self.cluster.forget(host);
+            watch.hearing = Hearing::Waiting { found: true };
+            watch.not_before = watch.not_before.max(now + HEAR_S);
+            // As if another one had told until now: what is not among its words is over.
+            watch.told_elsewhere_at = now;
+            health_log(format_args!(
+                "[{}]: Postponing health checks for {HEAR_S} seconds, because this agent did not run for a while.",
+                host.hostname()
+            ));
         }
     }
 
@@ -335,6 +374,7 @@ impl Health {
             postponed_for: 0,
             hearing: Hearing::Done,
             told_elsewhere_at: 0,
+            elsewhere: false,
             evaluated: false,
             trim_at: now + TRIM_EVERY_S,
             scratch: Scratch::default(),
@@ -363,11 +403,16 @@ impl Health {
         }
         self.listen(host, watch, now);
         let elsewhere = self.cluster.tells(host);
+        let says = elsewhere && !watch.elsewhere && watch.evaluated;
+        watch.elsewhere = elsewhere;
         watch.told_elsewhere_at = if elsewhere { now } else { watch.told_elsewhere_at };
         let mut next = now + self.options.run_every;
         if now < watch.not_before {
             let waiting = matches!(watch.hearing, Hearing::Waiting { .. });
             next = watch.not_before.min(if waiting { now + 1 } else { next });
+        } else if says {
+            // It hears what was told until now before anything ends here that it is to tell the end of.
+            next = now + 1;
         } else {
             watch.evaluated = true;
             if watch.not_before > 0 {
@@ -393,9 +438,19 @@ impl Health {
         }
         let raised = |alarm: &&Alarm| alarm.state.told.is_some_and(Status::is_raised);
         let told = |alarm: &Alarm| Some((told_name(alarm), alarm.state.told?.number()));
-        *watched.told.lock() = watch
+        let told: Option<Told> = watch
             .evaluated
             .then(|| watch.alarms.alarms.iter().filter(raised).filter_map(told).collect());
+        let changed = *watched.told.lock() != told;
+        if changed {
+            *watched.told.lock() = told;
+        }
+        drop(guard);
+        // The others wait for the word of the one that tells.
+        let waits = || changed && !elsewhere && self.cluster.presence() == Presence::Others;
+        if says || waits() {
+            self.cluster.say(host);
+        }
         next.max(now + 1)
     }
 
@@ -471,7 +526,7 @@ impl Health {
                     // Who was found just now has not had the time to say anything.
                     watch.not_before = watch.not_before.max(now + HEAR_S);
                 }
-                let heard = self.hear(host, watch);
+                let heard = self.hear(host, watch, now);
                 if now < watch.not_before {
                     Hearing::Waiting { found: found || presence == Presence::Others }
                 } else if heard || presence == Presence::Nobody {
@@ -489,7 +544,7 @@ impl Health {
     }
 
     /// Takes over what others have told; false when they say nothing.
-    fn hear(&self, host: &Host, watch: &mut Watch) -> bool {
+    fn hear(&self, host: &Host, watch: &mut Watch, now: i64) -> bool {
         let Some((told, all)) = self.cluster.told(host) else { return false };
         // What is not among its words is over, unless it is this agent that told until now.
         let all = all && (!watch.evaluated || watch.told_elsewhere_at > 0);
@@ -505,6 +560,12 @@ impl Health {
             if alarm.state.told != word {
                 alarm.state.told = word;
                 watch.writes.push(Write::Alarm(Box::new(remembered(alarm))));
+                // It is over here without a change that would say so.
+                let raised = word.filter(|word| word.is_raised());
+                if let Some(word) = raised.filter(|_| alarm.state.status == Status::Clear) {
+                    watch.pending.retain(|pending| pending.alarm != alarm.id);
+                    watch.pending.push(owed_end(alarm, word, now));
+                }
             }
         }
         true
@@ -527,21 +588,7 @@ impl Health {
             if alarm.state.status != Status::Clear || held_back {
                 continue;
             }
-            watch.pending.push(Pending {
-                alarm: alarm.id,
-                event: alarm.last_event,
-                at: now,
-                change: Change {
-                    old: word,
-                    new: Status::Clear,
-                    when: alarm.state.last_change,
-                    duration: 0,
-                    non_clear: 0,
-                    delay: 0,
-                },
-                value: alarm.state.value,
-                old_value: alarm.state.old_value,
-            });
+            watch.pending.push(owed_end(alarm, word, now));
         }
         true
     }
@@ -817,6 +864,11 @@ impl Health {
                 at += 1;
                 continue;
             }
+            if self.is_in_doubt(host, watch, at, now) {
+                next = next.min(now + 1);
+                at += 1;
+                continue;
+            }
             let pending = watch.pending.remove(at);
             let index = watch.alarms.alarms.iter().position(|alarm| alarm.id == pending.alarm);
             let mut flags = flag::PROCESSED;
@@ -841,6 +893,20 @@ impl Health {
             watch.writes.push(Write::Flags { event: pending.event, flags });
         }
         next
+    }
+
+    /// Another one is to tell of it, and has not said that it did: it may be gone. Who says nothing at all is believed.
+    fn is_in_doubt(&self, host: &Host, watch: &Watch, at: usize, now: i64) -> bool {
+        let pending = &watch.pending[at];
+        if !watch.elsewhere || now - pending.at >= WORD_S {
+            return false;
+        }
+        let alarm = watch.alarms.alarms.iter().find(|alarm| alarm.id == pending.alarm);
+        let Some((alarm, (told, _))) = alarm.zip(self.cluster.told(host)) else { return false };
+        let name = told_name(alarm);
+        let word = told.iter().find(|(told, _)| *told == name).map(|(_, status)| *status);
+        let new = pending.change.new;
+        word != new.is_raised().then(|| new.number())
     }
 
     fn allows(&self, host: &Host, alarm: &Alarm, new: Status) -> Result<(), Quiet> {
@@ -978,6 +1044,25 @@ impl Health {
         let alarm = &mut watch.alarms.alarms[index];
         alarm.state.told = Some(status);
         watch.writes.push(Write::Alarm(Box::new(remembered(alarm))));
+    }
+}
+
+/// Of an alarm that somebody was told of as raised and that is clear here: its end.
+fn owed_end(alarm: &Alarm, told: Status, now: i64) -> Pending {
+    Pending {
+        alarm: alarm.id,
+        event: alarm.last_event,
+        at: now,
+        change: Change {
+            old: told,
+            new: Status::Clear,
+            when: alarm.state.last_change,
+            duration: 0,
+            non_clear: 0,
+            delay: 0,
+        },
+        value: alarm.state.value,
+        old_value: alarm.state.old_value,
     }
 }
 

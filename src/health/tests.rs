@@ -41,6 +41,8 @@ struct Rig {
 struct Others {
     there: Mutex<Presence>,
     told: Mutex<Option<Vec<(String, i64)>>>,
+    /// How often it was said here what was told.
+    said: Mutex<usize>,
 }
 
 impl Cluster for Arc<Others> {
@@ -50,6 +52,14 @@ impl Cluster for Arc<Others> {
 
     fn told(&self, _: &Host) -> Option<(Vec<(String, i64)>, bool)> {
         Some((self.told.lock().clone()?, true))
+    }
+
+    fn say(&self, _: &Arc<Host>) {
+        *self.said.lock() += 1;
+    }
+
+    fn forget(&self, _: &Host) {
+        *self.told.lock() = None;
     }
 
     fn presence(&self) -> Presence {

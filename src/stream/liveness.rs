@@ -45,6 +45,11 @@ impl Rhythm {
         now - self.last
     }
 
+    /// Silent for at least so long and for much longer than it used to be; never of who has no habits.
+    pub fn is_missed(&self, now: i64, least_us: i64) -> bool {
+        self.pauses >= PAUSES_KNOWN && self.age(now) > least_us.max(self.longest * 5 / 2)
+    }
+
     /// So silent that it must be dead.
     pub fn is_silent(&self, now: i64) -> bool {
         let patience = if self.pauses >= PAUSES_KNOWN {
@@ -85,6 +90,17 @@ mod tests {
     #[test]
     fn a_child_that_spoke_every_second_is_missed_after_three() {
         check(beats(&[1, 1000, 1001, 2000, 2001, 3000]), 3_000);
+    }
+
+    #[test]
+    fn who_has_no_habits_or_long_pauses_is_not_missed_soon() {
+        let missed =
+            |rhythm: Rhythm, ms: i64| rhythm.is_missed(rhythm.last + ms * 1000, 6 * MICROS);
+        let steady = beats(&[1000, 2000, 3000]);
+        assert!(!missed(steady, 6000) && missed(steady, 6001));
+        let loaded = beats(&[1000, 2000, 6000, 7000]);
+        assert!(!missed(loaded, 8000) && missed(loaded, 10_001));
+        assert!(!missed(beats(&[1000]), 600_000));
     }
 
     #[test]

@@ -397,13 +397,31 @@ impl Streams {
         &self.paths
     }
 
-    /// Whether another parent of our cluster tells of the host's alarms: see [`Paths::owner`].
+    /// Whether another parent of our cluster tells of the host's alarms: see [`Paths::owner`]. One that is missed does not.
     pub fn is_told_elsewhere(&self, host: &Host) -> bool {
         let local = self.hosts.local().guid();
         host.guid() != local && {
             let own = (local, host.info().hops);
-            self.paths.owner(host.guid(), own, &|guid| self.holds(guid)).is_some()
+            let lives = |guid| !self.is_missed(guid);
+            self.paths.owner(host.guid(), own, &|guid| self.holds(guid), &lives).is_some()
         }
+    }
+
+    /// An agent's own samples, which came all the time, come no more though nothing says that it is gone: it hangs or is cut off.
+    fn is_missed(&self, agent: MachineGuid) -> bool {
+        let Some(child) = self.child(agent) else { return false };
+        child.is_missed(self.clock.monotonic_us(), MISSED_US)
+    }
+
+    /// Another agent tells of the host's alarms from now on: our neighbours hear at once what was told until now.
+    pub fn say_what_was_told(&self, host: &Arc<Host>) {
+        self.paths.touch(host.guid());
+        self.path_changed(host);
+    }
+
+    /// What others have told of a host's alarms so far counts no more, but what they say next.
+    pub fn forget_what_was_told(&self, host: &Host) {
+        self.paths.forget_told(host.guid());
     }
 
     /// An agent's own samples come here, or did before it went away.
@@ -869,6 +887,8 @@ fn verify_with(
 
 /// The agents of a cluster find each other within so long after their start.
 const CLUSTER_MEETS_MS: i64 = 60_000;
+/// An agent that is silent for so long at least tells of no alarms.
+const MISSED_US: i64 = 6 * MICROS;
 /// A clone is named once in so many seconds, and so many of them.
 const CLONE_SAID_S: i64 = 600;
 const CLONES_MAX: usize = 1000;

@@ -151,18 +151,21 @@ impl Paths {
     /// our cluster, the one of the fewest hops, and of as many the one of the lowest GUID.
     ///
     /// Of the cluster is an agent that gets the samples of this one and whose samples come here: one below us on the path that
-    /// `local` is sent to, or one that `local` is sent to and that is `held` here as a host.
+    /// `local` is sent to, or one that `local` is sent to and that is `held` here as a host. One that does not live is left out.
     pub fn owner(
         &self,
         host: MachineGuid,
         (local, own_hops): (MachineGuid, i64),
         held: &dyn Fn(MachineGuid) -> bool,
+        lives: &dyn Fn(MachineGuid) -> bool,
     ) -> Option<MachineGuid> {
         let hosts = self.hosts.lock();
         let ours = &hosts.get(&local)?.above;
         let path = hosts.get(&host)?;
         let watches = |entry: &&Entry| {
-            entry.flags.iter().any(|flag| flag == "health") && is_of_cluster(entry, ours)
+            entry.flags.iter().any(|flag| flag == "health")
+                && is_of_cluster(entry, ours)
+                && lives(entry.host_id)
         };
         let rank = |entry: &&Entry| (entry.hops, entry.host_id);
         let below = path.below.iter().filter(watches);
@@ -188,6 +191,20 @@ impl Paths {
         let above = path.above.iter().filter(|entry| entry.told.is_some() && held(entry.host_id));
         let mut words = below.chain(above).filter(|entry| is_of_cluster(entry, ours));
         words.find_map(|entry| entry.told.clone())
+    }
+
+    /// What was told by others is forgotten, until they say it again.
+    pub fn forget_told(&self, host: MachineGuid) {
+        if let Some(path) = self.hosts.lock().get_mut(&host) {
+            path.below.iter_mut().chain(&mut path.above).for_each(|entry| entry.told = None);
+        }
+    }
+
+    /// This agent's own entry is another: neighbours are to hear of it.
+    pub fn touch(&self, host: MachineGuid) {
+        if let Some(path) = self.hosts.lock().get_mut(&host) {
+            path.version += 1;
+        }
     }
 
     /// Whether this agent's samples go to another one of our kind whose samples come here: is `held`, as in [`Self::owner`].
@@ -400,7 +417,7 @@ mod tests {
         }
 
         fn owner(&self, held: &[MachineGuid]) -> Option<MachineGuid> {
-            self.paths.owner(guid(0), (guid(1), self.hops), &|host| held.contains(&host))
+            self.paths.owner(guid(0), (guid(1), self.hops), &|host| held.contains(&host), &|_| true)
         }
 
         fn told(&self, held: &[MachineGuid]) -> Option<Vec<(String, i64)>> {
@@ -464,6 +481,11 @@ mod tests {
         assert_eq!(one.owner(&all), None, "a chain: each tells");
         one.hears(me, From::Parent, &[entry(2, 1), entry(3, 2)]);
         assert_eq!(one.owner(&[]), Some(guid(3)));
+        let without = |silent: &[MachineGuid]| {
+            one.paths.owner(guid(0), (me, 3), &|_| false, &|agent| !silent.contains(&agent))
+        };
+        assert_eq!(without(&[guid(3)]), Some(guid(2)), "the next one, when the nearest is missed");
+        assert_eq!(without(&[guid(2), guid(3)]), None);
         one.hears(guid(0), From::Child, &[entry(0, 0), quiet(3, 1), entry(2, 2)]);
         assert_eq!(one.owner(&[]), Some(guid(2)), "the nearer one does not watch");
         one.hears(guid(0), From::Child, &[entry(0, 0), quiet(3, 1), quiet(2, 2)]);
@@ -476,7 +498,7 @@ mod tests {
                 let host = guid(9);
                 one.hears(host, from, &[entry(other, 2)]);
                 let held = |host| host == guid(other);
-                let found = one.paths.owner(host, (me, 2), &held);
+                let found = one.paths.owner(host, (me, 2), &held, &|_| true);
                 assert_eq!(found, owner.then_some(guid(other)), "{from:?} {other}");
             }
         }

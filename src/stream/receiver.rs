@@ -57,6 +57,8 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 /// How long an existing connection has to show that it lives.
 const PROBE_TIME: Duration = Duration::from_millis(900);
+/// A child of our kind hears an empty line when there was nothing else to say for so long: that this agent runs.
+const SIGN_EVERY_US: i64 = 2 * MICROS;
 /// How a connection stands is looked at so often.
 const LOOK_EVERY_US: i64 = 5 * MICROS;
 /// What a child says so long after another one said to be it was not on its way before.
@@ -173,6 +175,11 @@ impl Child {
             filling: Filling::of(&progress, now - self.since),
             ..Status::none(Direction::Receiving, self.since)
         }
+    }
+
+    /// See [`Rhythm::is_missed`].
+    pub(super) fn is_missed(&self, now_us: i64, least_us: i64) -> bool {
+        self.rhythm.lock().is_missed(now_us, least_us)
     }
 
     /// Ends the connection; its thread does the rest.
@@ -762,6 +769,9 @@ impl Session {
         let mut offer_us = asked.map(|_| silent_from + OFFER_AFTER_US);
         let mut turn = Some(turn);
         let turn_us = silent_from + pace::TURN_MAX.as_micros() as i64;
+        // Whoever looks at the past alone leaves when nothing is said any more.
+        let gets_signs = asked.is_some() && child.distance != fence::PAST_HOPS;
+        let mut sign_us = gets_signs.then_some(silent_from + SIGN_EVERY_US);
         let mut stands = Standing { state: State::Starting, look_us: silent_from + LOOK_EVERY_US };
         loop {
             if stop.is_stopped() || streams.stop_token().is_stopped() {
@@ -784,13 +794,20 @@ impl Session {
                 child.below.rest(clock);
                 self.note_state(&mut stands.state);
             }
+            if sign_us.is_some_and(|at| now_us >= at) {
+                sign_us = Some(now_us + SIGN_EVERY_US);
+                // One that does not read gets no more of them.
+                if letters.is_empty() && child.received_bytes() > 0 {
+                    letters.push(b'\n');
+                }
+            }
             let eager = child.below.puller.is_eager().then_some(now_us);
             let quiet = if child.received_bytes() == 0 { pace::FIRST_WORD } else { pace::QUIET };
             let quiet_us = silent_from + quiet.as_micros() as i64;
             turn = turn.filter(|_| now_us < quiet_us.min(turn_us));
             let quiet_us = turn.as_ref().map(|_| quiet_us);
             let end_us = Some(silent_from + silence_us + 1);
-            let until = [end_us, calls.deadline(), eager, offer_us, quiet_us];
+            let until = [end_us, calls.deadline(), eager, offer_us, quiet_us, sign_us];
             let until = until.into_iter().flatten();
             let wait = until.min().unwrap_or(now_us).saturating_sub(now_us).max(0);
             let wants = if letters.is_empty() { Interest::Read } else { Interest::ReadWrite };
@@ -872,6 +889,9 @@ impl Session {
             if child.received_bytes() > 0 {
                 if !child.below.mailbox.collect(&mut letters) {
                     return End::Deaf;
+                }
+                if !letters.is_empty() {
+                    sign_us = sign_us.map(|_| now_us + SIGN_EVERY_US);
                 }
                 match write_some(connection, &mut letters) {
                     Ok(count) => child.written.fetch_add(count as u64, Ordering::Release),

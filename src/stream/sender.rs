@@ -16,6 +16,7 @@ use uuid::Uuid;
 
 use super::Streams;
 use super::link::{Above, OFFER_AFTER_US};
+use super::liveness::Rhythm;
 use super::outgoing::Outgoing;
 use super::parents::{Failure, Parent, Parents};
 use super::path;
@@ -66,6 +67,11 @@ const COMPARE_AFTER_US: i64 = 10 * MICROS;
 const QUIET_US: i64 = 10 * MICROS;
 /// A chart that was collected within so many of its intervals is collected just now.
 const FLOWS_INTERVALS: i64 = 3;
+/// A parent that gave signs of life, as ours do, and gives none for so long hangs or is cut off: if there is another
+/// destination, that one is tried.
+const MISSED_US: i64 = 5 * MICROS;
+/// Signs after which more of them are expected.
+const SIGNS_KNOWN: u32 = 3;
 /// A link that was lost sooner than this after it stood is not made anew at once.
 const FLAP: Duration = Duration::from_secs(1);
 
@@ -375,6 +381,8 @@ enum End {
         "could not send metrics for {seconds} seconds - closing connection - we have sent {sent} bytes on this connection via {attempts} send attempts."
     )]
     Stalled { seconds: u64, sent: u64, attempts: u64 },
+    #[error("the parent has given no sign of life for {seconds} seconds - closing connection.")]
+    Missed { seconds: i64 },
     #[error(
         "buffer full (allocated {allocated} bytes) after sending {sent} bytes. Restarting connection"
     )]
@@ -393,7 +401,7 @@ impl End {
             End::Closed => "DISCONNECTED SOCKET CLOSED BY REMOTE END",
             End::Receive(_) => "DISCONNECTED SOCKET READ FAILED",
             End::Send { .. } => "DISCONNECTED SOCKET WRITE FAILED",
-            End::Stalled { .. } => "DISCONNECTED TIMEOUT",
+            End::Stalled { .. } | End::Missed { .. } => "DISCONNECTED TIMEOUT",
             End::Overflow { .. } => "DISCONNECTED NOT SUFFICIENT SEND BUFFER",
             End::Compression { .. } => "INTERNAL ERROR",
         }
@@ -723,6 +731,9 @@ impl Thread<'_> {
         let mut progress_us = self.clock.monotonic_us();
         let began_us = progress_us;
         let mut heard_us = progress_us;
+        let mut rhythm = Rhythm::new(progress_us);
+        // Empty lines, which say nothing else.
+        let mut signs = 0;
         let mut look_us = progress_us + LOOK_EVERY_US;
         let above = Arc::new(self.above(number, link.agreed));
         *self.sender.above.lock() = Some(Arc::clone(&above));
@@ -827,12 +838,19 @@ impl Thread<'_> {
             if watched[1].is_readable() {
                 uplink.acknowledge_wake();
             }
+            // By the time before the look at the socket: should this process have been stopped meanwhile, what came is there.
+            let expects = signs >= SIGNS_KNOWN && self.plan.destinations.len() > 1;
+            if expects && !watched[0].is_readable() && rhythm.is_missed(now_us, MISSED_US) {
+                return End::Missed { seconds: rhythm.age(now_us) / MICROS };
+            }
             // To the last byte: what TLS has decrypted already makes no socket readable.
             while watched[0].is_readable() {
                 match link.connection.read(&mut read) {
                     Ok(0) => return End::Closed,
                     Ok(count) => {
                         heard_us = now_us;
+                        rhythm.beat(self.clock.monotonic_us());
+                        signs += u32::from(read[..count] == *b"\n");
                         self.sender.heard.fetch_add(count as u64, Ordering::Relaxed);
                         commands.feed(&read[..count], self.streams, &uplink, to);
                         if count < read.len() {

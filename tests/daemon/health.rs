@@ -288,6 +288,95 @@ fn a_cluster_tells_once_and_the_next_parent_takes_over() {
     assert_eq!(counts(&b), before[1]);
 }
 
+/// Stopped, or cut off without a word: a parent that hangs keeps its sockets open, and its kernel goes on taking what it is sent.
+#[test]
+fn a_parent_that_hangs_gives_its_place_and_tells_nothing_again() {
+    let (a, b) = (of_a_cluster("a"), of_a_cluster("b"));
+    let ports = (a.port, b.port);
+    let a = a.streams_to(&[ports.1]).start();
+    let b = b.streams_to(&[ports.0]).start();
+    let child = Agent::new("child").plugin("feed", FEED).streams_to(&[ports.0, ports.1]).start();
+    let put = |value: &str| fs::write(child.dir().join("lib/value"), format!("{value}\n")).unwrap();
+    put("1");
+    let is = |agent: &Agent, status: &str| {
+        wait_for(&format!("{}: {status}", agent.name), 60, || {
+            let json = agent.try_json("/host/child/api/v1/alarms?all")?;
+            (json["alarms"]["t.x.high"]["status"] == status).then_some(())
+        });
+    };
+    let high = |agent: &Agent| -> Vec<(String, usize)> {
+        told(agent).into_iter().filter(|(line, _)| line.starts_with("child high")).collect()
+    };
+    is(&a, "CLEAR");
+    is(&b, "CLEAR");
+    // Signs of life are expected once there were some.
+    pause(Duration::from_secs(8));
+    let once = |line: &str| vec![(line.to_owned(), 1)];
+    put("15");
+    wait_told(&a, "child high CLEAR WARNING");
+    is(&b, "WARNING");
+    // At the same moment: whoever is to tell of it hangs already.
+    a.signal("STOP");
+    let stopped = Instant::now();
+    put("25");
+    wait_told(&b, "child high WARNING CRITICAL");
+    eprintln!("taken over within {:?}", stopped.elapsed());
+    assert!(stopped.elapsed() < Duration::from_secs(10), "{:?}", stopped.elapsed());
+    assert_eq!(high(&b), once("child high WARNING CRITICAL"));
+    a.signal("CONT");
+    is(&a, "CRITICAL");
+    pause(Duration::from_secs(8));
+    assert_eq!(high(&a), once("child high CLEAR WARNING"), "told once");
+    assert_eq!(high(&b), once("child high WARNING CRITICAL"), "told once");
+    put("1");
+    is(&a, "CLEAR");
+    is(&b, "CLEAR");
+    pause(Duration::from_secs(2));
+    let ended = [&a, &b].map(|agent| {
+        high(agent)
+            .iter()
+            .filter(|(line, _)| line.ends_with("CLEAR"))
+            .map(|(_, n)| n)
+            .sum::<usize>()
+    });
+    assert_eq!(ended.iter().sum::<usize>(), 1, "{:?} {:?}", high(&a), high(&b));
+}
+
+/// Its child has nowhere else to go: that it is silent is told by the other one, whenever that shows.
+#[test]
+fn what_happens_before_a_hanging_parent_is_missed_is_told_by_the_next() {
+    let (a, b) = (of_a_cluster("a"), of_a_cluster("b"));
+    let ports = (a.port, b.port);
+    let a = a.streams_to(&[ports.1]).start();
+    let early = ALARMS.replace("warn: $this > 6", "warn: $this > 3");
+    let b = b.streams_to(&[ports.0]).file("etc/health.d/t.conf", &early, 0o644).start();
+    let child = Agent::new("child").plugin("feed", FEED).streams_to(&[ports.0]).start();
+    fs::write(child.dir().join("lib/value"), "1\n").unwrap();
+    for agent in [&a, &b] {
+        wait_for(&format!("{}: CLEAR", agent.name), 60, || {
+            let json = agent.try_json("/host/child/api/v1/alarms?all")?;
+            (json["alarms"]["t.x.stale"]["status"] == "CLEAR").then_some(())
+        });
+    }
+    pause(Duration::from_secs(5));
+    a.signal("STOP");
+    let stopped = Instant::now();
+    wait_told(&b, "child stale CLEAR WARNING");
+    eprintln!("told within {:?}", stopped.elapsed());
+    assert!(stopped.elapsed() < Duration::from_secs(12), "{:?}", stopped.elapsed());
+    a.signal("CONT");
+    wait_for("the end is told", 40, || {
+        let ends = [&a, &b].map(|agent| told(agent).get("child stale WARNING CLEAR").copied());
+        (ends.iter().flatten().sum::<usize>() == 1).then_some(())
+    });
+    pause(Duration::from_secs(3));
+    let all = |line: &str| {
+        [&a, &b].iter().filter_map(|agent| told(agent).get(line).copied()).sum::<usize>()
+    };
+    assert_eq!(all("child stale CLEAR WARNING"), 1, "{:?} {:?}", told(&a), told(&b));
+    assert_eq!(all("child stale WARNING CLEAR"), 1, "{:?} {:?}", told(&a), told(&b));
+}
+
 #[test]
 fn without_one_notification_per_cluster_each_member_tells() {
     let each = |name: &str| {
