@@ -215,7 +215,14 @@ impl Ahead {
     }
 
     /// Rows from `first` on, from an earlier reading or a new one, up to `before` or further.
-    fn rows(&mut self, id: &str, view: &View, first: i64, before: i64, now: i64) -> Rows {
+    fn rows(
+        &mut self,
+        (id, view): (&str, &View),
+        chart: Option<&Chart>,
+        first: i64,
+        before: i64,
+        now: i64,
+    ) -> Rows {
         let mut room = Vec::new();
         if let Some(rows) = self.charts.remove(id) {
             self.cells -= rows.cells.len();
@@ -233,7 +240,11 @@ impl Ahead {
             && self.cells + READ_CELLS.unsigned_abs() as usize <= self.cells_max;
         let wanted = if has_room { page } else { before.div_euclid(every).min(page) };
         let last = wanted.min(view.last.div_euclid(every)).min(ordinal + most - 1);
-        Rows::read(view, first, last.max(ordinal) * every, now, room)
+        let mut rows = Rows::read(view, first, last.max(ordinal) * every, now, room);
+        if let Some(chart) = chart {
+            rows.mend(view, chart);
+        }
+        rows
     }
 
     /// Gives back what nobody came back for, when there is nothing else.
@@ -264,29 +275,52 @@ impl Rows {
     /// Where they are kept, `cells`, may have been others' before.
     fn read(view: &View, first: i64, last: i64, now: i64, mut cells: Vec<Sample>) -> Rows {
         let every = view.every;
-        let width = view.dims.len();
         let count = usize::try_from((last - first) / every + 1).unwrap_or(0);
         cells.clear();
-        cells.resize(count * width, Sample::EMPTY);
+        cells.resize(count * view.dims.len(), Sample::EMPTY);
+        let dims = view.dims.iter().map(|(id, _)| Arc::clone(id)).collect();
+        let held = (UnixSeconds(view.first), UnixSeconds(view.last));
+        let mut rows =
+            Rows { dims, every, first, cells, read_at: now, held, version: view.version };
+        rows.fill(view, first, last);
+        rows
+    }
+
+    /// Reads the slots from one to another, both included.
+    fn fill(&mut self, view: &View, from: i64, to: i64) {
+        let (every, first, width) = (self.every, self.first, view.dims.len());
+        let row_of = |at: i64| usize::try_from((at - first) / every).unwrap_or(usize::MAX);
         for (column, (_, reader)) in view.dims.iter().enumerate() {
+            let place_of = |at: i64| row_of(at).saturating_mul(width).saturating_add(column);
             // Most readers give slot after slot: the next row is known without a division.
-            let (mut expected, mut next) = (first, column);
-            reader.read(UnixSeconds(first - every), UnixSeconds(last), &mut |at, sample| {
-                let place = if at.0 == expected {
-                    next
-                } else {
-                    let row = usize::try_from((at.0 - first) / every).unwrap_or(usize::MAX);
-                    row.saturating_mul(width).saturating_add(column)
-                };
-                if let Some(cell) = cells.get_mut(place) {
+            let (mut expected, mut next) = (from, place_of(from));
+            reader.read(UnixSeconds(from - every), UnixSeconds(to), &mut |at, sample| {
+                let place = if at.0 == expected { next } else { place_of(at.0) };
+                if let Some(cell) = self.cells.get_mut(place) {
                     *cell = sample;
                 }
                 (expected, next) = (at.0.saturating_add(every), place.saturating_add(width));
             });
         }
-        let dims = view.dims.iter().map(|(id, _)| Arc::clone(id)).collect();
-        let held = (UnixSeconds(view.first), UnixSeconds(view.last));
-        Rows { dims, every, first, cells, read_at: now, held, version: view.version }
+    }
+
+    /// A slot that was stored while it was read, dimension by dimension, may have been read in part. Whoever asked would take that
+    /// for all there is of it, so such slots are read again while nobody stores.
+    fn mend(&mut self, view: &View, chart: &Chart) {
+        if self.version.is_none_or(|version| chart.lock().past_version == version) {
+            return;
+        }
+        let is_torn = |row: &[Sample]| {
+            row.iter().any(|sample| sample.is_empty()) && !row.iter().all(|s| s.is_empty())
+        };
+        let rows = self.cells.chunks_exact(view.dims.len().max(1)).zip(0i64..);
+        let mut torn = rows.filter(|(row, _)| is_torn(row)).map(|(_, number)| number);
+        let Some(oldest) = torn.next() else { return };
+        let newest = torn.last().unwrap_or(oldest);
+        let at = |number: i64| self.first + number * self.every;
+        let (from, to) = (at(oldest), at(newest));
+        let _nobody_stores = chart.lock();
+        self.fill(view, from, to);
     }
 
     fn end(&self) -> i64 {
@@ -348,7 +382,9 @@ pub fn answer(
         let wanted = before;
         before = before.min(after.saturating_add(SLOTS_MAX * every));
         let ahead = &mut Ahead::new(0);
-        let covered = put_slots(out, chart.id(), &view, (after, before), how, ahead);
+        let what = (chart.id().as_ref(), &view);
+        // Nobody stores meanwhile.
+        let covered = put_slots(out, what, None, (after, before), how, ahead);
         let cut = covered < wanted;
         end.start = !cut && (ask.start || before >= last);
         end.after = ask.after;
@@ -361,12 +397,13 @@ pub fn answer(
     Answered { start: end.start }
 }
 
-/// The answer to a request about the past alone: whatever is collected meanwhile has nothing to do with it, so no lock
-/// is needed.
+/// The answer to a request about the past alone: whatever is collected meanwhile has nothing to do with it, so it is read
+/// without a lock. What is put into the past of `chart` meanwhile is there or not, slot by slot; that of a chart that is not
+/// live does not change.
 pub fn answer_past(
     out: &mut Vec<u8>,
-    id: &str,
-    view: &View,
+    (id, view): (&str, &View),
+    chart: Option<&Chart>,
     ask: Ask,
     how: &Answering,
     ahead: &mut Ahead,
@@ -376,7 +413,7 @@ pub fn answer_past(
     pluginsd::replay_begin(out, dialect, slot, id);
     let from = after.max(view.first);
     let until = before.min(view.last).min(from.saturating_add(SLOTS_MAX * view.every));
-    let covered = put_slots(out, id, view, (from, until), how, ahead);
+    let covered = put_slots(out, (id, view), chart, (from, until), how, ahead);
     // Beyond what is held there is nothing to come back for.
     let before = if covered < before.min(view.last) { covered } else { before };
     let end = ReplayEnd {
@@ -407,8 +444,8 @@ pub fn answer_unknown(
 /// Writes the slots with `after < time <= before`; gives the time up to which they were written.
 fn put_slots(
     out: &mut Vec<u8>,
-    id: &str,
-    view: &View,
+    (id, view): (&str, &View),
+    chart: Option<&Chart>,
     (after, before): (i64, i64),
     how: &Answering,
     ahead: &mut Ahead,
@@ -425,7 +462,7 @@ fn put_slots(
     let leads = !interpolated && next - every == view.first && next > 2 * every;
     let heads = pluginsd::ReplayHeads::of(how.dialect, view.dims.iter().map(|(id, _)| &**id));
     while next <= before {
-        let rows = ahead.rows(id, view, next, before, how.now.0);
+        let rows = ahead.rows((id, view), chart, next, before, how.now.0);
         let skipped = usize::try_from((next - rows.first) / every).unwrap_or(0) * width;
         for row in rows.cells[skipped..].chunks_exact(width) {
             let is_full = out.len() - start > how.bytes_max;
@@ -531,6 +568,7 @@ mod tests {
     use super::*;
     use crate::base::ids::MachineGuid;
     use crate::base::time::UpdateEvery;
+    use crate::metrics::{Point, PointValue};
     use crate::storage::ring::RingEngine;
     use crate::storage::{MetricKey, Mode, StorageEngine};
 
@@ -582,7 +620,7 @@ mod tests {
             while after < 1390 {
                 let mut block = Vec::new();
                 let ask = Ask { start: false, after, before: 1390 };
-                answer_past(&mut block, "t.a", &view, ask, &how(now), ahead);
+                answer_past(&mut block, ("t.a", &view), None, ask, &how(now), ahead);
                 let block = String::from_utf8(block).unwrap();
                 let end = block.lines().last().unwrap().split(' ').nth(6).unwrap();
                 assert!(end.parse::<i64>().unwrap() > after, "it goes on: {block}");
@@ -599,7 +637,7 @@ mod tests {
         let changed = View { version: Some(8), ..view.clone() };
         assert!(!ahead.charts["t.a"].serves(&changed, 1391, 2000), "its past has changed");
         assert_eq!(ahead.held("t.a", UnixSeconds(2000 + AHEAD_S + 1)), None);
-        let rows = ahead.rows("t.a", &view, 1391, 1395, 2000 + AHEAD_S + 1);
+        let rows = ahead.rows(("t.a", &view), None, 1391, 1395, 2000 + AHEAD_S + 1);
         assert_eq!((rows.first, rows.read_at), (1391, 2000 + AHEAD_S + 1), "read anew");
         assert_eq!(ahead.cells, 0);
         ahead.keep("t.a", rows);
@@ -621,7 +659,7 @@ mod tests {
                 bytes_max: 10_000,
             };
             let (mut out, ask) = (Vec::new(), Ask { start: false, after, before: 1006 });
-            answer_past(&mut out, "t.a", &view, ask, &how, &mut Ahead::new(0));
+            answer_past(&mut out, ("t.a", &view), None, ask, &how, &mut Ahead::new(0));
             let text = String::from_utf8(out).unwrap();
             let lines: Vec<_> = text.lines().filter(|line| !line.contains("REND")).collect();
             lines[1..].join(" ")
@@ -649,7 +687,7 @@ mod tests {
         };
         let text = |ask: Ask| {
             let mut out = Vec::new();
-            answer_past(&mut out, "t.a", &view, ask, &how, &mut Ahead::new(0));
+            answer_past(&mut out, ("t.a", &view), None, ask, &how, &mut Ahead::new(0));
             String::from_utf8(out).unwrap()
         };
         let cut = text(Ask { start: false, after: 1010, before: 1090 });
@@ -660,5 +698,75 @@ mod tests {
         assert!(last.contains(&format!("false 1010 {covered} 1200")), "{last}");
         let beyond = text(Ask { start: false, after: 1100, before: 1150 });
         assert!(beyond.lines().last().unwrap().contains("false 1100 1150 1200"), "{beyond}");
+    }
+
+    /// Samples of a dimension that are stored right after they were looked for.
+    struct StoredMeanwhile {
+        reader: Arc<dyn Reader>,
+        chart: Arc<Chart>,
+        /// Once.
+        times: parking_lot::Mutex<Vec<i64>>,
+    }
+
+    impl Reader for StoredMeanwhile {
+        fn retention(&self) -> Option<(UnixSeconds, UnixSeconds)> {
+            self.reader.retention()
+        }
+
+        fn read(
+            &self,
+            after: UnixSeconds,
+            before: UnixSeconds,
+            visit: &mut dyn FnMut(UnixSeconds, Sample),
+        ) {
+            self.reader.read(after, before, visit);
+            for at in self.times.lock().drain(..) {
+                let set = |dim| PointValue {
+                    dim,
+                    collected: at,
+                    value: 7.0,
+                    flags: SampleFlags::default(),
+                };
+                let values = &[set(0), set(1)];
+                let every = UpdateEvery::clamped(1);
+                assert!(
+                    self.chart
+                        .store_replicated(&Point { end: UnixSeconds(at), every, values }, false)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_that_is_stored_while_it_is_read_is_whole_or_not_there() {
+        let host = crate::query::run::samples::host();
+        let chart = host.chart("t.abs").unwrap();
+        let t0 = crate::query::run::samples::T0;
+        // Before all that is held, as a past comes; all at once, so that the span is known.
+        let past = |at: i64| {
+            let set =
+                PointValue { dim: 0, collected: at, value: 1.0, flags: SampleFlags::default() };
+            let every = UpdateEvery::clamped(1);
+            let point = Point { end: UnixSeconds(at), every, values: &[set] };
+            assert!(chart.store_replicated(&point, false));
+        };
+        past(t0 - 100);
+        let mut view = View::of(&chart.lock());
+        view.dims.truncate(2);
+        let times = parking_lot::Mutex::new((t0 - 60..t0 - 40).collect());
+        let reader = Arc::clone(&view.dims[0].1);
+        view.dims[0].1 = Arc::new(StoredMeanwhile { reader, chart: Arc::clone(&chart), times });
+        let how = Answering {
+            agreed: Capabilities::empty(),
+            dialect: Dialect::of(Capabilities::empty()),
+            slot: 0,
+            now: UnixSeconds(t0 + 2000),
+            bytes_max: 100_000,
+        };
+        let (mut out, ask) = (Vec::new(), Ask { start: false, after: t0 - 80, before: t0 - 20 });
+        answer_past(&mut out, ("t.abs", &view), Some(&chart), ask, &how, &mut Ahead::new(1 << 20));
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(text.matches("RBEGIN ''").count(), 20, "{text}");
+        assert_eq!(text.matches("RSET").count(), 40, "{text}");
     }
 }

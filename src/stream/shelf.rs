@@ -179,7 +179,9 @@ impl Shelf {
             return replication::answer_unknown(out, id, dialect, now, false);
         };
         let how = Answering { agreed: self.agreed, dialect, slot: 0, now, bytes_max };
-        replication::answer_past(out, id, &view, ask, &how, &mut ahead.lock());
+        let chart = self.host.chart(id);
+        let (what, chart) = ((id, &view), chart.as_deref());
+        replication::answer_past(out, what, chart, ask, &how, &mut ahead.lock());
     }
 
     /// Appends what is held of a chart that flows, or did.

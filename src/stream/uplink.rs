@@ -358,7 +358,8 @@ impl Uplink {
             let mut ahead = ahead.lock();
             let mut block = std::mem::take(&mut ahead.block);
             block.clear();
-            replication::answer_past(&mut block, id, &view, ask, &how, &mut ahead);
+            let (what, chart) = ((id, &view), chart.as_deref());
+            replication::answer_past(&mut block, what, chart, ask, &how, &mut ahead);
             self.push(connection, Content::Replication, |out| out.extend_from_slice(&block));
             ahead.block = block;
             return true;
