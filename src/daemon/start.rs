@@ -675,7 +675,15 @@ fn start_web(
             log::error!("Cannot use '{}': {error}", options.api_key_file.display());
         })
         .ok();
+    let settings = options.registry.clone();
+    let registry = settings.enabled.then(|| {
+        let file = settings.file.clone();
+        web::registry::Registry::open(settings, ground.clock.now().0 / 1000).inspect_err(|error| {
+            log::error!("REGISTRY: cannot use '{}': {error}. The registry is off.", file.display());
+        })
+    });
     let agent = Arc::new(web::Agent {
+        registry: registry.and_then(Result::ok),
         hosts: Arc::clone(hosts),
         clock: ground.clock.clone(),
         config: Arc::clone(&ground.config),

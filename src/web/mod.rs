@@ -27,6 +27,7 @@ mod answer;
 pub mod routes;
 pub mod static_files;
 pub mod management;
+pub mod registry;
 pub mod streaming;
 pub mod api;
 #[cfg(test)]
@@ -61,6 +62,8 @@ pub struct Agent {
     pub api_key: Option<String>,
     /// `None` when it is off as a whole.
     pub health: Option<Arc<Health>>,
+    /// `None` when it is off, as it is by default.
+    pub registry: Option<registry::Registry>,
     /// Who sends series by remote write.
     pub writers: Intake,
     /// What each Prometheus server has been told already.
@@ -90,6 +93,7 @@ impl Agent {
             engines: None,
             api_key: None,
             health: None,
+            registry: None,
             writers: Intake::default(),
             scrapers: Default::default(),
         }

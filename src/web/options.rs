@@ -9,6 +9,7 @@ use crate::base::sys;
 use crate::config::Config;
 use crate::net::listen::{BindItem, parse_bind};
 use crate::net::tls::ServerOptions;
+use crate::web::registry;
 
 const PORT: u16 = 19999;
 const BACKLOG: i64 = 4096;
@@ -37,6 +38,7 @@ pub struct Options {
     pub release_channel: &'static str,
     pub registry_to_announce: String,
     pub registry_hostname: String,
+    pub registry: registry::Settings,
     /// Holds the token of `manage/health`.
     pub api_key_file: PathBuf,
 }
@@ -91,6 +93,12 @@ impl Options {
                 "https://registry.my-netdata.io",
             ),
             registry_hostname: config.string("registry", "registry hostname", hostname),
+            registry: registry::Settings::from_config(
+                config,
+                &config
+                    .peek("directories", "registry")
+                    .unwrap_or_else(|| format!("{lib}/registry")),
+            ),
             api_key_file: config.path(
                 "registry",
                 "netdata management api key file",

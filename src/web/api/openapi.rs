@@ -73,7 +73,9 @@ const DOCS: &[Doc] = &[
     doc("v1/metric_correlations", "Metrics by how much they moved, chart by chart")
         .takes("method after before baseline_after baseline_before points group options timeout contexts tier")
         .members("after before method correlated_charts").fails(&[400, 404, 504]),
-    doc("v1/registry", "What a dashboard learns of the agent before anything else").takes("action!").members("action status hostname machine_guid registry").fails(&[400, 404, 412]),
+    doc("v1/registry", "What a dashboard learns of the agent before anything else, and which agents a browser has visited")
+        .takes("action! machine url name delete_url for to").members("action status hostname machine_guid registry")
+        .fails(&[400, 404, 412, 430, 431, 432, 433, 434]),
     doc("v1/alarms", "Alarms that are raised, or all of them").takes("all active").members("hostname status now alarms"),
     doc("v1/alarms_values", "Values of alarms").takes("all active").members("hostname alarms"),
     doc("v1/alarm_count", "How many alarms are in a state").takes("status context"),
@@ -228,7 +230,13 @@ const PARAMETERS: &[Parameter] = &[
     parameter("fixed_width_lbl", COUNT, "Width of the left part"),
     parameter("fixed_width_val", COUNT, "Width of the right part"),
     parameter("method", OneOf(&["ks2", "volume", "anomaly-rate"]), "How two spans of time are compared"),
-    parameter("action", OneOf(&["hello", "access"]), "What is wanted of the registry"),
+    parameter("action", OneOf(&["hello", "access", "delete", "search", "switch"]), "What is wanted of the registry"),
+    parameter("machine", Text, "GUID of the agent that a browser visits"),
+    parameter("url", Text, "Where it visits it"),
+    parameter("name", Text, "What its menu is to call it"),
+    parameter("delete_url", Text, "A URL to forget"),
+    parameter("for", Text, "GUID of an agent whose URLs are wanted"),
+    parameter("to", Text, "GUID of the person to become"),
     parameter("all", Text, "Anything: alarms that are not raised too"),
     parameter("active", Text, "Anything: only what is raised"),
     parameter("status", Text, "A state of alarms; RAISED by default"),

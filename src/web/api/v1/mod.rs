@@ -97,20 +97,41 @@ pub(crate) mod samples {
         second: i64,
         change: impl FnOnce(&mut Agent),
     ) -> Response {
-        let clock = Clock::manual(UnixMicros((T0 + second) * 1_000_000));
-        let mut agent = Agent::sample(Hosts::new(host()), clock);
+        let mut agent = agent(second);
         change(&mut agent);
-        handle(handler, &agent, "/api/v1/x", query)
+        ask_of(handler, &agent, query, |_| {})
+    }
+
+    /// An agent so many seconds after its first sample.
+    pub(crate) fn agent(second: i64) -> Agent {
+        let clock = Clock::manual(UnixMicros((T0 + second) * 1_000_000));
+        Agent::sample(Hosts::new(host()), clock)
+    }
+
+    /// The answer of such an agent to a request that is changed before.
+    pub(crate) fn ask_of(
+        handler: Handler,
+        agent: &Agent,
+        query: &str,
+        change: impl FnOnce(&mut Request),
+    ) -> Response {
+        handle(handler, agent, "/api/v1/x", query, change)
     }
 
     /// The same below that path, without a question.
     pub(crate) fn ask_below(handler: Handler, path: &str) -> Response {
         let clock = Clock::manual(UnixMicros(T0 * 1_000_000));
-        handle(handler, &Agent::sample(Hosts::new(host()), clock), path, "")
+        handle(handler, &Agent::sample(Hosts::new(host()), clock), path, "", |_| {})
     }
 
-    fn handle(handler: Handler, agent: &Agent, path: &str, query: &str) -> Response {
-        let request = Request {
+    fn handle(
+        handler: Handler,
+        agent: &Agent,
+        path: &str,
+        query: &str,
+        change: impl FnOnce(&mut Request),
+    ) -> Response {
+        let mut request = Request {
             method: Method::Get,
             path: path.into(),
             query: Query::parse(query.as_bytes()).unwrap(),
@@ -131,6 +152,7 @@ pub(crate) mod samples {
             body: Vec::new(),
             client: None,
         };
+        change(&mut request);
         let host = Arc::clone(agent.hosts.local());
         handler(&Call { agent, host: &host, request: &request })
     }
