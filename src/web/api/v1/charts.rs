@@ -63,9 +63,9 @@ pub fn charts(call: &Call<'_>) -> Response {
         describe(json.key(chart.id()), chart, &state, &alarms, &functions);
         *out = json.finish();
     });
-    // Each begins with what separates it from the one before.
+    // Each begins with the comma that separates it from the one before. A blank in its place moves nothing.
     if let Some(first) = pieces.iter_mut().find(|piece| !piece.is_empty()) {
-        first.remove(0);
+        first.replace_range(..1, " ");
     }
     let mut json = JsonWriter::with_capacity(4096);
     json.begin_object();
