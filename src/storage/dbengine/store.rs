@@ -1546,9 +1546,6 @@ impl Drop for StoreWriter {
     }
 }
 
-/// Spans of so many slots are read before it is asked whether they are within the retention.
-const FEW_SLOTS: u8 = 64;
-
 struct StoreReader {
     store: Arc<Store>,
     metric: u32,
@@ -1580,10 +1577,6 @@ impl Reader for StoreReader {
         before: UnixSeconds,
         visit: &mut dyn FnMut(UnixSeconds, Sample),
     ) {
-        let few = i64::from(FEW_SLOTS) * i64::from(self.every);
-        if before.0.saturating_sub(after.0) <= few && self.read_few(after.0, before.0, visit) {
-            return;
-        }
         let Some((first, last)) = self.retention() else { return };
         let after = after.0.max(first.0 - i64::from(self.every));
         let until = before.0.min(last.0);
@@ -1654,26 +1647,6 @@ impl Reader for StoreReader {
 }
 
 impl StoreReader {
-    /// Of so short a span all slots are within the retention where the first and the last one are held, and how far that
-    /// reaches is not asked for, which takes longer than to read. False, and nothing was visited, where either is empty.
-    fn read_few(&self, after: i64, until: i64, visit: &mut dyn FnMut(UnixSeconds, Sample)) -> bool {
-        let mut slots = Vec::with_capacity(usize::from(FEW_SLOTS) + 1);
-        self.store.samples(
-            self.metric,
-            self.every,
-            Sources::All(self.place.as_ref()),
-            (after, until),
-            &mut Scratch::default(),
-            &mut |at, sample| slots.push((at, sample)),
-        );
-        let held = |slot: Option<&(UnixSeconds, Sample)>| slot.is_some_and(|(_, s)| !s.is_empty());
-        let whole = held(slots.first()) && held(slots.last());
-        if whole {
-            slots.into_iter().for_each(|(at, sample)| visit(at, sample));
-        }
-        whole
-    }
-
     /// Times of samples that are in no segment, as far as they are of this interval: one at least of every `per_point`
     /// seconds that have any. Not in order.
     fn fresh_times(&self, per_point: i64) -> Vec<i64> {
