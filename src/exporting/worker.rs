@@ -537,7 +537,7 @@ impl Worker {
             if now_us < self.patience_us || self.stop.is_stopped() {
                 return false;
             }
-            let Some(version) = self.agreed else {
+            let Some(mut version) = self.agreed else {
                 match self.ask_version() {
                     Ok(version) => self.agree(version),
                     Err(delivery) => return self.postpone(delivery),
@@ -545,10 +545,15 @@ impl Worker {
                 continue;
             };
             if chunk.version != version {
-                // What was made here can be read here.
-                let converted = self.body.converted(&chunk.bytes, chunk.version, version);
-                chunk.bytes = converted.unwrap_or_else(|| std::mem::take(&mut chunk.bytes));
-                chunk.version = version;
+                match self.body.converted(&chunk.bytes, chunk.version, version) {
+                    Some(bytes) => (chunk.bytes, chunk.version) = (bytes, version),
+                    // Whoever takes 2.0 takes 1.0.
+                    None if chunk.version == Version::One => version = Version::One,
+                    None => {
+                        self.lose(at, 415, "they cannot be told in 1.0", 0);
+                        continue;
+                    }
+                }
             }
             let (samples, bytes) = (chunk.samples.cast_signed(), chunk.bytes.len() as i64);
             match self.link.deliver(&chunk.bytes, version) {
@@ -571,6 +576,13 @@ impl Worker {
                     self.confirm();
                 }
                 Delivery::OtherVersion(_)
+                    if version == Version::Two
+                        && self.options.write_version == WriteVersion::Auto =>
+                {
+                    self.agree(Version::One);
+                }
+                // It may be another server by now, which does not know 2.0; one that minds the values says so again.
+                Delivery::Refused { status: 400, written: 0, .. }
                     if version == Version::Two
                         && self.options.write_version == WriteVersion::Auto =>
                 {

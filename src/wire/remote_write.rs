@@ -9,9 +9,10 @@ pub(super) const LENGTH_DELIMITED: u8 = 2;
 pub(super) const FIXED64: u8 = 1;
 pub(super) const VARINT: u8 = 0;
 
-/// Series of one request (senders put some thousands into one), and labels of a series; more make a request malformed.
+/// Series of one request (senders put some thousands into one), and labels of a series; more make a request malformed. What we
+/// send ourselves must be within it: a host has 256 labels at most, a chart as many.
 const SERIES_MAX: usize = 100_000;
-const LABELS_MAX: usize = 128;
+const LABELS_MAX: usize = 1024;
 /// Labels of all series of a request: each of them takes more room here than in the request.
 const LABELS_IN_ALL_MAX: usize = 2_000_000;
 /// Samples of a request: one that says nothing takes two bytes there and sixteen here.

@@ -337,6 +337,21 @@ mod tests {
         }
     }
 
+    /// A host and a chart have 256 labels each at most, all of which are sent.
+    #[test]
+    fn as_many_labels_as_there_can_be_are_told_in_either_version() {
+        let names: Vec<String> = (0..520).map(|n| format!("label{n:03}")).collect();
+        let labels: Vec<_> = names.iter().map(|name| (name.as_str(), "x")).collect();
+        let made = [Version::One, Version::Two].map(|version| {
+            let (mut request, mut out) = (Request::new(version), Vec::new());
+            request.push_series(&labels, [(1i64, 1.0)].into_iter());
+            request.finish(&mut out);
+            out
+        });
+        assert_eq!(converted(Version::One, Version::Two, &made[0]).as_ref(), Ok(&made[1]));
+        assert_eq!(converted(Version::Two, Version::One, &made[1]).as_ref(), Ok(&made[0]));
+    }
+
     proptest! {
         #[test]
         fn what_is_written_is_read(
